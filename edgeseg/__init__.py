@@ -1,0 +1,52 @@
+"""edgeseg: a zoo of edge semantic-segmentation networks. Importing it loads no torch; using it does."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from edgeseg.registry import create_model, is_model, list_models, model_info, register_model
+from edgeseg.spec import ModelSpec, Preprocess, Task
+
+if TYPE_CHECKING:
+    from edgeseg.complexity import Complexity, complexity
+    from edgeseg.pixel2pixel import Pixel2Pixel
+    from edgeseg.weights.checkpoint import save_checkpoint
+    from edgeseg.weights.load import load_checkpoint
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Complexity",
+    "ModelSpec",
+    "Pixel2Pixel",
+    "Preprocess",
+    "Task",
+    "complexity",
+    "create_model",
+    "is_model",
+    "list_models",
+    "load_checkpoint",
+    "model_info",
+    "register_model",
+    "save_checkpoint",
+]
+
+# Names that need torch, found when first used (PEP 562).
+_LAZY = {
+    "Complexity": "edgeseg.complexity",
+    "Pixel2Pixel": "edgeseg.pixel2pixel",
+    "complexity": "edgeseg.complexity",
+    "load_checkpoint": "edgeseg.weights.load",
+    "save_checkpoint": "edgeseg.weights.checkpoint",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'edgeseg' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,100 @@
+"""Any timm network with a feature pyramid as an encoder: channels and strides are read from it."""
+
+from __future__ import annotations
+
+import difflib
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor, nn
+
+from edgeseg.encoders.trunk import Block, Trunk
+
+
+class TimmPyramid(nn.Module):
+    """A timm network that cannot be taken apart into a row of blocks, for one input."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.channels = list(network.feature_info.channels())
+        self.strides = list(network.feature_info.reduction())
+        self.channels_last = str(getattr(network, "output_fmt", "")).endswith("NHWC")  # Swin and its kin
+
+    def forward(self, images: Sequence[Tensor]) -> list[Tensor]:
+        (image,) = images
+        features = self.network(image)
+        return [f.permute(0, 3, 1, 2) for f in features] if self.channels_last else list(features)
+
+
+def features_only(name: str, in_channels: int) -> nn.Module:
+    """The timm network `name` that answers its features, untrained."""
+    import timm
+
+    if not timm.is_model(name):
+        from edgeseg.encoders import ENCODERS
+
+        near = difflib.get_close_matches(name, [*ENCODERS, *timm.list_models()], n=3)
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise ValueError(f"no encoder named {name!r}, here or in timm{hint}")
+    try:
+        network = timm.create_model(name, features_only=True, pretrained=False, in_chans=in_channels)
+    except (RuntimeError, AttributeError, TypeError, AssertionError) as error:
+        raise ValueError(f"the timm model {name!r} gives no features: {error}") from error
+    strides = list(network.feature_info.reduction())
+    if len(set(strides)) != len(strides) or len(strides) < 2:
+        raise ValueError(f"the timm model {name!r} has features at strides {strides}: not a pyramid")
+    return network
+
+
+def timm_trunk(name: str, network: nn.Module, output_stride: int) -> Trunk | None:
+    """The blocks of a timm network, one a feature, or None where it is no plain row of modules."""
+    steps = list(_steps(network))
+    if not steps:
+        return None
+    ends = _feature_ends(network)
+    blocks: list[Block] = []
+    modules: OrderedDict[str, nn.Module] = OrderedDict()
+    for step, module in steps:
+        modules[step] = module
+        if step in ends:
+            channels, stride = ends[step]
+            blocks.append(Block(f"stage{len(blocks)}", nn.Sequential(modules), channels, stride))
+            modules = OrderedDict()
+    if output_stride < blocks[-1].stride:
+        blocks[-1] = _keep_size(name, blocks[-1], blocks[-2].stride, output_stride)
+    stem = sum(block.stride <= 4 for block in blocks)
+    return Trunk(blocks, stem=max(stem, 1))
+
+
+def _steps(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    from timm.models import FeatureListNet
+
+    if isinstance(network, FeatureListNet) and not str(network.output_fmt).endswith("NHWC"):
+        yield from network.named_children()
+    elif hasattr(network, "conv_stem") and isinstance(getattr(network, "blocks", None), nn.Sequential):
+        for name, module in network.named_children():  # EfficientNet and MobileNetV3 family
+            if name == "blocks":
+                yield from ((f"blocks_{i}", block) for i, block in module.named_children())
+            else:
+                yield name, module
+
+
+def _feature_ends(network: nn.Module) -> dict[str, tuple[int, int]]:
+    """Name of the step that ends each feature -> its channels and stride."""
+    info = network.feature_info
+    names = getattr(network, "return_layers", None) or [name.replace(".", "_") for name in info.module_name()]
+    return dict(zip(names, zip(info.channels(), info.reduction(), strict=True), strict=True))
+
+
+def _keep_size(name: str, block: Block, stride_before: int, output_stride: int) -> Block:
+    """The last block with its strides set to 1, undilated, as DeepLabV3+ of the original zoo has it."""
+    strided = [m for m in block.module.modules() if getattr(m, "stride", 1) not in (1, (1, 1))]
+    plain = all(isinstance(m, nn.Conv2d) and m.kernel_size[0] % 2 for m in strided)
+    if output_stride != stride_before or not plain:
+        raise ValueError(f"the timm encoder {name!r} ends at stride {block.stride}; pass output_stride={block.stride}")
+    for module in strided:
+        module.stride = (1, 1)
+    return block._replace(stride=output_stride)
+
+

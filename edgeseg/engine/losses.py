@@ -1,0 +1,60 @@
+"""Losses over logits [N,C,H,W] and label maps [N,H,W], label 255 counted nowhere."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from edgeseg.data.labels import IGNORE
+
+
+def segmentation_loss(
+    logits: Tensor, target: Tensor, *, class_weights: Tensor | None = None, dice: float = 0.0
+) -> Tensor:
+    """Cross-entropy, plus `dice` times the soft Dice loss (Milletari et al., 2016, https://arxiv.org/abs/1606.04797).
+
+    Args:
+        logits: float [N,C,H,W].
+        target: integer [N,H,W], classes or 255.
+        class_weights: float [C] for the cross-entropy.
+        dice: Weight of the Dice loss, averaged over the classes that occur in the batch.
+
+    Returns:
+        A scalar; 0 where every pixel is ignored.
+    """
+    target = target.long()
+    log_probabilities = F.log_softmax(logits.float(), dim=1)
+    counted = target != IGNORE
+    weights = torch.ones(logits.shape[1], device=logits.device) if class_weights is None else class_weights
+    total = (weights[target.masked_fill(~counted, 0)] * counted).sum().clamp(min=1e-6)
+    loss = F.nll_loss(log_probabilities, target, weights, ignore_index=IGNORE, reduction="sum") / total
+    if dice:
+        loss = loss + dice * dice_loss(log_probabilities.exp(), target)
+    return loss
+
+
+def dice_loss(probabilities: Tensor, target: Tensor) -> Tensor:
+    """1 - Dice of soft predictions [N,C,H,W], mean over the classes in `target` [N,H,W]."""
+    counted = (target != IGNORE).unsqueeze(1)
+    labels = target.masked_fill(target == IGNORE, 0).unsqueeze(1)
+    true = probabilities.gather(1, labels) * counted
+    classes = probabilities.shape[1]
+    flat = labels.flatten()
+    intersection = torch.zeros(classes, device=true.device).index_add_(0, flat, true.flatten())
+    pixels = torch.zeros_like(intersection).index_add_(0, flat, counted.flatten().float())
+    predicted = (probabilities * counted).sum(dim=(0, 2, 3))
+    present = pixels > 0
+    score = (2 * intersection + 1) / (predicted + pixels + 1)
+    return (1 - score)[present].mean() if bool(present.any()) else probabilities.sum() * 0
+
+
+def log_class_weights(pixels: Tensor, smoothing: float = 1.1) -> Tensor:
+    """Weights 1 / ln(smoothing + share) of each class, mean 1 (ENet: Paszke et al., 2016, https://arxiv.org/abs/1606.02147).
+
+    Args:
+        pixels: Number of pixels of each class [C].
+        smoothing: Nearer to 1 makes rare classes count more.
+    """
+    weights = 1 / torch.log(smoothing + pixels / pixels.sum())
+    return (weights / weights.mean()).float()

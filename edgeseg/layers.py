@@ -1,0 +1,143 @@
+"""The parts that encoders and decoders are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Activation = type[nn.Module]
+
+
+class ConvNormAct(nn.Sequential):
+    """Convolution without bias, batch norm, activation; padded so that stride 1 keeps the size."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        activation: Activation | None = nn.ReLU,
+    ) -> None:
+        padding = dilation * (kernel_size - 1) // 2
+        layers = [
+            nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False),
+            nn.BatchNorm2d(out_channels),
+        ]
+        if activation is not None:
+            layers.append(activation(inplace=True))
+        super().__init__(*layers)
+
+
+def conv_groups(channels: int, group_width: int) -> int:
+    """Groups of a 3x3 over `channels` with groups of about `group_width` channels (1: depthwise).
+
+    The original takes `channels // group_width` and cannot be built when that does not divide the channels; here it
+    is lowered to the next number that does.
+    """
+    groups = max(channels // group_width, 1)
+    while channels % groups:
+        groups -= 1
+    return groups
+
+
+class SeparableConv(nn.Sequential):
+    """A depthwise (or grouped) 3x3 ConvNormAct, then a dense 1x1 ConvNormAct."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        group_width: int = 1,
+        activation: Activation | None = nn.ReLU,
+    ) -> None:
+        groups = conv_groups(in_channels, group_width)
+        super().__init__(
+            ConvNormAct(
+                in_channels, in_channels, 3, stride=stride, dilation=dilation, groups=groups, activation=activation
+            ),
+            ConvNormAct(in_channels, out_channels, activation=activation),
+        )
+
+
+class ASPPLite(nn.Module):
+    """Atrous spatial pyramid pooling with separable convolutions and no image pooling.
+
+    A 1x1 branch and three dilated 3x3 branches side by side, concatenated, dropped out, projected.
+    After DeepLabV3+ (Chen et al., 2018, https://arxiv.org/abs/1802.02611).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        dilations: Sequence[int] = (6, 12, 18),
+        group_width: int = 1,
+        activation: Activation = nn.ReLU,
+    ) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList([ConvNormAct(in_channels, out_channels, activation=activation)])
+        for dilation in dilations:
+            self.branches.append(
+                SeparableConv(
+                    in_channels, out_channels, dilation=dilation, group_width=group_width, activation=activation
+                )
+            )
+        self.dropout = nn.Dropout2d(0.2)
+        self.project = ConvNormAct(len(self.branches) * out_channels, out_channels, activation=activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([branch(x) for branch in self.branches], dim=1)
+        return self.project(self.dropout(x))
+
+
+class PredictionHead(nn.Sequential):
+    """Separable convolution to the logits: no activation between, no norm or bias at the end.
+
+    With a `value_range` the answer is clamped to it.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        group_width: int = 1,
+        value_range: tuple[float, float] | None = None,
+    ) -> None:
+        groups = conv_groups(in_channels, group_width)
+        super().__init__(
+            ConvNormAct(in_channels, in_channels, 3, groups=groups, activation=None),
+            nn.Conv2d(in_channels, out_channels, 1, bias=False),
+        )
+        if value_range is not None:
+            self.append(nn.Hardtanh(*value_range))
+
+
+def resize(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Bilinear resize [N,C,H,W] -> [N,C,*size], half-pixel centres: the only interpolation of features and logits."""
+    if x.shape[-2:] == torch.Size(size):
+        return x
+    return F.interpolate(x, size=list(size), mode="bilinear", align_corners=False)
+
+
+def initialize(module: nn.Module) -> None:
+    """Kaiming-normal convolutions (fan out) and unit batch norms, as the original starts from."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            # fan_out of torch divides by the groups, the original does not.
+            fan_out = layer.out_channels * layer.kernel_size[0] * layer.kernel_size[1]
+            nn.init.normal_(layer.weight, 0.0, (2.0 / fan_out) ** 0.5)
+        elif isinstance(layer, nn.BatchNorm2d):
+            nn.init.ones_(layer.weight)
+            nn.init.zeros_(layer.bias)

@@ -1,0 +1,135 @@
+"""Pixel2Pixel: one encoder, one decoder per task, a dict of logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgeseg.decoders import build_decoder
+from edgeseg.encoders import build_encoder, group_width
+from edgeseg.layers import initialize, resize
+from edgeseg.preprocess import ImageLike, load_image, to_input
+from edgeseg.spec import ModelSpec, Preprocess, Task
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "relu6": nn.ReLU6}
+
+
+class Pixel2Pixel(nn.Module):
+    """A dense-prediction network: `model(*images)` answers `{task: logits}` at the size of the images.
+
+    Args:
+        encoder: `forward(images)` gives the features, fine to coarse.
+        decoders: One a task, `forward(features)` gives logits at its own stride.
+        tasks: What each decoder predicts, with class names and palette where they are known.
+        in_channels: Channels of each input.
+        preprocess: How photos become input tensors.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoders: Mapping[str, nn.Module],
+        *,
+        tasks: Mapping[str, Task],
+        in_channels: Sequence[int] = (3,),
+        preprocess: Preprocess | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoders = nn.ModuleDict(dict(decoders))
+        self.tasks = dict(tasks)
+        self.in_channels = tuple(in_channels)
+        self.preprocess = preprocess or Preprocess()
+        self.name = ""
+
+    def forward(self, *images: Tensor) -> dict[str, Tensor]:
+        """One float [N,C,H,W] tensor per input, preprocessed, any H and W -> {task: logits [N,channels,H,W]}."""
+        size = images[0].shape[-2:] if images else ()
+        return {name: resize(logits, size) for name, logits in self.decode(*images).items()}
+
+    def decode(self, *images: Tensor) -> dict[str, Tensor]:
+        """As `forward`, but the logits stay at the decoders' stride: [N,channels,H/stride,W/stride]."""
+        self._check(images)
+        features = self.encoder(images)
+        return {name: decoder(features) for name, decoder in self.decoders.items()}
+
+    @torch.inference_mode()
+    def predict(
+        self, *images: ImageLike | Sequence[ImageLike], task: str | None = None
+    ) -> np.ndarray | list[np.ndarray]:
+        """Segments photos, from pixels to label maps.
+
+        Args:
+            images: Per input of the model one image or a list of them. An image is a path, a PIL image, a uint8 array
+                [H,W,C] or a uint8 tensor [C,H,W], RGB. They are preprocessed as the weights were trained.
+            task: Name of the task; by default the first.
+
+        Returns:
+            For each image a map [H,W] of its own size: class ids (uint8, uint16 beyond 256 classes), or float32 values
+            for a regressed task. One map for one image, a list for a list.
+        """
+        task = task or next(iter(self.tasks))
+        if task not in self.tasks:
+            raise ValueError(f"no task named {task!r}; this model has {', '.join(self.tasks)}")
+        if len(images) != len(self.in_channels):
+            raise ValueError(f"this model takes {len(self.in_channels)} inputs, got {len(images)}")
+        single = not isinstance(images[0], list | tuple)
+        streams = [[stream] if single else list(stream) for stream in images]
+        if len({len(stream) for stream in streams}) > 1:
+            raise ValueError(f"each input needs as many images, got {[len(stream) for stream in streams]}")
+        was_training = self.training
+        self.eval()
+        try:
+            maps = [self._predict_one(frame, task) for frame in zip(*streams, strict=True)]
+        finally:
+            self.train(was_training)
+        return maps[0] if single else maps
+
+    def _predict_one(self, images: Sequence[ImageLike], task: str) -> np.ndarray:
+        parameter = next(self.parameters())
+        pixels = [load_image(image) for image in images]
+        inputs = [to_input(image, self.preprocess).to(parameter) for image in pixels]
+        # Straight from the decoder's stride to the photo's own size: one resize, not two.
+        logits = resize(self.decode(*inputs)[task].float(), pixels[-1].shape[-2:])[0]
+        if self.tasks[task].kind == "depth":
+            return logits[0].cpu().numpy()
+        return logits.argmax(dim=0).cpu().numpy().astype(np.uint8 if len(logits) <= 256 else np.uint16)
+
+    def _check(self, images: Sequence[Tensor]) -> None:
+        wanted = ", ".join(f"[N,{channels},H,W]" for channels in self.in_channels)
+        if len(images) != len(self.in_channels):
+            raise ValueError(f"this model takes {len(self.in_channels)} input(s) {wanted}, got {len(images)}")
+        for image, channels in zip(images, self.in_channels, strict=True):
+            if image.ndim != 4 or image.shape[1] != channels:
+                raise ValueError(f"this model takes {wanted}, got a tensor of shape {list(image.shape)}")
+            if not image.is_floating_point():
+                raise TypeError(f"this model takes preprocessed float tensors, got {image.dtype}; see predict()")
+            if len(images) > 1 and image.shape[-2:] != images[0].shape[-2:]:
+                raise ValueError(f"all inputs need one size, got {[list(i.shape[-2:]) for i in images]}")
+
+
+def build(spec: ModelSpec, *, tasks: Mapping[str, Task], in_channels: Sequence[int] = (3,)) -> Pixel2Pixel:
+    """The untrained network of a zoo row."""
+    if spec.activation not in ACTIVATIONS:
+        raise ValueError(f"no activation named {spec.activation!r}; there are {', '.join(ACTIVATIONS)}")
+    activation = ACTIVATIONS[spec.activation]
+    encoder = build_encoder(
+        spec.encoder,
+        in_channels,
+        activation=activation,
+        fast_down=spec.fast_down,
+        output_stride=spec.output_stride,
+    )
+    width = group_width(encoder)
+    decoders = {
+        name: build_decoder(
+            spec, task, channels=encoder.channels, strides=encoder.strides, group_width=width, activation=activation
+        )
+        for name, task in tasks.items()
+    }
+    model = Pixel2Pixel(encoder, decoders, tasks=tasks, in_channels=in_channels)
+    initialize(model)
+    return model

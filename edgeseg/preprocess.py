@@ -1,0 +1,69 @@
+"""From a photo, in any of the forms that users have it, to the tensor that the weights were trained on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.nn import functional as F
+
+from edgeseg.spec import Preprocess
+
+ImageLike = Any
+"""A path, PIL image, uint8 array [H,W,C] or [H,W], or uint8 tensor [C,H,W]."""
+
+
+def load_image(image: ImageLike) -> Tensor:
+    """`image` as a uint8 tensor [C,H,W]; files and PIL images become RGB, turned upright by their EXIF tag.
+
+    Raises:
+        TypeError: not one of the forms above, or not uint8.
+        ValueError: a wrong number of dimensions.
+        OSError: a file that is missing or is no readable image.
+    """
+    if isinstance(image, str | os.PathLike):
+        with Image.open(Path(image)) as opened:
+            return load_image(opened)
+    if isinstance(image, Image.Image):
+        image = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8:
+            raise TypeError(f"image arrays are uint8, 0 to 255, got {image.dtype}")
+        if image.ndim == 2:
+            image = np.repeat(image[:, :, None], 3, axis=2)
+        if image.ndim != 3:
+            raise ValueError(f"an image array is [H,W,C] or [H,W], got shape {image.shape}")
+        return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    if isinstance(image, Tensor):
+        if image.dtype != torch.uint8:
+            raise TypeError(f"image tensors are uint8, 0 to 255, got {image.dtype}; call the model for float tensors")
+        if image.ndim != 3:
+            raise ValueError(f"an image tensor is [C,H,W], got shape {tuple(image.shape)}; pass a batch as a list")
+        return image
+    raise TypeError(f"an image is a path, PIL image, uint8 array or uint8 tensor, got {type(image).__name__}")
+
+
+def normalize(images: Tensor, preprocess: Preprocess) -> Tensor:
+    """uint8 [N,C,H,W] of 0 to 255, RGB -> float32 [N,C,H,W], with the channel order, mean and std of the weights."""
+    channels = images.shape[1]
+    if channels != len(preprocess.mean):
+        raise ValueError(f"the weights take {len(preprocess.mean)} channels an image, got {channels}")
+    if preprocess.channel_order == "bgr":
+        images = images.flip(1)
+    mean, std = (
+        torch.tensor(values, device=images.device).view(1, -1, 1, 1) for values in (preprocess.mean, preprocess.std)
+    )
+    return (images.float() - mean) / std
+
+
+def to_input(image: Tensor, preprocess: Preprocess) -> Tensor:
+    """uint8 [C,H,W] -> float32 [1,C,*preprocess.size]: resized (antialiased bilinear, aspect not kept), normalized."""
+    batch = image.unsqueeze(0)
+    if preprocess.size is not None and tuple(image.shape[-2:]) != preprocess.size:
+        batch = F.interpolate(batch, size=preprocess.size, mode="bilinear", antialias=True)
+    return normalize(batch, preprocess)

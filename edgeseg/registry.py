@@ -1,0 +1,221 @@
+"""From names to networks."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from edgeseg.spec import ModelSpec, Task
+from edgeseg.weights.catalog import WEIGHTS, Weights
+from edgeseg.zoo import ALIASES, FAMILIES, ZOO
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Builder = TypeVar("Builder", bound=Callable[..., Any])
+
+DEFAULT_TASKS = {"segmentation": Task("segmentation", 19)}
+
+
+def build_from_spec(spec: ModelSpec, *, tasks: Mapping[str, Task], in_channels: Sequence[int], **overrides: Any) -> Any:
+    """The builder of every zoo row: the row with `overrides`, as a `Pixel2Pixel`."""
+    from edgeseg.pixel2pixel import build
+
+    return build(_override(spec, overrides), tasks=tasks, in_channels=in_channels)
+
+
+def build_family(family: str, *, tasks: Mapping[str, Task], in_channels: Sequence[int], **overrides: Any) -> Any:
+    """The builder of a free combination: a decoder family and `encoder=`, further fields of `ModelSpec` at will."""
+    if "encoder" not in overrides:
+        raise ValueError(f"{family!r} needs an encoder: create_model({family!r}, encoder='resnet18')")
+    spec = FAMILIES[family](encoder=overrides.pop("encoder"))
+    return build_from_spec(spec, tasks=tasks, in_channels=in_channels, **overrides)
+
+
+_builders: dict[str, Callable[..., Any]] = {name: partial(build_from_spec, spec) for name, spec in ZOO.items()}
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What the zoo knows of a name, without building it."""
+
+    name: str
+    spec: ModelSpec | None
+    """The row of the zoo; None for a user's own builder."""
+    weights: dict[str, Weights]
+    """Trained weights by tag."""
+
+
+def register_model(builder: Builder | str | None = None) -> Any:
+    """Registers a builder of your own: `@register_model`, or `@register_model("name")` for another name.
+
+    A builder takes the keywords `tasks`, `in_channels` and any overrides, and gives an `nn.Module`. A name that is
+    taken is refused with a ValueError.
+    """
+    if callable(builder):
+        return _register(builder.__name__, builder)
+    return lambda function: _register(builder or function.__name__, function)
+
+
+def _register(name: str, builder: Builder) -> Builder:
+    if name in _builders or name in ALIASES or name in FAMILIES:
+        raise ValueError(f"a model named {name!r} is registered already")
+    if "." in name:
+        raise ValueError(f"{name!r}: what follows a dot in a model name is a weights tag")
+    _builders[name] = builder
+    return builder
+
+
+def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
+    """Names of the zoo that match a shell pattern, sorted; with `pretrained` those with weights, as `name.tag`."""
+    names = list(WEIGHTS) if pretrained else [*_builders, *ALIASES]
+    return sorted(name for name in names if fnmatch.fnmatchcase(name, pattern))
+
+
+def is_model(name: str) -> bool:
+    """Whether `name` (without a weights tag) is in the zoo or registered."""
+    return name in _builders or name in ALIASES
+
+
+def model_info(name: str) -> ModelInfo:
+    """The row and the weights of `name`; a tag narrows to those weights.
+
+    Raises:
+        ValueError: unknown name or tag.
+    """
+    architecture, tag = _split(name)
+    weights = {key.partition(".")[2]: entry for key, entry in WEIGHTS.items() if key.partition(".")[0] == architecture}
+    if tag:
+        weights = {tag: _find_weights(architecture, tag)}
+    return ModelInfo(architecture, ZOO.get(architecture), weights)
+
+
+def create_model(
+    name: str,
+    *,
+    pretrained: bool = False,
+    num_classes: int | None = None,
+    tasks: Mapping[str, Task] | None = None,
+    in_channels: Sequence[int] = (3,),
+    encoder_weights: str | os.PathLike[str] | None = None,
+    checkpoint_path: str | os.PathLike[str] | None = None,
+    **overrides: Any,
+) -> nn.Module:
+    """Builds a network of the zoo, a registered one, or a free combination of decoder and encoder.
+
+    Args:
+        name: A name of `list_models()`, with a weights tag (`"name.tag"`) those weights; or a decoder family ("fpn",
+            "unet", "deeplabv3plus", "bifpn") with `encoder=`, a name of `edgeseg.encoders.ENCODERS` or of timm.
+        pretrained: Load the name's default weights. A tag loads its weights with or without this.
+        num_classes: Short for one segmentation task of that many classes, called "segmentation".
+        tasks: What to predict, one decoder each. By default what the weights were trained for, else 19 classes.
+        in_channels: Channels of each input; with several the first stages are doubled and fused.
+        encoder_weights: File of ImageNet weights for the encoder, in torchvision's, timm's or pycls' layout.
+        checkpoint_path: File of weights for the whole network: our safetensors or the original's .pth.
+        overrides: Other fields of `ModelSpec`, such as `channels=128`; without weights only.
+
+    Returns:
+        The network, in training mode. `model(*images)` gives `{task: logits}`, `model.predict(photo)` label maps.
+
+    Raises:
+        ValueError: unknown name, tag or override, contradicting arguments, or a file that does not fit.
+        FileNotFoundError: no such file.
+    """
+    architecture, tag = _split(name)
+    entry = _find_weights(architecture, tag) if pretrained or tag else None
+    sources = [what for what, given in (("pretrained weights", entry), ("checkpoint_path", checkpoint_path)) if given]
+    if len(sources) > 1:
+        raise ValueError("pass pretrained weights or checkpoint_path, not both")
+    if sources and encoder_weights is not None:
+        raise ValueError(f"encoder_weights would be overwritten by the {sources[0]}; pass one of them")
+    if entry and overrides:
+        raise ValueError(f"pretrained weights fit the network of their name only; drop {', '.join(overrides)}")
+    file = entry.path if entry else checkpoint_path
+    metadata: Mapping[str, Any] = {}
+    if entry:
+        metadata = {"tasks": entry.tasks, "preprocess": entry.preprocess}
+    elif checkpoint_path is not None:
+        metadata = _checkpoint_metadata(checkpoint_path)
+    wanted = _tasks(num_classes, tasks)
+    trained: Mapping[str, Task] | None = metadata.get("tasks")
+    if wanted is None or (trained is not None and tasks is None and _channels(wanted) == _channels(trained)):
+        used = trained or DEFAULT_TASKS
+    else:
+        used = wanted
+
+    model = _builder(architecture)(tasks=used, in_channels=tuple(in_channels), **overrides)
+    model.name = architecture
+    if encoder_weights is not None:
+        from edgeseg.weights.load import load_encoder
+
+        load_encoder(model, encoder_weights)
+    if file is not None:
+        from edgeseg.weights.load import load_checkpoint
+
+        load_checkpoint(model, file, new_classes=wanted is not None)
+    if "preprocess" in metadata:
+        model.preprocess = metadata["preprocess"]
+    return model
+
+
+def _checkpoint_metadata(path: str | os.PathLike[str]) -> Mapping[str, Any]:
+    from edgeseg.weights.checkpoint import read_metadata
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no weights file at {path}")
+    return read_metadata(path)
+
+
+def _split(name: str) -> tuple[str, str]:
+    """`name.tag` -> the row's own name and the tag, "" without; raises for unknown names."""
+    architecture, _, tag = name.partition(".")
+    architecture = ALIASES.get(architecture, architecture)
+    if architecture not in _builders and architecture not in FAMILIES:
+        near = difflib.get_close_matches(architecture, [*_builders, *ALIASES, *FAMILIES], n=3)
+        hint = f"did you mean {', '.join(near)}?" if near else "see edgeseg.list_models()"
+        raise ValueError(f"no model named {architecture!r}; {hint}")
+    return architecture, tag
+
+
+def _builder(architecture: str) -> Callable[..., Any]:
+    return _builders[architecture] if architecture in _builders else partial(build_family, architecture)
+
+
+def _find_weights(architecture: str, tag: str) -> Weights:
+    known = {key: entry for key, entry in WEIGHTS.items() if key.partition(".")[0] == architecture}
+    if tag:
+        if f"{architecture}.{tag}" in known:
+            return known[f"{architecture}.{tag}"]
+        raise ValueError(f"no weights {tag!r} of {architecture}; there are: {', '.join(known) or 'none'}")
+    for entry in known.values():
+        if entry.default:
+            return entry
+    near = difflib.get_close_matches(architecture, WEIGHTS, n=3, cutoff=0.0)
+    raise ValueError(f"no trained weights of {architecture}; there are those of {', '.join(near) or 'no model'}")
+
+
+def _tasks(num_classes: int | None, tasks: Mapping[str, Task] | None) -> Mapping[str, Task] | None:
+    if num_classes is not None and tasks is not None:
+        raise ValueError("pass num_classes or tasks, not both")
+    if num_classes is not None:
+        return {"segmentation": Task("segmentation", num_classes)}
+    if tasks is not None and not tasks:
+        raise ValueError("tasks is empty; a model needs at least one")
+    return tasks
+
+
+def _channels(tasks: Mapping[str, Task]) -> dict[str, int]:
+    return {name: task.channels for name, task in tasks.items()}
+
+
+def _override(spec: ModelSpec, overrides: Mapping[str, Any]) -> ModelSpec:
+    unknown = [key for key in overrides if key not in ModelSpec.__dataclass_fields__]
+    if unknown:
+        raise ValueError(f"no option {', '.join(unknown)}; there are {', '.join(ModelSpec.__dataclass_fields__)}")
+    return replace(spec, **overrides)

@@ -1,0 +1,45 @@
+"""The trained weights of the zoo, as data: one row an entry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgeseg.data.labels import segmentation_task
+from edgeseg.spec import Preprocess, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """One set of trained weights: what it was trained for, where it is, what was measured.
+
+    Args:
+        file: Name of the file in `edgeseg/weights/files/`.
+        sha256: Of that file.
+        labels: Data set that names the classes and colours, see `edgeseg.data.labels`.
+        preprocess: How photos become input tensors.
+        miou: Mean IoU in percent, by the protocol in `notes`.
+        license: Terms for these weights, data set included.
+        default: Taken by `pretrained=True` without a tag.
+    """
+
+    file: str
+    sha256: str
+    labels: str
+    preprocess: Preprocess
+    miou: float
+    license: str
+    notes: str
+    default: bool = field(default=False)
+
+    @property
+    def path(self) -> Path:
+        return Path(__file__).with_name("files") / self.file
+
+    @property
+    def tasks(self) -> Mapping[str, Task]:
+        return {"segmentation": segmentation_task(self.labels)}
+
+
+WEIGHTS: dict[str, Weights] = {}

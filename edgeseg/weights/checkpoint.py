@@ -1,0 +1,103 @@
+"""Weights files: read safely whatever the format, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from edgeseg.spec import Preprocess, Task
+
+# Keys under which training programs keep the weights: the original's and torchvision's, pycls'.
+WRAPPERS = ("state_dict", "model_state", "model")
+
+
+def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """All tensors of a .safetensors file or of a PyTorch checkpoint (.pth, .pt, .pyth), by name.
+
+    A checkpoint is unpickled with `weights_only=True`; of a training checkpoint the weights are taken, and a `module.`
+    prefix of DataParallel is removed.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a corrupt file, or one without weights; names the file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights file at {path}")
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, OSError) as error:
+        raise ValueError(f"cannot read weights from {path}: corrupt, truncated or not a weights file ({error})") from error
+    for wrapper in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+            break
+    if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"{path} holds no weights: expected a state dict, plain or under {', '.join(WRAPPERS)}")
+    return {key.removeprefix("module."): value for key, value in content.items() if isinstance(value, Tensor)}
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `save_checkpoint` wrote beside the weights, tasks and preprocessing rebuilt; {} for any other file."""
+    if Path(path).suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = (file.metadata() or {}).get("edgeseg")
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"cannot read weights from {path}: corrupt or truncated ({error})") from error
+    if metadata is None:
+        return {}
+    content = json.loads(metadata)
+    content["tasks"] = {name: Task(**_tuples(task)) for name, task in content["tasks"].items()}
+    content["preprocess"] = Preprocess(**_tuples(content["preprocess"]))
+    return content
+
+
+def save_checkpoint(
+    model: Any, path: str | os.PathLike[str], *, dtype: torch.dtype | None = None, **notes: Any
+) -> None:
+    """Writes the weights of a `Pixel2Pixel` as safetensors, with its name, tasks, preprocessing and `notes`.
+
+    The file appears under its name only when it is complete. `dtype` stores float tensors in another precision.
+    """
+    tensors = {
+        key: (value.to(dtype) if dtype is not None and value.is_floating_point() else value).cpu().contiguous()
+        for key, value in model.state_dict().items()
+    }
+    metadata = {
+        "model": model.name,
+        "in_channels": model.in_channels,
+        "tasks": {name: asdict(task) for name, task in model.tasks.items()},
+        "preprocess": asdict(model.preprocess),
+        **notes,
+    }
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(tensors, temporary, metadata={"edgeseg": json.dumps(metadata)})
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Json knows only lists; the frozen nouns hold tuples."""
+    return {key: _tuple(value) for key, value in fields.items()}
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(_tuple(item) for item in value) if isinstance(value, list) else value

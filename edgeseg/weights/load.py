@@ -1,0 +1,147 @@
+"""From a weights file into a model: everything fits, or the error says what does not."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from edgeseg.encoders import Encoder
+from edgeseg.weights import encoder_files, original
+from edgeseg.weights.checkpoint import read_weights
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of the tensors of a file and of a model, by name."""
+
+    matched: list[str] = field(default_factory=list)
+    reinitialized: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+
+
+def load_checkpoint(
+    model: nn.Module, path: str | os.PathLike[str], *, new_classes: bool = False
+) -> LoadReport:
+    """Loads a whole model from our safetensors or from a checkpoint of the original zoo.
+
+    Args:
+        model: A `Pixel2Pixel`, or any module for a plain state dict.
+        path: .safetensors, .pth or .pt.
+        new_classes: Keep what a decoder of another number of classes cannot take (its prediction layer; in a UNet the
+            layers whose width follows the classes) as it is, with a warning, instead of raising.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: corrupt, or it does not fit; the model is then unchanged.
+    """
+    state: Mapping[str, Tensor] = read_weights(path)
+    if original.is_original(state) and isinstance(getattr(model, "encoder", None), Encoder):
+        encoder = model.encoder
+        state = original.convert(
+            state, stem=list(encoder.streams[0]), trunk=list(encoder.trunk), tasks=list(model.tasks)
+        )
+    own = model.state_dict()
+    resized = _layers_of_other_classes(own, state)
+    if resized and not new_classes:
+        prediction, ours, theirs = _first_prediction_layer(own, state)
+        raise ValueError(
+            f"{path} was trained for {theirs[0]} classes and this model has {ours[0]}: {prediction} is {theirs} in the "
+            f"file and {ours} in the model; pass num_classes={theirs[0]} for the file's classes, or num_classes or "
+            f"tasks of your own to start that layer anew"
+        )
+    kept = {key: value for key, value in state.items() if key not in resized}
+    _fill(model, kept, path, may_miss=resized)
+    if resized:
+        warnings.warn(
+            f"other classes than in {path}: {len(resized)} tensors start anew ({_some(sorted(resized))})", stacklevel=2
+        )
+    return LoadReport(matched=sorted(kept), reinitialized=sorted(resized))
+
+
+def load_encoder(model: nn.Module, path: str | os.PathLike[str]) -> LoadReport:
+    """Loads ImageNet weights in torchvision's, timm's or pycls' layout into every stream of the encoder.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: corrupt, or tensors are missing, unexpected or of another shape; the model is then unchanged.
+    """
+    encoder = model.encoder
+    if not isinstance(encoder, Encoder):
+        state = {f"network.{key}": value for key, value in read_weights(path).items()}
+        own = encoder.state_dict()
+        ignored = sorted(key for key in state if key not in own)
+        _fill(encoder, {key: value for key, value in state.items() if key in own}, path)
+        return LoadReport(matched=sorted(own), ignored=ignored)
+    file = read_weights(path)
+    stem, trunk = list(encoder.streams[0]), list(encoder.trunk)
+    if stem[0].startswith("stage"):  # from timm
+        stages = {**dict(encoder.streams[0].items()), **dict(encoder.trunk.items())}
+        steps = {step: name for name, stage in stages.items() for step, _ in stage.named_children()}
+        blocks = encoder_files.timm_to_blocks(file, steps)
+    else:
+        blocks = encoder_files.to_blocks(file, [*stem, *trunk])
+    state = {}
+    for key, value in blocks.items():
+        if key.split(".")[0] in stem:
+            state.update({f"streams.{i}.{key}": value for i in range(len(encoder.streams))})
+        else:
+            state[f"trunk.{key}"] = value
+    fusion = {key for key in encoder.state_dict() if key.startswith("fusion.")}
+    _fill(encoder, state, path, may_miss=fusion)
+    return LoadReport(matched=sorted(state), reinitialized=sorted(fusion))
+
+
+def _fill(
+    module: nn.Module, state: Mapping[str, Tensor], path: str | os.PathLike[str], may_miss: set[str] | None = None
+) -> None:
+    """Copies `state` into `module` after checking that both sides agree on names and shapes."""
+    own = module.state_dict()
+    # Old checkpoints have no step counters, and no one needs them.
+    optional = {key for key in own if key.endswith("num_batches_tracked")} | (may_miss or set())
+    missing = [key for key in own if key not in state and key not in optional]
+    unexpected = [key for key in state if key not in own]
+    shapes = [
+        f"{key}: {list(value.shape)} in the file, {list(own[key].shape)} in the model"
+        for key, value in state.items()
+        if key in own and value.shape != own[key].shape
+    ]
+    problems = [
+        f"{len(keys)} {what} ({_some(keys)})"
+        for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+        if keys
+    ]
+    if problems:
+        raise ValueError(f"{path} does not fit this model: {'; '.join(problems)}")
+    with torch.no_grad():
+        for key, value in state.items():
+            own[key].copy_(value)
+
+
+def _prediction_layers(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, tuple[list[int], list[int]]]:
+    """Prediction layers of another number of classes: name -> shapes in the model and in the file."""
+    names = [key for key in own if re.fullmatch(r"decoders\.[^.]+\.head\.1\.weight", key) and key in state]
+    shapes = {key: (list(own[key].shape), list(state[key].shape)) for key in names}
+    return {key: (ours, theirs) for key, (ours, theirs) in shapes.items() if ours[0] != theirs[0]}
+
+
+def _first_prediction_layer(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[str, list[int], list[int]]:
+    key, (ours, theirs) = next(iter(_prediction_layers(own, state).items()))
+    return key, ours, theirs
+
+
+def _layers_of_other_classes(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> set[str]:
+    prefixes = tuple(key.removesuffix("head.1.weight") for key in _prediction_layers(own, state))
+    return {
+        key for key in own if prefixes and key.startswith(prefixes) and key in state and own[key].shape != state[key].shape
+    }
+
+
+def _some(names: Sequence[str], count: int = 4) -> str:
+    rest = len(names) - count
+    return ", ".join(names[:count]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,67 @@
+"""The key layout of the original zoo's checkpoints, translated to ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+# Below `decoders.<index>.`, in the order in which they are tried.
+DECODER_RENAMES: list[tuple[re.Pattern[str], str]] = [
+    (re.compile(r"^(?:aspp|rfblock)\.conv1x1\."), "context.branches.0."),
+    (re.compile(r"^(?:aspp|rfblock)\.aspp_bra(\d)\."), r"context.branches.\1."),
+    (re.compile(r"^(?:aspp|rfblock)\.aspp_out\."), "context.project."),
+    (re.compile(r"^rfblock\."), "context."),
+    (re.compile(r"^fpn\.bifpn_blocks\.0\.in_convs\."), "laterals."),
+    (re.compile(r"^fpn\.bifpn_blocks\.(\d)\.(up|down)_convs\.(\d)\."), r"blocks.\1.\2.\3.conv."),
+    (re.compile(r"^pred\.1\.0\."), "head.1."),
+    (re.compile(r"^pred\."), "head."),
+]
+# The original counts these from 1: index 0 is the context.
+NUMBERED = re.compile(r"^(?:fpn|unet)\.(shortcuts|smooth_convs)\.(\d)\.")
+NUMBERED_NAMES = {"shortcuts": "laterals", "smooth_convs": "smooths"}
+
+
+def is_original(state: Mapping[str, Tensor]) -> bool:
+    """Whether the keys are those of the original's checkpoints."""
+    return any(key.startswith(("encoder.features.", "decoders.0.")) for key in state)
+
+
+def convert(
+    state: Mapping[str, Tensor], *, stem: Sequence[str], trunk: Sequence[str], tasks: Sequence[str]
+) -> dict[str, Tensor]:
+    """`state` with our keys; a key that has no place keeps its name, for the loader to report.
+
+    Args:
+        stem: Names of the encoder's blocks that each input has of its own.
+        trunk: Names of the blocks after them.
+        tasks: Names of the tasks, in the order of the original's decoders.
+    """
+    return {_convert_key(key, [*stem, *trunk], len(stem), tasks): tensor for key, tensor in state.items()}
+
+
+def _convert_key(key: str, blocks: Sequence[str], stem: int, tasks: Sequence[str]) -> str:
+    if match := re.match(r"encoder\.features\.streamfuse\.(.+)", key):
+        return f"encoder.fusion.{match[1]}"
+    if match := re.match(r"encoder\.features\.(?:stream(\d+)\.)?([^.]+)\.(.+)", key):
+        stream, block, rest = match.groups()
+        if block not in blocks and stream is not None and block.isdigit() and int(block) < len(blocks):
+            block = blocks[int(block)]  # with several inputs the original numbers RegNetX' and ResNet's blocks
+        if block in blocks[:stem]:
+            return f"encoder.streams.{stream or 0}.{block}.{rest}"
+        return f"encoder.trunk.{block}.{rest}"
+    if match := re.match(r"decoders\.(\d+)\.(.+)", key):
+        index, rest = int(match[1]), match[2]
+        if index < len(tasks):
+            return f"decoders.{tasks[index]}.{_convert_decoder(rest)}"
+    return key
+
+
+def _convert_decoder(rest: str) -> str:
+    if match := NUMBERED.match(rest):
+        return f"{NUMBERED_NAMES[match[1]]}.{int(match[2]) - 1}.{rest[match.end() :]}"
+    for pattern, replacement in DECODER_RENAMES:
+        if pattern.match(rest):
+            return pattern.sub(replacement, rest)
+    return rest

@@ -1,0 +1,70 @@
+"""The zoo: one row per network, in the names of the original edgeailite zoo."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from edgeseg.spec import ModelSpec
+
+# A family says what its members share; a row says what makes one of them itself.
+fpn = partial(ModelSpec, decoder="fpn")
+unet = partial(ModelSpec, decoder="unet", prediction_stride=2)
+deeplabv3plus = partial(ModelSpec, decoder="deeplabv3plus", output_stride=16)
+bifpn = partial(ModelSpec, decoder="bifpn", channels=128)
+
+# For free combinations: `create_model("fpn", encoder="resnet18")`.
+FAMILIES = {"fpn": fpn, "unet": unet, "deeplabv3plus": deeplabv3plus, "bifpn": bifpn}
+
+# fmt: off
+ZOO: dict[str, ModelSpec] = {
+    "deeplabv3plus_mobilenetv2_tv_edgeailite":     deeplabv3plus(encoder="mobilenetv2"),
+    "deeplabv3plus_mobilenetv2_tv_fd_edgeailite":  deeplabv3plus(encoder="mobilenetv2", fast_down=True, output_stride=32, prediction_stride=8),
+    "deeplabv3plus_mobilenetv2_tv_1p4_edgeailite": deeplabv3plus(encoder="mobilenetv2_1p4", activation="relu6", channels=360, shortcut_channels=64),
+    "deeplabv3plus_resnet50_edgeailite":           deeplabv3plus(encoder="resnet50"),
+    "deeplabv3plus_resnet50_p5_edgeailite":        deeplabv3plus(encoder="resnet50_p5"),
+    "deeplabv3plus_resnet50_p5_fd_edgeailite":     deeplabv3plus(encoder="resnet50_p5", fast_down=True, output_stride=32, prediction_stride=8),
+    "deeplabv3plus_regnetx800mf_edgeailite":       deeplabv3plus(encoder="regnetx800mf"),
+
+    "unet_aspp_mobilenetv2_tv_edgeailite":         unet(encoder="mobilenetv2"),
+    "unet_aspp_mobilenetv2_tv_fd_edgeailite":      unet(encoder="mobilenetv2", fast_down=True, output_stride=64, prediction_stride=4),
+    "unet_aspp_resnet50_edgeailite":               unet(encoder="resnet50"),
+    "unet_aspp_resnet50_fd_edgeailite":            unet(encoder="resnet50", fast_down=True, output_stride=64),
+    "unet_aspp_regnetx800mf_edgeailite":           unet(encoder="regnetx800mf"),
+
+    "fpn_aspp_mobilenetv2_tv_edgeailite":          fpn(encoder="mobilenetv2"),
+    "fpn_aspp_mobilenetv2_tv_fd_edgeailite":       fpn(encoder="mobilenetv2", fast_down=True, output_stride=64, prediction_stride=8),
+    "fpn128_aspp_mobilenetv2_tv_fd_edgeailite":    fpn(encoder="mobilenetv2", fast_down=True, output_stride=64, channels=128),
+    "fpn_aspp_mobilenetv2_1p4_tv_edgeailite":      fpn(encoder="mobilenetv2_1p4", activation="relu6", channels=360),
+    "fpn_mobilenetv2_tv_edgeailite":               fpn(encoder="mobilenetv2", aspp=False),
+    "fpn_mobilenetv2_tv_fd_edgeailite":            fpn(encoder="mobilenetv2", aspp=False, fast_down=True, output_stride=64, prediction_stride=8),
+    "fpn_aspp_resnet50_edgeailite":                fpn(encoder="resnet50"),
+    "fpn_aspp_resnet50_fd_edgeailite":             fpn(encoder="resnet50", fast_down=True, output_stride=64, prediction_stride=8),
+    "fpn_aspp_regnetx400mf_edgeailite":            fpn(encoder="regnetx400mf"),
+    "fpn_aspp_regnetx800mf_edgeailite":            fpn(encoder="regnetx800mf"),
+    "fpn_aspp_regnetx1p6gf_edgeailite":            fpn(encoder="regnetx1p6gf", channels=264),
+    "fpn_aspp_regnetx3p2gf_edgeailite":            fpn(encoder="regnetx3p2gf", channels=288),
+
+    "bifpn_aspp_mobilenetv2_tv_edgeailite":        bifpn(encoder="mobilenetv2"),
+    "bifpn_mobilenetv2_tv_edgeailite":             bifpn(encoder="mobilenetv2", aspp=False),
+    "bifpn_aspp_regnetx400mf_edgeailite":          bifpn(encoder="regnetx400mf"),
+    "bifpn_aspp_regnetx800mf_edgeailite":          bifpn(encoder="regnetx800mf"),
+    "bifpn_aspp_regnetx1p6gf_edgeailite":          bifpn(encoder="regnetx1p6gf", channels=168),
+    "bifpn_aspp_regnetx3p2gf_edgeailite":          bifpn(encoder="regnetx3p2gf", channels=192),
+}
+
+# Other names of the same rows. The original has a "_bgr" twin for most RegNetX networks (same layers, meant for BGR
+# input; here the channel order belongs to the weights) and one name that only its documents use.
+ALIASES: dict[str, str] = {
+    "deeplabv3plus_regnetx800mf_bgr_edgeailite":       "deeplabv3plus_regnetx800mf_edgeailite",
+    "unet_aspp_regnetx800mf_bgr_edgeailite":           "unet_aspp_regnetx800mf_edgeailite",
+    "fpn_aspp_regnetx400mf_bgr_edgeailite":            "fpn_aspp_regnetx400mf_edgeailite",
+    "fpn_aspp_regnetx800mf_bgr_edgeailite":            "fpn_aspp_regnetx800mf_edgeailite",
+    "fpn_aspp_regnetx1p6gf_bgr_edgeailite":            "fpn_aspp_regnetx1p6gf_edgeailite",
+    "fpn_aspp_regnetx3p2gf_bgr_edgeailite":            "fpn_aspp_regnetx3p2gf_edgeailite",
+    "bifpn_aspp_regnetx400mf_bgr_edgeailite":          "bifpn_aspp_regnetx400mf_edgeailite",
+    "bifpn_aspp_regnetx800mf_bgr_edgeailite":          "bifpn_aspp_regnetx800mf_edgeailite",
+    "bifpn_aspp_regnetx1p6gf_bgr_edgeailite":          "bifpn_aspp_regnetx1p6gf_edgeailite",
+    "bifpn_aspp_regnetx3p2gf_bgr_edgeailite":          "bifpn_aspp_regnetx3p2gf_edgeailite",
+    "unet_edgeailite_pixel2pixel_aspp_mobilenetv2_tv": "unet_aspp_mobilenetv2_tv_edgeailite",
+}
+# fmt: on
