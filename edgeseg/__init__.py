@@ -9,7 +9,7 @@ from edgeseg.registry import create_model, is_model, list_models, model_info, re
 from edgeseg.spec import ModelSpec, Preprocess, Task
 
 if TYPE_CHECKING:
-    from edgeseg.complexity import Complexity, complexity
+    from edgeseg.cost import Complexity, complexity
     from edgeseg.pixel2pixel import Pixel2Pixel
     from edgeseg.weights.checkpoint import save_checkpoint
     from edgeseg.weights.load import load_checkpoint
@@ -34,9 +34,9 @@ __all__ = [
 
 # Names that need torch, found when first used (PEP 562).
 _LAZY = {
-    "Complexity": "edgeseg.complexity",
+    "Complexity": "edgeseg.cost",
     "Pixel2Pixel": "edgeseg.pixel2pixel",
-    "complexity": "edgeseg.complexity",
+    "complexity": "edgeseg.cost",
     "load_checkpoint": "edgeseg.weights.load",
     "save_checkpoint": "edgeseg.weights.checkpoint",
 }

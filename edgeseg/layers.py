@@ -97,6 +97,7 @@ class ASPPLite(nn.Module):
         self.project = ConvNormAct(len(self.branches) * out_channels, out_channels, activation=activation)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[N,in_channels,H,W] -> [N,out_channels,H,W]."""
         x = torch.cat([branch(x) for branch in self.branches], dim=1)
         return self.project(self.dropout(x))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import overload
 
 import numpy as np
 import torch
@@ -56,9 +57,17 @@ class Pixel2Pixel(nn.Module):
         features = self.encoder(images)
         return {name: decoder(features) for name, decoder in self.decoders.items()}
 
+    @overload
+    def predict(self, *images: ImageLike, task: str | None = None) -> np.ndarray: ...
+
+    @overload
+    def predict(
+        self, *images: list[ImageLike] | tuple[ImageLike, ...], task: str | None = None
+    ) -> list[np.ndarray]: ...
+
     @torch.inference_mode()
     def predict(
-        self, *images: ImageLike | Sequence[ImageLike], task: str | None = None
+        self, *images: ImageLike | list[ImageLike] | tuple[ImageLike, ...], task: str | None = None
     ) -> np.ndarray | list[np.ndarray]:
         """Segments photos, from pixels to label maps.
 
@@ -77,7 +86,7 @@ class Pixel2Pixel(nn.Module):
         if len(images) != len(self.in_channels):
             raise ValueError(f"this model takes {len(self.in_channels)} inputs, got {len(images)}")
         single = not isinstance(images[0], list | tuple)
-        streams = [[stream] if single else list(stream) for stream in images]
+        streams = [list(stream) if isinstance(stream, list | tuple) else [stream] for stream in images]
         if len({len(stream) for stream in streams}) > 1:
             raise ValueError(f"each input needs as many images, got {[len(stream) for stream in streams]}")
         was_training = self.training

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from torch.nn import functional as F
 
 from edgeseg.spec import Preprocess
 
-ImageLike = Any
+ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
 """A path, PIL image, uint8 array [H,W,C] or [H,W], or uint8 tensor [C,H,W]."""
 
 

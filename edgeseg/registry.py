@@ -16,7 +16,7 @@ from edgeseg.weights.catalog import WEIGHTS, Weights
 from edgeseg.zoo import ALIASES, FAMILIES, ZOO
 
 if TYPE_CHECKING:
-    from torch import nn
+    from edgeseg.pixel2pixel import Pixel2Pixel
 
 Builder = TypeVar("Builder", bound=Callable[..., Any])
 
@@ -106,7 +106,7 @@ def create_model(
     encoder_weights: str | os.PathLike[str] | None = None,
     checkpoint_path: str | os.PathLike[str] | None = None,
     **overrides: Any,
-) -> nn.Module:
+) -> Pixel2Pixel:
     """Builds a network of the zoo, a registered one, or a free combination of decoder and encoder.
 
     Args:

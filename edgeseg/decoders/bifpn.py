@@ -22,6 +22,7 @@ class Fuse(nn.Module):
         self.conv = SeparableConv(channels, channels, group_width=group_width, activation=activation)
 
     def forward(self, x: Tensor) -> Tensor:
+        """The sum [N,C,H,W] -> the same shape."""
         return self.conv(self.activation(x))
 
 
@@ -48,7 +49,7 @@ class BiFPNBlock(nn.Module):
 
 
 class BiFPN(nn.Module):
-    """Context on the deepest feature, two pooled levels beyond it, four bidirectional blocks, the finest level to the head."""
+    """Context on the deepest feature, two pooled levels beyond, four bidirectional blocks; the finest to the head."""
 
     def __init__(
         self,
@@ -77,6 +78,7 @@ class BiFPN(nn.Module):
         self.head = PredictionHead(width, task.channels, group_width=group_width, value_range=task.range)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """All features of the encoder, fine to coarse -> logits at the stride of the finest one used."""
         *pyramid, deepest = features[self.first :]
         x = self.context(deepest)
         levels = [lateral(f) for lateral, f in zip(self.laterals, [*pyramid, x], strict=True)]

@@ -37,6 +37,7 @@ class DeepLabV3Plus(nn.Module):
         )
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """All features of the encoder, fine to coarse -> logits at the stride of the finest one used."""
         shortcut = self.shortcut(features[self.first])
         x = resize(self.context(features[-1]), shortcut.shape[-2:])
         return self.head(torch.cat([x, shortcut], dim=1))

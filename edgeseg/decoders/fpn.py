@@ -46,6 +46,7 @@ class FPN(nn.Module):
         self.head = PredictionHead(width, task.channels, group_width=group_width, value_range=task.range)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """All features of the encoder, fine to coarse -> logits at the stride of the finest one used."""
         pyramid = list(features[self.first :])
         if isinstance(self.context, nn.ModuleList):
             for down in self.context:

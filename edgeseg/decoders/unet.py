@@ -43,6 +43,7 @@ class UNet(nn.Module):
         self.head = PredictionHead(width, task.channels, group_width=group_width, value_range=task.range)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """All features of the encoder, fine to coarse -> logits at the stride of the finest one used."""
         *pyramid, deepest = features[self.first :]
         x = self.context(deepest)
         for feature, smooth in zip(reversed(pyramid), self.smooths, strict=True):

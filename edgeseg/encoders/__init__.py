@@ -41,11 +41,13 @@ class Encoder(nn.Module):
 
     Attributes:
         channels, strides: Of the features, fine to coarse.
+        stem: Names of the blocks that each input has of its own.
     """
 
     def __init__(self, trunks: Sequence[Trunk]) -> None:
         super().__init__()
         blocks, stem = trunks[0]
+        self.stem = [block.name for block in blocks[:stem]]
         self.streams = nn.ModuleList(
             nn.ModuleDict({block.name: block.module for block in trunk.blocks[:stem]}) for trunk in trunks
         )
@@ -64,8 +66,8 @@ class Encoder(nn.Module):
         """One [N,C,H,W] tensor an input -> one [N,channels[i],H/strides[i],W/strides[i]] tensor a stride."""
         features: list[Tensor] = []
         streams = list(images)
-        for name in self.streams[0]:
-            streams = [stream[name](x) for stream, x in zip(self.streams, streams, strict=True)]
+        for name in self.stem:
+            streams = [stream.get_submodule(name)(x) for stream, x in zip(self.streams, streams, strict=True)]
             if name in self.taps:
                 # Above the fusion a decoder sees the mean of the streams: the channels it was built for, all inputs.
                 features.append(streams[0] if len(streams) == 1 else torch.stack(streams).mean(dim=0))

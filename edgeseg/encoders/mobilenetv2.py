@@ -34,6 +34,7 @@ class InvertedResidual(nn.Module):
         self.residual = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
+        """[N,in_channels,H,W] -> [N,channels,H/stride,W/stride]."""
         return x + self.conv(x) if self.residual else self.conv(x)
 
 

@@ -12,7 +12,10 @@ from edgeseg.encoders.trunk import Block, Trunk, check_output_stride
 from edgeseg.layers import Activation
 
 
-def conv_norm(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+def conv_norm(
+    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1
+) -> list[nn.Module]:
+    """A convolution without bias and its batch norm."""
     conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
     return [conv, nn.BatchNorm2d(out_channels)]
 
@@ -38,6 +41,7 @@ class Bottleneck(nn.Module):
         self.act = activation(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[N,in_channels,H,W] -> [N,channels,H/stride,W/stride]."""
         shortcut = self.bn(self.proj(x)) if self.project else x
         return self.act(torch.add(shortcut, self.f(x)))
 
@@ -63,7 +67,7 @@ def regnetx(
         blocks.append(Block("maxpool", nn.MaxPool2d(3, 2, 1), channels, stride))
     for stage, (width, depth) in enumerate(zip(widths, depths, strict=True), start=1):
         first_stride = 1 if stage == 4 and dense else 2
-        bottlenecks = OrderedDict()
+        bottlenecks: OrderedDict[str, nn.Module] = OrderedDict()
         for i in range(depth):
             bottlenecks[f"b{i + 1}"] = Bottleneck(
                 channels, width, first_stride if i == 0 else 1, group_width, activation

@@ -33,6 +33,7 @@ class Bottleneck(nn.Module):
         self.act3 = activation(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[N,in_channels,H,W] -> [N,channels,H/stride,W/stride]."""
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.act1(self.bn1(self.conv1(x)))
         x = self.act2(self.bn2(self.conv2(x)))

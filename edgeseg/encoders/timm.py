@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -14,7 +15,7 @@ from edgeseg.encoders.trunk import Block, Trunk
 class TimmPyramid(nn.Module):
     """A timm network that cannot be taken apart into a row of blocks, for one input."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Any) -> None:
         super().__init__()
         self.network = network
         self.channels = list(network.feature_info.channels())
@@ -22,12 +23,13 @@ class TimmPyramid(nn.Module):
         self.channels_last = str(getattr(network, "output_fmt", "")).endswith("NHWC")  # Swin and its kin
 
     def forward(self, images: Sequence[Tensor]) -> list[Tensor]:
+        """One image tensor [N,C,H,W] -> one feature a stride."""
         (image,) = images
         features = self.network(image)
         return [f.permute(0, 3, 1, 2) for f in features] if self.channels_last else list(features)
 
 
-def features_only(name: str, in_channels: int) -> nn.Module:
+def features_only(name: str, in_channels: int) -> Any:
     """The timm network `name` that answers its features, untrained."""
     import timm
 
@@ -38,7 +40,7 @@ def features_only(name: str, in_channels: int) -> nn.Module:
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise ValueError(f"no encoder named {name!r}, here or in timm{hint}")
     try:
-        network = timm.create_model(name, features_only=True, pretrained=False, in_chans=in_channels)
+        network: Any = timm.create_model(name, features_only=True, pretrained=False, in_chans=in_channels)
     except (RuntimeError, AttributeError, TypeError, AssertionError) as error:
         raise ValueError(f"the timm model {name!r} gives no features: {error}") from error
     strides = list(network.feature_info.reduction())
@@ -47,7 +49,7 @@ def features_only(name: str, in_channels: int) -> nn.Module:
     return network
 
 
-def timm_trunk(name: str, network: nn.Module, output_stride: int) -> Trunk | None:
+def timm_trunk(name: str, network: Any, output_stride: int) -> Trunk | None:
     """The blocks of a timm network, one a feature, or None where it is no plain row of modules."""
     steps = list(_steps(network))
     if not steps:
@@ -67,7 +69,7 @@ def timm_trunk(name: str, network: nn.Module, output_stride: int) -> Trunk | Non
     return Trunk(blocks, stem=max(stem, 1))
 
 
-def _steps(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def _steps(network: Any) -> Iterator[tuple[str, nn.Module]]:
     from timm.models import FeatureListNet
 
     if isinstance(network, FeatureListNet) and not str(network.output_fmt).endswith("NHWC"):
@@ -80,7 +82,7 @@ def _steps(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
                 yield name, module
 
 
-def _feature_ends(network: nn.Module) -> dict[str, tuple[int, int]]:
+def _feature_ends(network: Any) -> dict[str, tuple[int, int]]:
     """Name of the step that ends each feature -> its channels and stride."""
     info = network.feature_info
     names = getattr(network, "return_layers", None) or [name.replace(".", "_") for name in info.module_name()]
@@ -89,12 +91,10 @@ def _feature_ends(network: nn.Module) -> dict[str, tuple[int, int]]:
 
 def _keep_size(name: str, block: Block, stride_before: int, output_stride: int) -> Block:
     """The last block with its strides set to 1, undilated, as DeepLabV3+ of the original zoo has it."""
-    strided = [m for m in block.module.modules() if getattr(m, "stride", 1) not in (1, (1, 1))]
+    strided: list[Any] = [m for m in block.module.modules() if getattr(m, "stride", 1) not in (1, (1, 1))]
     plain = all(isinstance(m, nn.Conv2d) and m.kernel_size[0] % 2 for m in strided)
     if output_stride != stride_before or not plain:
         raise ValueError(f"the timm encoder {name!r} ends at stride {block.stride}; pass output_stride={block.stride}")
     for module in strided:
         module.stride = (1, 1)
     return block._replace(stride=output_stride)
-
-

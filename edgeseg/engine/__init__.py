@@ -1,0 +1,1 @@
+"""Training and evaluation: `edgeseg.engine.train.train`, `edgeseg.engine.evaluate.evaluate`."""

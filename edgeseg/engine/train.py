@@ -5,71 +5,28 @@ from __future__ import annotations
 import csv
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from edgeseg.data.labels import IGNORE
 from edgeseg.data.transforms import Augmented, augmentation
+from edgeseg.engine.config import TrainConfig
 from edgeseg.engine.evaluate import evaluate
 from edgeseg.engine.losses import log_class_weights, segmentation_loss
+from edgeseg.engine.memory import keep_freed_memory
 from edgeseg.layers import resize
 from edgeseg.pixel2pixel import Pixel2Pixel
 from edgeseg.preprocess import normalize
 from edgeseg.weights.checkpoint import save_checkpoint
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """How to train; the defaults suit a few hundred street scenes and an ImageNet encoder.
-
-    Args:
-        epochs: Passes over the training set.
-        batch_size: Images a step; a last smaller batch is dropped.
-        lr: Highest learning rate of the encoder. SGD with Nesterov momentum, linear warm-up, then cosine to 0.
-        decoder_lr: Factor on `lr` for the decoders.
-        momentum: Of SGD.
-        weight_decay: On all parameters, which quantization likes.
-        warmup_epochs: Length of the warm-up.
-        size: Height and width of the images at scale 1.
-        crop: Height and width of a training sample.
-        scale: Lowest and highest random scale.
-        jitter: Strength of brightness, contrast and saturation changes.
-        class_weights: Weigh the cross-entropy by the logarithmic frequency of the classes.
-        dice: Weight of the Dice loss beside the cross-entropy.
-        ema: Decay of the moving average of the weights, which is what is evaluated and saved.
-        bf16: Run under bfloat16 autocast.
-        compile: Run through torch.compile.
-        seed: Of shuffling, augmentation, dropout and new layers' training.
-        workers: Processes that augment.
-        evaluate_every: Epochs between evaluations.
-    """
-
-    epochs: int = 60
-    batch_size: int = 16
-    lr: float = 0.01
-    decoder_lr: float = 4.0
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    warmup_epochs: float = 2.0
-    size: tuple[int, int] = (360, 480)
-    crop: tuple[int, int] = (320, 416)
-    scale: tuple[float, float] = (0.5, 2.0)
-    jitter: float = 0.4
-    class_weights: bool = True
-    dice: float = 0.5
-    ema: float = 0.998
-    bf16: bool = True
-    compile: bool = False
-    seed: int = 1
-    workers: int = 1
-    evaluate_every: int = 10
 
 
 def train(
@@ -91,6 +48,7 @@ def train(
     Raises:
         FloatingPointError: the loss is not finite.
     """
+    keep_freed_memory()
     torch.manual_seed(config.seed)
     task = next(iter(model.tasks))
     device = next(model.parameters()).device
@@ -111,7 +69,8 @@ def train(
     weights = _class_weights(samples, model.tasks[task].channels).to(device) if config.class_weights else None
 
     model.to(memory_format=torch.channels_last).train()
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
+    average = AveragedModel(model, multi_avg_fn=_moving_average(config.ema), use_buffers=True)
+    averaged = cast(Pixel2Pixel, average.module)
     optimizer = torch.optim.SGD(
         _parameter_groups(model, config),
         lr=config.lr,
@@ -121,13 +80,13 @@ def train(
         fused=True,
     )
     scheduler = _schedule(optimizer, config, len(loader))
-    decode = torch.compile(model.decode) if config.compile else model.decode
+    bf16 = has_bf16(device) if config.bf16 is None else config.bf16
 
     def step(images: Tensor, target: Tensor) -> float:
         x = normalize(images.to(device), model.preprocess).contiguous(memory_format=torch.channels_last)
         target = target.to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
-            logits = resize(decode(x)[task], target.shape[-2:])
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            logits = resize(model.decode(x)[task], target.shape[-2:])
         loss = segmentation_loss(logits, target, class_weights=weights, dice=config.dice)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -146,10 +105,10 @@ def train(
                 total += loss
             row = {"epoch": epoch, "loss": total / len(loader), "seconds": time.perf_counter() - start, "miou": ""}
             if val_set is not None and (epoch % config.evaluate_every == 0 or epoch == config.epochs):
-                row["miou"] = 100 * evaluate(average.module, val_set, task=task, bf16=config.bf16).miou
+                row["miou"] = 100 * evaluate(averaged, val_set, task=task, bf16=bf16).miou
             log(row)
-            save_checkpoint(average.module, output / "last.safetensors", recipe=asdict(config), epoch=epoch)
-    return average.module.eval()
+            save_checkpoint(averaged, output / "last.safetensors", recipe=asdict(config), epoch=epoch)
+    return averaged.eval()
 
 
 def _parameter_groups(model: Pixel2Pixel, config: TrainConfig) -> list[dict[str, object]]:
@@ -179,3 +138,36 @@ def _class_weights(samples: Augmented, classes: int) -> Tensor:
     for _, label in samples.pairs:
         pixels += torch.bincount(label[label != IGNORE].flatten().long(), minlength=classes)
     return log_class_weights(pixels)
+
+
+def _moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
+    """An exponential average that starts short, so that it soon forgets the untrained decoder."""
+
+    def update(averages: Sequence[Tensor], values: Sequence[Tensor], count: Tensor | int) -> None:
+        now = min(decay, (1 + int(count)) / (10 + int(count)))
+        get_ema_multi_avg_fn(now)(averages, values, count)
+
+    return update
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether `device` computes in bfloat16 itself; where it must emulate that, float32 is many times faster."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+
+
+@contextmanager
+def _log(path: Path) -> Iterator[Callable[[Mapping[str, object]], None]]:
+    """Writes rows to a CSV file as they come, and to the terminal."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["epoch", "loss", "seconds", "miou"])
+        writer.writeheader()
+
+        def write(row: Mapping[str, object]) -> None:
+            rounded = {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
+            writer.writerow(rounded)
+            file.flush()
+            print("  ".join(f"{key} {value}" for key, value in rounded.items() if value != ""), flush=True)
+
+        yield write

@@ -35,10 +35,12 @@ class Weights:
 
     @property
     def path(self) -> Path:
+        """The file in the package."""
         return Path(__file__).with_name("files") / self.file
 
     @property
     def tasks(self) -> Mapping[str, Task]:
+        """What the weights predict."""
         return {"segmentation": segmentation_task(self.labels)}
 
 

@@ -40,7 +40,9 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
                 return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, OSError) as error:
-        raise ValueError(f"cannot read weights from {path}: corrupt, truncated or not a weights file ({error})") from error
+        raise ValueError(
+            f"cannot read weights from {path}: corrupt, truncated or not a weights file ({error})"
+        ) from error
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]

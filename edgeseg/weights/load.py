@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeseg.encoders import Encoder
+from edgeseg.pixel2pixel import Pixel2Pixel
 from edgeseg.weights import encoder_files, original
 from edgeseg.weights.checkpoint import read_weights
 
@@ -25,9 +26,7 @@ class LoadReport:
     ignored: list[str] = field(default_factory=list)
 
 
-def load_checkpoint(
-    model: nn.Module, path: str | os.PathLike[str], *, new_classes: bool = False
-) -> LoadReport:
+def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, new_classes: bool = False) -> LoadReport:
     """Loads a whole model from our safetensors or from a checkpoint of the original zoo.
 
     Args:
@@ -41,11 +40,9 @@ def load_checkpoint(
         ValueError: corrupt, or it does not fit; the model is then unchanged.
     """
     state: Mapping[str, Tensor] = read_weights(path)
-    if original.is_original(state) and isinstance(getattr(model, "encoder", None), Encoder):
+    if original.is_original(state) and isinstance(model, Pixel2Pixel) and isinstance(model.encoder, Encoder):
         encoder = model.encoder
-        state = original.convert(
-            state, stem=list(encoder.streams[0]), trunk=list(encoder.trunk), tasks=list(model.tasks)
-        )
+        state = original.convert(state, stem=encoder.stem, trunk=list(encoder.trunk), tasks=list(model.tasks))
     own = model.state_dict()
     resized = _layers_of_other_classes(own, state)
     if resized and not new_classes:
@@ -64,7 +61,7 @@ def load_checkpoint(
     return LoadReport(matched=sorted(kept), reinitialized=sorted(resized))
 
 
-def load_encoder(model: nn.Module, path: str | os.PathLike[str]) -> LoadReport:
+def load_encoder(model: Pixel2Pixel, path: str | os.PathLike[str]) -> LoadReport:
     """Loads ImageNet weights in torchvision's, timm's or pycls' layout into every stream of the encoder.
 
     Raises:
@@ -79,16 +76,15 @@ def load_encoder(model: nn.Module, path: str | os.PathLike[str]) -> LoadReport:
         _fill(encoder, {key: value for key, value in state.items() if key in own}, path)
         return LoadReport(matched=sorted(own), ignored=ignored)
     file = read_weights(path)
-    stem, trunk = list(encoder.streams[0]), list(encoder.trunk)
-    if stem[0].startswith("stage"):  # from timm
-        stages = {**dict(encoder.streams[0].items()), **dict(encoder.trunk.items())}
-        steps = {step: name for name, stage in stages.items() for step, _ in stage.named_children()}
+    if encoder.stem[0].startswith("stage"):  # from timm
+        stages = [*encoder.streams[0].named_children(), *encoder.trunk.named_children()]
+        steps = {step: name for name, stage in stages for step, _ in stage.named_children()}
         blocks = encoder_files.timm_to_blocks(file, steps)
     else:
-        blocks = encoder_files.to_blocks(file, [*stem, *trunk])
+        blocks = encoder_files.to_blocks(file, [*encoder.stem, *encoder.trunk])
     state = {}
     for key, value in blocks.items():
-        if key.split(".")[0] in stem:
+        if key.split(".")[0] in encoder.stem:
             state.update({f"streams.{i}.{key}": value for i in range(len(encoder.streams))})
         else:
             state[f"trunk.{key}"] = value
@@ -123,7 +119,9 @@ def _fill(
             own[key].copy_(value)
 
 
-def _prediction_layers(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, tuple[list[int], list[int]]]:
+def _prediction_layers(
+    own: Mapping[str, Tensor], state: Mapping[str, Tensor]
+) -> dict[str, tuple[list[int], list[int]]]:
     """Prediction layers of another number of classes: name -> shapes in the model and in the file."""
     names = [key for key in own if re.fullmatch(r"decoders\.[^.]+\.head\.1\.weight", key) and key in state]
     shapes = {key: (list(own[key].shape), list(state[key].shape)) for key in names}
@@ -138,7 +136,9 @@ def _first_prediction_layer(own: Mapping[str, Tensor], state: Mapping[str, Tenso
 def _layers_of_other_classes(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> set[str]:
     prefixes = tuple(key.removesuffix("head.1.weight") for key in _prediction_layers(own, state))
     return {
-        key for key in own if prefixes and key.startswith(prefixes) and key in state and own[key].shape != state[key].shape
+        key
+        for key in own
+        if prefixes and key.startswith(prefixes) and key in state and own[key].shape != state[key].shape
     }
 
 

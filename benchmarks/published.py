@@ -1,0 +1,70 @@
+"""The results table of the original zoo, as published, and how each figure was counted there."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+CLASSES = {"Cityscapes": 19, "ADE20K32": 32, "COCOSeg21": 21}
+
+
+class Row(NamedTuple):
+    """One row of the table. `convention` is a field of `edgeseg.cost.Complexity`."""
+
+    dataset: str
+    system: str
+    name: str  # in our zoo, "" where it has no such network
+    width: int
+    height: int
+    gmacs: str
+    miou: str
+    convention: str = "gmacs"
+    note: str = ""
+
+
+TRUNCATED = "printed without rounding up"
+SAME = "the 1536x768 row of the same network, 15.07, is four times 3.767 and not four times 3.84"
+X16 = "the original's quantization page prints 26.49 for the same network, size and mIoU"
+
+# fmt: off
+ROWS = [
+    Row("ADE20K32",   "MobileNetV2S16+DeepLabV3PlusEdgeAILite",      "deeplabv3plus_mobilenetv2_tv_edgeailite",  512,  512, "3.28",   "51.01", "all_operators_folded"),
+    Row("ADE20K32",   "MobileNetV2+UNetEdgeAILite",                  "unet_aspp_mobilenetv2_tv_edgeailite",      512,  512, "2.427",  "49.95", "all_operators_folded"),
+    Row("ADE20K32",   "MobileNetV2+FPNEdgeAILite",                   "fpn_aspp_mobilenetv2_tv_edgeailite",       512,  512, "3.481",  "50.72", "all_operators_folded"),
+    Row("ADE20K32",   "MobileNetV2-1.4+FPNEdgeAILite",               "fpn_aspp_mobilenetv2_1p4_tv_edgeailite",   512,  512, "6.646",  "52.93", "all_operators_folded"),
+    Row("ADE20K32",   "RegNetX400MF+FPNEdgeAILite",                  "fpn_aspp_regnetx400mf_edgeailite",         384,  384, "3.1526", "51.03", "all_operators"),
+    Row("ADE20K32",   "RegNetX800MF+FPNEdgeAILite",                  "fpn_aspp_regnetx800mf_edgeailite",         512,  512, "8.0683", "53.29", "all_operators"),
+    Row("COCOSeg21",  "MobileNetV2S16+DeepLabV3PlusEdgeAILite",      "deeplabv3plus_mobilenetv2_tv_edgeailite",  512,  512, "3.161",  "57.77"),
+    Row("COCOSeg21",  "MobileNetV2+UNetEdgeAILite",                  "unet_aspp_mobilenetv2_tv_edgeailite",      512,  512, "2.009",  "57.01"),
+    Row("COCOSeg21",  "MobileNetV2+FPNEdgeAILite",                   "fpn_aspp_mobilenetv2_tv_edgeailite",       512,  512, "3.357",  ""),
+    Row("COCOSeg21",  "RegNetX800MF+FPNEdgeAILite",                  "fpn_aspp_regnetx800mf_edgeailite",         512,  512, "7.864",  "61.15"),
+    Row("Cityscapes", "RegNetX800MF+FPNEdgeAILite",                  "fpn_aspp_regnetx800mf_edgeailite",         768,  384, "8.84",   "72.01"),
+    Row("Cityscapes", "RegNetX1.6GF+FPNEdgeAILite",                  "fpn_aspp_regnetx1p6gf_edgeailite",        1024,  512, "24.29",  "75.84", note=X16),
+    Row("Cityscapes", "RegNetX3.2GF+FPNEdgeAILite",                  "fpn_aspp_regnetx3p2gf_edgeailite",        1024,  512, "49.40",  "77.24"),
+    Row("Cityscapes", "RegNetX3.2GF+FPNEdgeAILite",                  "fpn_aspp_regnetx3p2gf_edgeailite",        1536,  768, "111.16", "78.90"),
+    Row("Cityscapes", "RegNetX400MF+FPNEdgeAILite",                  "fpn_aspp_regnetx400mf_edgeailite",         768,  384, "6.09",   "68.03"),
+    Row("Cityscapes", "RegNetX400MF+FPNEdgeAILite",                  "fpn_aspp_regnetx400mf_edgeailite",        1536,  768, "24.37",  "73.96"),
+    Row("Cityscapes", "MobileNetV2S16+DeepLabV3PlusEdgeAILite",      "deeplabv3plus_mobilenetv2_tv_edgeailite",  768,  384, "3.54",   "69.13", note=TRUNCATED),
+    Row("Cityscapes", "MobileNetV2+UNetEdgeAILite",                  "unet_aspp_mobilenetv2_tv_edgeailite",      768,  384, "2.20",   "68.94"),
+    Row("Cityscapes", "MobileNetV2+FPNEdgeAILite",                   "fpn_aspp_mobilenetv2_tv_edgeailite",       768,  384, "3.84",   "70.39", note=SAME),
+    Row("Cityscapes", "MobileNetV2+FPNEdgeAILite",                   "fpn_aspp_mobilenetv2_tv_edgeailite",      1536,  768, "15.07",  "74.61"),
+    Row("Cityscapes", "FD-MobileNetV2+FPNEdgeAILite",                "fpn_aspp_mobilenetv2_tv_fd_edgeailite",   1536,  768, "3.96",   "71.28"),
+    Row("Cityscapes", "FD-MobileNetV2+FPNEdgeAILite",                "fpn_aspp_mobilenetv2_tv_fd_edgeailite",   2048, 1024, "7.03",   "72.67", note=TRUNCATED),
+    Row("Cityscapes", "MobileNetV2S16+DeepLabV3PlusEdgeAILite-QAT",  "deeplabv3plus_mobilenetv2_tv_edgeailite",  768,  384, "3.54",   "68.77", note=TRUNCATED),
+    Row("Cityscapes", "MobileNetV2+UNetEdgeAILite-QAT",              "unet_aspp_mobilenetv2_tv_edgeailite",      768,  384, "2.20",   "68.18"),
+    Row("Cityscapes", "MobileNetV2+FPNEdgeAILite-QAT",               "fpn_aspp_mobilenetv2_tv_edgeailite",       768,  384, "3.84",   "69.88", note=SAME),
+    Row("Cityscapes", "MobileNetV2+DeepLab",                         "",                                         769,  769, "21.27",  "70.71"),
+    Row("Cityscapes", "MobileNetV3+DeepLab",                         "",                                         769,  769, "15.95",  "72.41"),
+    Row("Cityscapes", "Xception65+DeepLab",                          "",                                         769,  769, "418.64", "78.79"),
+    Row("Cityscapes", "ERFNet",                                      "",                                        1024,  512, "27.705", "69.7"),
+    Row("Cityscapes", "MobileNetV2+SwiftNet",                        "",                                        2048, 1024, "41.0",   "75.3"),
+    Row("Cityscapes", "ResNet50+FCN",                                "",                                        1040,  520, "285.4",  "71.6"),
+    Row("Cityscapes", "ResNet50+DeepLabV3",                          "",                                        1040,  520, "337.5",  "73.5"),
+]
+# fmt: on
+
+
+def agrees(computed: float, printed: str) -> bool:
+    """Whether `computed`, rounded or truncated to the digits of `printed`, is that figure."""
+    digits = len(printed.partition(".")[2])
+    truncated = int(computed * 10**digits) / 10**digits
+    return printed in (f"{computed:.{digits}f}", f"{truncated:.{digits}f}")

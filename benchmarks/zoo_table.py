@@ -1,0 +1,101 @@
+"""Prints the published table of the original zoo beside what this zoo computes: python benchmarks/zoo_table.py
+
+With `--output FILE` it writes MODEL_ZOO.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from published import CLASSES, ROWS, Row, agrees
+
+import edgeseg
+
+HEADER = """\
+# Model zoo
+
+Written by `python benchmarks/zoo_table.py --output MODEL_ZOO.md`.
+
+- **published**: printed in the original zoo's table, mIoU in percent on the set's validation images.
+- **computed**: counted here, on the network that `edgeseg.create_model(name)` builds. "conv" counts the convolutions
+  only, which is how the original's Cityscapes and COCO rows were counted; "all" is every operator, the convention of
+  its ADE20K rows (of RegNetX at full size; of MobileNetV2 with batch norm folded and without the last upsample).
+- **measured**: trained and scored here. The original never published Cityscapes weights.
+
+"""
+SHORT = {"gmacs": "conv", "all_operators": "all", "all_operators_folded": "all, folded"}
+
+
+def published_table() -> str:
+    """The rows of the original, published GMACs beside computed ones."""
+    lines = [
+        "## The original's table\n",
+        "| data set | system | name | width x height | parameters | GMACs computed, conv | GMACs computed, its way "
+        "| GMACs published | agrees | mIoU published |",
+        "|---|---|---|---|--:|--:|--:|--:|---|--:|",
+        *(published_line(row) for row in ROWS),
+        "",
+        "Figures that do not agree:",
+        "",
+    ]
+    notes = {(r.system, r.width): r.note for r in ROWS if r.note.startswith("the ")}
+    lines += [f"- {system} at {width} wide: {note}; no convention gives it." for (system, width), note in notes.items()]
+    return "\n".join(lines) + "\n"
+
+
+def published_line(row: Row) -> str:
+    """One row, computed where the zoo has the network."""
+    size = f"{row.width}x{row.height}"
+    if not row.name:
+        return f"| {row.dataset} | {row.system} | not in this zoo | {size} | | | | {row.gmacs} | | {row.miou} |"
+    model = edgeseg.create_model(row.name, num_classes=CLASSES[row.dataset])
+    cost = edgeseg.complexity(model, (row.height, row.width))
+    value = getattr(cost, row.convention)
+    verdict = "yes" if agrees(value, row.gmacs) else "**no**"
+    return (
+        f"| {row.dataset} | {row.system} | `{row.name}` | {size} | {cost.params:,} | {cost.gmacs:.4f} "
+        f"| {value:.4f} ({SHORT[row.convention]}) | {row.gmacs} | {verdict} | {row.miou} |"
+    )
+
+
+def weights_table() -> str:
+    """The trained weights that `pretrained=True` loads."""
+    lines = ["## Trained weights\n", "| name | mIoU measured | protocol | licence |", "|---|--:|---|---|"]
+    for name in edgeseg.list_models(pretrained=True):
+        (weights,) = edgeseg.model_info(name).weights.values()
+        lines.append(f"| `{name}` | {weights.miou:.2f} | {weights.notes} | {weights.license} |")
+    return "\n".join(lines) + "\n"
+
+
+def names_table() -> str:
+    """Every network of the zoo at one size."""
+    lines = [
+        "## All names\n",
+        "19 classes, 768x512 (width x height), convolutions only.\n",
+        "| name | decoder | encoder | parameters | GMACs |",
+        "|---|---|---|--:|--:|",
+    ]
+    for name in edgeseg.list_models():
+        info = edgeseg.model_info(name)
+        if info.name != name or info.spec is None:
+            lines.append(f"| `{name}` | another name of `{info.name}` | | | |")
+            continue
+        cost = edgeseg.complexity(edgeseg.create_model(name), (512, 768))
+        lines.append(f"| `{name}` | {info.spec.decoder} | {info.spec.encoder} | {cost.params:,} | {cost.gmacs:.3f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Prints the table, or writes MODEL_ZOO.md."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, help="write the whole of MODEL_ZOO.md here")
+    output = parser.parse_args().output
+    if output is None:
+        print(published_table())
+    else:
+        output.write_text(HEADER + "\n".join([published_table(), weights_table(), names_table()]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""The command line: edgeseg list | info | predict | train | eval. Each verb imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+
+import edgeseg
+from edgeseg.data import DATASETS, load_dataset
+from edgeseg.engine.config import TrainConfig
+
+if TYPE_CHECKING:
+    from edgeseg.pixel2pixel import Pixel2Pixel
+
+DEFAULT_MODEL = "fpn_aspp_mobilenetv2_tv_edgeailite.camvid"
+IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and gives its exit status: 0, 1 where some input failed, 2 for a wrong call."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"edgeseg {options.verb}: error: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("edgeseg", description="A zoo of edge semantic-segmentation networks.")
+    parser.add_argument("--version", action="version", version=f"edgeseg {edgeseg.__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+
+    verb = verbs.add_parser("list", help="names of the zoo")
+    verb.add_argument("pattern", nargs="?", default="*", help="shell pattern, such as 'fpn_*'")
+    verb.add_argument("--pretrained", action="store_true", help="only those with trained weights, as NAME.TAG")
+    verb.set_defaults(run=_list)
+
+    verb = verbs.add_parser("info", help="what the zoo knows of one name")
+    verb.add_argument("name", help="a name of `edgeseg list`, with or without a weights tag")
+    verb.add_argument("--size", nargs=2, type=int, default=(384, 768), metavar=("H", "W"), help="for the GMACs")
+    verb.set_defaults(run=_info)
+
+    verb = verbs.add_parser("predict", help="segment photos")
+    verb.add_argument("images", nargs="+", type=Path, metavar="IMAGE|FOLDER", help="folders are searched recursively")
+    verb.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="made where it is missing")
+    verb.add_argument("--model", metavar="NAME[.TAG]", help=f"default {DEFAULT_MODEL}, or the checkpoint's")
+    verb.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights of your own for the model")
+    verb.add_argument("--device", default="cpu", help="such as cuda (default cpu)")
+    verb.set_defaults(run=_predict)
+
+    verb = verbs.add_parser("train", help="train on a data set")
+    _add_dataset(verb)
+    verb.add_argument("--model", required=True, metavar="NAME[.TAG]")
+    verb.add_argument("--train-split", default="train")
+    verb.add_argument("--val-split", default="val", help="'none' to score nothing")
+    verb.add_argument("--encoder-weights", type=Path, metavar="FILE", help="ImageNet weights to start from")
+    verb.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights of the whole model to start from")
+    verb.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="log.csv, last.safetensors")
+    verb.add_argument("--device", default="cpu", help="such as cuda (default cpu)")
+    _add_recipe(verb)
+    verb.set_defaults(run=_train)
+
+    verb = verbs.add_parser("eval", help="mean IoU on a data set")
+    _add_dataset(verb)
+    verb.add_argument("--model", metavar="NAME[.TAG]", help=f"default {DEFAULT_MODEL}, or the checkpoint's")
+    verb.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights of your own for the model")
+    verb.add_argument("--split", default="test")
+    verb.add_argument("--device", default="cpu", help="such as cuda (default cpu)")
+    verb.set_defaults(run=_eval)
+    return parser
+
+
+def _add_dataset(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--dataset", required=True, choices=sorted(DATASETS))
+    verb.add_argument("--data-path", required=True, type=Path, metavar="DIR")
+
+
+def _add_recipe(verb: argparse.ArgumentParser) -> None:
+    """A flag for each field of `TrainConfig`, its help from the docstring there."""
+    lines = re.findall(r"^    (\w+): (.+)$", inspect.getdoc(TrainConfig) or "", re.MULTILINE)
+    described, types = dict(lines), get_type_hints(TrainConfig)
+    for field in fields(TrainConfig):
+        flags = list(dict.fromkeys([f"--{field.name.replace('_', '-')}", f"--{field.name}"]))
+        text = f"{described[field.name]} (default: {field.default})"
+        kinds = [kind for kind in get_args(types[field.name]) or (types[field.name],) if kind is not type(None)]
+        if kinds[0] is bool:
+            verb.add_argument(*flags, action=argparse.BooleanOptionalAction, default=field.default, help=text)
+        else:
+            count = len(kinds) if len(kinds) > 1 else None
+            verb.add_argument(*flags, type=kinds[0], nargs=count, default=field.default, help=text)
+
+
+def _list(options: argparse.Namespace) -> int:
+    names = edgeseg.list_models(options.pattern, pretrained=options.pretrained)
+    if not names:
+        print(f"no model matches {options.pattern!r}", file=sys.stderr)
+        return 1
+    print("\n".join(names))
+    return 0
+
+
+def _info(options: argparse.Namespace) -> int:
+    info = edgeseg.model_info(options.name)
+    print(info.name)
+    if info.spec is not None:
+        for field in fields(info.spec):
+            print(f"  {field.name:18} {getattr(info.spec, field.name)}")
+    height, width = options.size
+    cost = edgeseg.complexity(edgeseg.create_model(info.name), (height, width))
+    print(f"  {'parameters':18} {cost.params:,} (19 classes)")
+    print(f"  {'GMACs':18} {cost.gmacs:.3f} at {width}x{height} (width x height)")
+    for tag, weights in info.weights.items():
+        size = "its own size" if weights.preprocess.size is None else "{}x{}".format(*reversed(weights.preprocess.size))
+        print(f"weights .{tag}{' (default)' if weights.default else ''}")
+        print(f"  {'mIoU':18} {weights.miou:.2f} %  {weights.notes}")
+        print(f"  {'input':18} {size}")
+        print(f"  {'classes':18} {', '.join(weights.tasks['segmentation'].classes)}")
+        print(f"  {'licence':18} {weights.license}")
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from PIL import Image, ImageOps, UnidentifiedImageError
+    from tqdm import tqdm
+
+    from edgeseg.visualize import colorize, overlay, palette_of
+
+    files, failed = _find_images(options.images)
+    done = 0
+    model = _load(options)
+    task = next(iter(model.tasks.values()))
+    for path, name in tqdm(files, unit="image", disable=None if len(files) > 1 else True):
+        try:
+            with Image.open(path) as file:
+                image = ImageOps.exif_transpose(file).convert("RGB")
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+            failed.append(f"{path}: {error}")
+            continue
+        labels = model.predict(image)
+        target = options.output / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(labels).save(f"{target}_labels.png")
+        Image.fromarray(colorize(labels, palette_of(task))).save(f"{target}_color.png")
+        overlay(image, labels, task).save(f"{target}_overlay.png")
+        done += 1
+    for problem in failed:
+        print(f"edgeseg predict: not read: {problem}", file=sys.stderr)
+    print(f"{done} of {done + len(failed)} segmented into {options.output}")
+    return 1 if failed else 0
+
+
+def _find_images(paths: Sequence[Path]) -> tuple[list[tuple[Path, str]], list[str]]:
+    """The image files and the name that each one's pictures begin with; and what is not there."""
+    found: list[tuple[Path, Path]] = []  # file, its place below the argument
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            found += [(file, file.relative_to(path)) for file in inside]
+        elif path.exists():
+            found.append((path, Path(path.name)))
+    stems = Counter(place.with_suffix("") for _, place in found)
+    names = [(file, str(place if stems[place.with_suffix("")] > 1 else place.with_suffix(""))) for file, place in found]
+    twice = [name for name, count in Counter(name for _, name in names).items() if count > 1]
+    if twice:
+        raise ValueError(f"several images would be written as {twice[0]}; predict their folders one by one")
+    missing = [f"{path}: no such file or folder" for path in paths if not path.exists()]
+    if not found and not missing:
+        raise ValueError(f"no images in {', '.join(map(str, paths))}")
+    return names, missing
+
+
+def _train(options: argparse.Namespace) -> int:
+    from edgeseg.engine.train import train
+
+    train_set = load_dataset(options.dataset, options.data_path, options.train_split)
+    val_set = None
+    if options.val_split != "none":
+        val_set = load_dataset(options.dataset, options.data_path, options.val_split)
+    values: dict[str, Any] = {}
+    for field in fields(TrainConfig):
+        value = getattr(options, field.name)
+        values[field.name] = tuple(value) if isinstance(value, list) else value
+    config = TrainConfig(**values)
+    import torch
+
+    torch.manual_seed(config.seed)
+    model = edgeseg.create_model(
+        options.model,
+        tasks={"segmentation": train_set.task},
+        encoder_weights=options.encoder_weights,
+        checkpoint_path=options.checkpoint,
+    )
+    train(model.to(options.device), train_set, val_set, config, options.output)
+    return 0
+
+
+def _eval(options: argparse.Namespace) -> int:
+    from edgeseg.engine.evaluate import evaluate
+
+    model = _load(options)
+    matrix = evaluate(model, load_dataset(options.dataset, options.data_path, options.split))
+    task = next(iter(model.tasks.values()))
+    for name, iou in zip(task.classes, matrix.iou.tolist(), strict=True):
+        print(f"{name:12} {100 * iou:6.2f}")
+    print(f"{'mIoU':12} {100 * matrix.miou:6.2f}\n{'pixels right':12} {100 * matrix.pixel_accuracy:6.2f}")
+    return 0
+
+
+def _load(options: argparse.Namespace) -> Pixel2Pixel:
+    """The model of --model and --checkpoint, ready to predict."""
+    name = options.model or DEFAULT_MODEL
+    if options.checkpoint is not None and options.model is None:
+        from edgeseg.weights.checkpoint import read_metadata
+
+        name = read_metadata(options.checkpoint).get("model") or ""
+        if not name:
+            raise ValueError(f"{options.checkpoint} does not say which model it is; pass --model NAME")
+    tagged = "." in name or options.checkpoint is not None
+    model = edgeseg.create_model(name, pretrained=not tagged, checkpoint_path=options.checkpoint)
+    return model.to(options.device).eval()
