@@ -72,7 +72,7 @@ def names_table() -> str:
     """Every network of the zoo at one size."""
     lines = [
         "## All names\n",
-        "19 classes, 768x512 (width x height), convolutions only.\n",
+        "19 classes, 768x384 (width x height), convolutions only.\n",
         "| name | decoder | encoder | parameters | GMACs |",
         "|---|---|---|--:|--:|",
     ]
@@ -81,7 +81,7 @@ def names_table() -> str:
         if info.name != name or info.spec is None:
             lines.append(f"| `{name}` | another name of `{info.name}` | | | |")
             continue
-        cost = edgeseg.complexity(edgeseg.create_model(name), (512, 768))
+        cost = edgeseg.complexity(edgeseg.create_model(name), (384, 768))
         lines.append(f"| `{name}` | {info.spec.decoder} | {info.spec.encoder} | {cost.params:,} | {cost.gmacs:.3f} |")
     return "\n".join(lines) + "\n"
 

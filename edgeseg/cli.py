@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import edgeseg
 from edgeseg.data import DATASETS, load_dataset
-from edgeseg.engine.config import TrainConfig
+from edgeseg.engine import TrainConfig
 
 if TYPE_CHECKING:
     from edgeseg.pixel2pixel import Pixel2Pixel
@@ -178,7 +178,9 @@ def _find_images(paths: Sequence[Path]) -> tuple[list[tuple[Path, str]], list[st
 
 
 def _train(options: argparse.Namespace) -> int:
-    from edgeseg.engine.train import train
+    import torch
+
+    from edgeseg.engine import train
 
     train_set = load_dataset(options.dataset, options.data_path, options.train_split)
     val_set = None
@@ -189,8 +191,6 @@ def _train(options: argparse.Namespace) -> int:
         value = getattr(options, field.name)
         values[field.name] = tuple(value) if isinstance(value, list) else value
     config = TrainConfig(**values)
-    import torch
-
     torch.manual_seed(config.seed)
     model = edgeseg.create_model(
         options.model,
@@ -198,12 +198,12 @@ def _train(options: argparse.Namespace) -> int:
         encoder_weights=options.encoder_weights,
         checkpoint_path=options.checkpoint,
     )
-    train(model.to(options.device), train_set, val_set, config, options.output)
+    train(_on_device(model, options.device), train_set, val_set, config, options.output)
     return 0
 
 
 def _eval(options: argparse.Namespace) -> int:
-    from edgeseg.engine.evaluate import evaluate
+    from edgeseg.engine import evaluate
 
     model = _load(options)
     matrix = evaluate(model, load_dataset(options.dataset, options.data_path, options.split))
@@ -225,4 +225,11 @@ def _load(options: argparse.Namespace) -> Pixel2Pixel:
             raise ValueError(f"{options.checkpoint} does not say which model it is; pass --model NAME")
     tagged = "." in name or options.checkpoint is not None
     model = edgeseg.create_model(name, pretrained=not tagged, checkpoint_path=options.checkpoint)
-    return model.to(options.device).eval()
+    return _on_device(model, options.device).eval()
+
+
+def _on_device(model: Pixel2Pixel, device: str) -> Pixel2Pixel:
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"cannot use --device {device}: {error}") from error

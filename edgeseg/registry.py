@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgeseg.spec import ModelSpec, Task
@@ -141,7 +140,9 @@ def create_model(
     if entry:
         metadata = {"tasks": entry.tasks, "preprocess": entry.preprocess}
     elif checkpoint_path is not None:
-        metadata = _checkpoint_metadata(checkpoint_path)
+        from edgeseg.weights.checkpoint import read_metadata
+
+        metadata = read_metadata(checkpoint_path)
     wanted = _tasks(num_classes, tasks)
     trained: Mapping[str, Task] | None = metadata.get("tasks")
     if wanted is None or (trained is not None and tasks is None and _channels(wanted) == _channels(trained)):
@@ -162,14 +163,6 @@ def create_model(
     if "preprocess" in metadata:
         model.preprocess = metadata["preprocess"]
     return model
-
-
-def _checkpoint_metadata(path: str | os.PathLike[str]) -> Mapping[str, Any]:
-    from edgeseg.weights.checkpoint import read_metadata
-
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no weights file at {path}")
-    return read_metadata(path)
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -1,1 +1,28 @@
-"""Training and evaluation: `edgeseg.engine.train.train`, `edgeseg.engine.evaluate.evaluate`."""
+"""Training and evaluation: `train(model, train_set, val_set, TrainConfig(), folder)`, `evaluate(model, dataset)`."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from edgeseg.engine.config import TrainConfig
+
+if TYPE_CHECKING:
+    from edgeseg.engine.evaluation import evaluate
+    from edgeseg.engine.metrics import ConfusionMatrix
+    from edgeseg.engine.training import train
+
+__all__ = ["ConfusionMatrix", "TrainConfig", "evaluate", "train"]
+
+# Names that need torch, found when first used (PEP 562).
+_LAZY = {
+    "ConfusionMatrix": "edgeseg.engine.metrics",
+    "evaluate": "edgeseg.engine.evaluation",
+    "train": "edgeseg.engine.training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'edgeseg.engine' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)

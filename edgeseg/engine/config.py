@@ -17,7 +17,7 @@ class TrainConfig:
         momentum: Of SGD.
         weight_decay: On all parameters, which quantization likes.
         warmup_epochs: Length of the warm-up.
-        size: Height and width of the images at scale 1.
+        size: Height and width of the images at scale 1, in evaluation and prediction too.
         crop: Height and width of a training sample.
         scale: Lowest and highest random scale.
         jitter: Strength of brightness, contrast and saturation changes.
@@ -30,16 +30,16 @@ class TrainConfig:
         evaluate_every: Epochs between evaluations.
     """
 
-    epochs: int = 60
+    epochs: int = 40
     batch_size: int = 8
     lr: float = 0.01
     decoder_lr: float = 4.0
     momentum: float = 0.9
     weight_decay: float = 5e-4
     warmup_epochs: float = 2.0
-    size: tuple[int, int] = (360, 480)
+    size: tuple[int, int] = (480, 640)
     crop: tuple[int, int] = (320, 416)
-    scale: tuple[float, float] = (0.5, 2.0)
+    scale: tuple[float, float] = (0.5, 1.5)
     jitter: float = 0.4
     class_weights: bool = True
     dice: float = 0.5

@@ -31,9 +31,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         FileNotFoundError: no such file.
         ValueError: a corrupt file, or one without weights; names the file.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights file at {path}")
+    path = _existing(path)
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
@@ -54,7 +52,8 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What `save_checkpoint` wrote beside the weights, tasks and preprocessing rebuilt; {} for any other file."""
-    if Path(path).suffix != ".safetensors":
+    path = _existing(path)
+    if path.suffix != ".safetensors":
         return {}
     try:
         with safe_open(path, framework="pt") as file:
@@ -74,10 +73,11 @@ def save_checkpoint(
 ) -> None:
     """Writes the weights of a `Pixel2Pixel` as safetensors, with its name, tasks, preprocessing and `notes`.
 
-    The file appears under its name only when it is complete. `dtype` stores float tensors in another precision.
+    The file appears under its name only when it is complete. `dtype` stores the convolutions in another
+    precision; batch norms, whose statistics may leave the range of float16, keep theirs.
     """
     tensors = {
-        key: (value.to(dtype) if dtype is not None and value.is_floating_point() else value).cpu().contiguous()
+        key: (value.to(dtype) if dtype is not None and value.ndim == 4 else value).cpu().contiguous()
         for key, value in model.state_dict().items()
     }
     metadata = {
@@ -94,6 +94,12 @@ def save_checkpoint(
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _existing(path: str | os.PathLike[str]) -> Path:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no weights file at {path}")
+    return Path(path)
 
 
 def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:

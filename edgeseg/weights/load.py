@@ -68,6 +68,8 @@ def load_encoder(model: Pixel2Pixel, path: str | os.PathLike[str]) -> LoadReport
         FileNotFoundError: no such file.
         ValueError: corrupt, or tensors are missing, unexpected or of another shape; the model is then unchanged.
     """
+    if not isinstance(model, Pixel2Pixel):
+        raise ValueError(f"encoder_weights need a Pixel2Pixel network, not {type(model).__name__}")
     encoder = model.encoder
     if not isinstance(encoder, Encoder):
         state = {f"network.{key}": value for key, value in read_weights(path).items()}

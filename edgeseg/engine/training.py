@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import cast
 
@@ -20,7 +20,7 @@ from tqdm import tqdm
 from edgeseg.data.labels import IGNORE
 from edgeseg.data.transforms import Augmented, augmentation
 from edgeseg.engine.config import TrainConfig
-from edgeseg.engine.evaluate import evaluate
+from edgeseg.engine.evaluation import evaluate
 from edgeseg.engine.losses import log_class_weights, segmentation_loss
 from edgeseg.engine.memory import keep_freed_memory
 from edgeseg.layers import resize
@@ -39,7 +39,7 @@ def train(
     """Trains the segmentation task of `model` in place and gives back its moving average.
 
     Args:
-        model: On the device to train on.
+        model: On the device to train on. Its preprocessing gets the size of `config`.
         train_set: Pairs of a uint8 image [3,H,W] and a label map [H,W], 255 ignored; decoded once into memory.
         val_set: The like, scored every `evaluate_every` epochs; None for none.
         config: The recipe.
@@ -68,6 +68,7 @@ def train(
         raise ValueError(f"{len(samples)} training images make no batch of {config.batch_size}")
     weights = _class_weights(samples, model.tasks[task].channels).to(device) if config.class_weights else None
 
+    model.preprocess = replace(model.preprocess, size=config.size)
     model.to(memory_format=torch.channels_last).train()
     average = AveragedModel(model, multi_avg_fn=_moving_average(config.ema), use_buffers=True)
     averaged = cast(Pixel2Pixel, average.module)

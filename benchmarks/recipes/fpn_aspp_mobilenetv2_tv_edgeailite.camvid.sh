@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Trains and tests fpn_aspp_mobilenetv2_tv_edgeailite.camvid: bash FILE CAMVID_FOLDER MOBILENET_V2_WEIGHTS
+set -euo pipefail
+camvid=$1 imagenet=$2
+model=fpn_aspp_mobilenetv2_tv_edgeailite
+common=(--dataset camvid --data-path "$camvid")
+
+# The recipe was chosen on val, from runs on train.
+edgeseg train "${common[@]}" --model $model --encoder-weights "$imagenet" --epochs 10 -o runs/camvid_choice
+edgeseg eval "${common[@]}" --split val --checkpoint runs/camvid_choice/last.safetensors
+
+# Once on train and val, then once on test.
+edgeseg train "${common[@]}" --model $model --encoder-weights "$imagenet" --epochs 40 \
+    --train-split trainval --val-split none -o runs/camvid
+edgeseg eval "${common[@]}" --split test --checkpoint runs/camvid/last.safetensors

@@ -1,0 +1,84 @@
+"""Shared parts of the tests: small networks, small data sets on disk, the reference facts beside the checkout."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import edgeseg
+from edgeseg import registry
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach a hub
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+TINY = "test_efficientnet"  # timm's network for tests: 0.08 M parameters, strides 2 to 32
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _same_registry() -> Iterator[None]:
+    """Models that a test registers are gone after it."""
+    before = dict(registry._builders)
+    yield
+    registry._builders.clear()
+    registry._builders.update(before)
+
+
+@pytest.fixture(scope="session")
+def reference() -> Callable[[str], Any]:
+    """Reads a file of facts about the original zoo."""
+
+    def read(name: str) -> Any:
+        path = SHARED / "reference" / name
+        if not path.is_file():
+            pytest.skip(f"needs {path}, facts about the original zoo that lie beside the checkout")
+        return json.loads(path.read_text())
+
+    return read
+
+
+@pytest.fixture
+def tiny() -> edgeseg.Pixel2Pixel:
+    """A network of 0.1 M parameters for three classes, in evaluation mode."""
+    return edgeseg.create_model("fpn", encoder=TINY, channels=16, num_classes=3).eval()
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """A JPEG of 90x60 pixels (width x height)."""
+    path = tmp_path / "photo.jpg"
+    noise = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((90, 60), Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+@pytest.fixture
+def camvid(tmp_path: Path) -> Path:
+    """CamVid's published layout with small frames: class by horizontal band, the image coloured by class."""
+    root = tmp_path / "CamVid"
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 6), ("val", 2), ("test", 2)):
+        lines = []
+        for folder in (split, f"{split}annot"):
+            (root / folder).mkdir(parents=True)
+        for i in range(count):
+            labels = np.repeat(np.arange(12, dtype=np.uint8), 8)[:, None].repeat(96, axis=1)
+            labels = np.roll(labels, int(rng.integers(0, 96)), axis=0)
+            image = np.stack([labels * 20, 255 - labels * 20, labels * 7], axis=2) + rng.integers(0, 9, (96, 96, 1))
+            Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(root / split / f"{i:03}.png")
+            Image.fromarray(labels).save(root / f"{split}annot" / f"{i:03}.png")
+            lines.append(f"/SegNet/CamVid/{split}/{i:03}.png /SegNet/CamVid/{split}annot/{i:03}.png\n")
+        (root / f"{split}.txt").write_text("".join(lines))
+    return root

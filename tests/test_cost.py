@@ -1,0 +1,94 @@
+"""Costs: every figure of the published table that can be reproduced is, to its printed digits."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import edgeseg
+from edgeseg import Task
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+from published import CLASSES, ROWS, Row, agrees
+
+OURS = [row for row in ROWS if row.name]
+FAST = [row for row in OURS if float(row.gmacs) < 9]
+NOT_REPRODUCED = {("RegNetX1.6GF", "24.29"), ("MobileNetV2", "3.84")}
+
+
+def check(row: Row) -> None:
+    cost = edgeseg.complexity(edgeseg.create_model(row.name, num_classes=CLASSES[row.dataset]), (row.height, row.width))
+    known = (row.system.partition("+")[0], row.gmacs) in NOT_REPRODUCED
+    assert agrees(getattr(cost, row.convention), row.gmacs) != known
+    if known:
+        assert not any(agrees(v, row.gmacs) for k, v in vars(cost).items() if k not in ("params", "activations"))
+
+
+def row_id(row: Row) -> str:
+    return f"{row.dataset}-{row.system}-{row.width}"
+
+
+@pytest.mark.parametrize("row", FAST, ids=row_id)
+def test_published_gmacs(row: Row) -> None:
+    check(row)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", [row for row in OURS if row not in FAST], ids=row_id)
+def test_published_gmacs_of_large_networks(row: Row) -> None:
+    check(row)
+
+
+def test_three_rows_are_not_reproduced() -> None:
+    assert sum((row.system.partition("+")[0], row.gmacs) in NOT_REPRODUCED for row in OURS) == 3
+    assert len(OURS) == 25
+
+
+@pytest.mark.parametrize("index", [0, 1, 4, 8, 10, 20])
+def test_every_convention(index: int, reference: Callable[[str], Any]) -> None:
+    row = reference("gmacs.json")["rows"][index]
+    model = edgeseg.create_model(row["registry_name"], num_classes=row["num_classes"])
+    cost, computed = edgeseg.complexity(model, (row["H"], row["W"])), row["computed"]
+    expected = {
+        "gmacs": computed["conv_only"],
+        "fvcore": computed["fvcore"],
+        "torchinfo": computed["ti_current_counter_torchinfo"],
+        "all_operators": computed["allop_bn_unfolded_full_res"],
+        "all_operators_folded": computed["allop_bnfolded_no_final_upsample"],
+        "params": row["params_total"],
+    }
+    assert {key: round(getattr(cost, key), 6) for key in expected} == pytest.approx(expected, abs=1.1e-6)
+    assert cost.activations == row["elements"]["conv_out"]
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "tasks", "gmacs"),
+    [
+        ("deeplabv3plus_mobilenetv2_tv_edgeailite", (3,), [1], 3.444498),  # depth, published as 3.44
+        ("fpn_aspp_resnet50_edgeailite", (3,), [1], 28.520055),  # depth, published as 28.52
+        ("deeplabv3plus_mobilenetv2_tv_edgeailite", (3, 3), [2], 3.92491),  # motion, published as 3.92
+        ("deeplabv3plus_mobilenetv2_tv_edgeailite", (3, 3), [1, 5, 2], 5.480718),  # published with another encoder
+    ],
+)
+def test_several_inputs_and_tasks(name: str, inputs: tuple[int, ...], tasks: list[int], gmacs: float) -> None:
+    model = edgeseg.create_model(
+        name, in_channels=inputs, tasks={f"t{i}": Task(channels=c) for i, c in enumerate(tasks)}
+    )
+    assert edgeseg.complexity(model, (384, 768)).gmacs == pytest.approx(gmacs, abs=1e-6)
+
+
+def test_training_mode_is_kept(tiny: edgeseg.Pixel2Pixel) -> None:
+    before = {key: value.clone() for key, value in tiny.train().state_dict().items()}
+    edgeseg.complexity(tiny, (64, 64))
+    assert tiny.training
+    assert all((value == before[key]).all() for key, value in tiny.state_dict().items())
+
+
+def test_agrees() -> None:
+    assert agrees(3.5454, "3.54")  # truncated
+    assert agrees(8.8379, "8.84")  # rounded
+    assert not agrees(3.7673, "3.84")

@@ -1,0 +1,111 @@
+"""From photos to label maps, whatever form the photos have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+import edgeseg
+from edgeseg import Preprocess, Task
+from edgeseg.preprocess import load_image, to_input
+
+
+def by_hand(model: edgeseg.Pixel2Pixel, image: np.ndarray) -> np.ndarray:
+    """The label map in plain steps: normalize, network, resize, argmax."""
+    x = torch.from_numpy((image.astype(np.float32) - 128) / 64).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        logits = model.decode(x)["segmentation"]
+        logits = F.interpolate(logits, size=image.shape[:2], mode="bilinear", align_corners=False)
+    return logits[0].argmax(0).numpy()
+
+
+def test_every_form_of_a_photo(tiny: edgeseg.Pixel2Pixel, photo: Path) -> None:
+    array = np.array(Image.open(photo))
+    expected = by_hand(tiny, array)
+    assert len(np.unique(expected)) > 1
+    forms = [str(photo), photo, Image.open(photo), array, torch.from_numpy(array).permute(2, 0, 1)]
+    for labels in [*(tiny.predict(form) for form in forms), *tiny.predict(forms)]:
+        assert labels.dtype == np.uint8
+        assert labels.shape == (60, 90)
+        assert (labels == expected).mean() > 0.999
+
+
+def test_each_image_keeps_its_size(tiny: edgeseg.Pixel2Pixel) -> None:
+    tiny.preprocess = Preprocess(size=(64, 64))
+    sizes = [(40, 50), (33, 129), (200, 100)]
+    labels = tiny.predict([np.zeros((*size, 3), np.uint8) for size in sizes])
+    assert [map_.shape for map_ in labels] == sizes
+
+
+def test_preprocessing() -> None:
+    image = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16).repeat(3, 1, 1)
+    image[0] = 0
+    x = to_input(image, Preprocess())
+    assert x.shape == (1, 3, 16, 16)
+    torch.testing.assert_close(x[0, 1], (image[1].float() - 128) / 64)
+    assert (x[0, 0] == -2).all()
+    bgr = to_input(image, Preprocess(channel_order="bgr"))
+    assert (bgr[0, 2] == -2).all()
+    other = to_input(torch.full_like(image, 40), Preprocess(mean=(0, 20, 0), std=(1, 2, 4), size=(8, 9)))
+    assert other.shape == (1, 3, 8, 9)
+    assert other.amax(dim=(0, 2, 3)).tolist() == other.amin(dim=(0, 2, 3)).tolist() == [40, 10, 10]
+    with pytest.raises(ValueError, match="take 1 channels an image, got 3"):
+        to_input(image, Preprocess(mean=(0,), std=(1,)))
+
+
+def test_photo_is_turned_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # camera held upright
+    Image.new("RGB", (40, 20)).save(tmp_path / "phone.jpg", exif=exif)
+    assert load_image(tmp_path / "phone.jpg").shape == (3, 40, 20)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
+def test_image_modes(mode: str, tmp_path: Path) -> None:
+    path = tmp_path / "image.tif"
+    Image.new(mode, (12, 8)).save(path)
+    assert load_image(path).shape == (3, 8, 12)
+    assert load_image(np.zeros((8, 12), np.uint8)).shape == (3, 8, 12)
+
+
+def test_wrong_images(tiny: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="arrays are uint8, 0 to 255, got float64"):
+        tiny.predict(np.zeros((8, 8, 3)))
+    with pytest.raises(TypeError, match=r"tensors are uint8.*call the model"):
+        tiny.predict(torch.zeros(3, 8, 8))
+    with pytest.raises(ValueError, match="pass a batch as a list"):
+        tiny.predict(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
+    with pytest.raises(ValueError, match=r"shape \(2, 8, 8, 3\)"):
+        tiny.predict(np.zeros((2, 8, 8, 3), np.uint8))
+    with pytest.raises(TypeError, match="got int"):
+        tiny.predict(3)  # type: ignore[call-overload]
+    with pytest.raises(FileNotFoundError):
+        tiny.predict(tmp_path / "none.png")
+    with pytest.raises(ValueError, match="takes 1 inputs, got 2"):
+        tiny.predict(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(ValueError, match="no task named 'depth'; this model has segmentation"):
+        tiny.predict(np.zeros((8, 8, 3), np.uint8), task="depth")
+
+
+def test_training_mode_is_kept(tiny: edgeseg.Pixel2Pixel) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    expected = tiny.predict(image)
+    assert (tiny.train().predict(image) == expected).all()
+    assert tiny.training
+
+
+def test_several_inputs_and_tasks() -> None:
+    tasks = {"semantic": Task(channels=300), "depth": Task("depth", 1, range=(0, 9))}
+    model = edgeseg.create_model("fpn", encoder="test_efficientnet", channels=8, in_channels=(3, 3), tasks=tasks)
+    images = [np.zeros((20, 30, 3), np.uint8)] * 2
+    semantic, depth = model.predict(*images), model.predict(*images, task="depth")
+    assert (semantic.dtype, semantic.shape) == (np.uint16, (20, 30))
+    assert (depth.dtype, depth.shape) == (np.float32, (20, 30))
+    assert len(model.predict(images, images)) == 2
+    with pytest.raises(ValueError, match=r"as many images, got \[2, 1\]"):
+        model.predict(images, images[:1])

@@ -1,0 +1,106 @@
+"""Names: listing, finding, registering, and what is said to a wrong call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+import edgeseg
+from edgeseg import Task
+from edgeseg.spec import ModelSpec
+from edgeseg.weights.catalog import WEIGHTS
+from edgeseg.zoo import ALIASES, ZOO
+
+FPN = "fpn_aspp_mobilenetv2_tv_edgeailite"
+
+
+def test_list_models() -> None:
+    names = edgeseg.list_models()
+    assert names == sorted({*ZOO, *ALIASES})
+    assert edgeseg.list_models("fpn128_*") == ["fpn128_aspp_mobilenetv2_tv_fd_edgeailite"]
+    assert edgeseg.list_models("nothing*") == []
+    assert edgeseg.list_models(pretrained=True) == sorted(WEIGHTS)
+    assert all(edgeseg.is_model(name) for name in names)
+    assert not edgeseg.is_model("resnet9000")
+
+
+def test_model_info() -> None:
+    info = edgeseg.model_info("fpn_aspp_regnetx1p6gf_bgr_edgeailite")
+    assert info.name == "fpn_aspp_regnetx1p6gf_edgeailite"
+    assert info.spec == ModelSpec(decoder="fpn", encoder="regnetx1p6gf", channels=264)
+    assert list(edgeseg.model_info(f"{FPN}.camvid").weights) == ["camvid"]
+
+
+def test_name_tells_decoder_and_encoder() -> None:
+    for name, spec in ZOO.items():
+        assert name.startswith(spec.decoder), name
+        assert ("_fd_" in name) == spec.fast_down, name
+        encoder, _, width = spec.encoder.partition("_")
+        assert encoder in name, name
+        assert width in name, name
+        assert name.endswith("_edgeailite"), name
+        if spec.decoder != "deeplabv3plus":
+            assert ("aspp" in name) == spec.aspp, name
+
+
+def test_unknown_name_suggests_near_ones() -> None:
+    with pytest.raises(ValueError, match=r"fpn_aspp_regnetx80mf_edgeailite.*did you mean .*fpn_aspp_regnetx800mf"):
+        edgeseg.create_model("fpn_aspp_regnetx80mf_edgeailite")
+    with pytest.raises(ValueError, match=r"no weights 'mars'.*there are: .*camvid"):
+        edgeseg.create_model(f"{FPN}.mars")
+    with pytest.raises(ValueError, match=rf"no trained weights of unet_aspp_resnet50.*{FPN}\.camvid"):
+        edgeseg.create_model("unet_aspp_resnet50_edgeailite", pretrained=True)
+
+
+def test_register_model() -> None:
+    @edgeseg.register_model
+    def my_net(*, tasks: dict[str, Task], in_channels: tuple[int, ...], width: int = 4) -> nn.Module:
+        return nn.Conv2d(in_channels[0], tasks["segmentation"].channels, width - 1)
+
+    @edgeseg.register_model("other")
+    def builder(**options: object) -> nn.Module:
+        return my_net(**options, width=6)  # type: ignore[arg-type]
+
+    model = edgeseg.create_model("my_net", num_classes=5, in_channels=(2,))
+    assert isinstance(model, nn.Conv2d)
+    assert model.weight.shape == (5, 2, 3, 3)
+    assert edgeseg.create_model("other").weight.shape == (19, 3, 5, 5)
+    assert "my_net" in edgeseg.list_models("my_*")
+    with pytest.raises(ValueError, match="registered already"):
+        edgeseg.register_model("my_net")(builder)
+    with pytest.raises(ValueError, match="weights tag"):
+        edgeseg.register_model("my.net")(builder)
+
+
+def test_contradictions(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="num_classes or tasks"):
+        edgeseg.create_model(FPN, num_classes=3, tasks={"a": Task("segmentation", 3)})
+    with pytest.raises(ValueError, match="at least one"):
+        edgeseg.create_model(FPN, tasks={})
+    with pytest.raises(ValueError, match="drop channels"):
+        edgeseg.create_model(FPN, pretrained=True, channels=64)
+    with pytest.raises(ValueError, match="not both"):
+        edgeseg.create_model(FPN, pretrained=True, checkpoint_path=tmp_path / "x.pth")
+    with pytest.raises(ValueError, match="would be overwritten"):
+        edgeseg.create_model(FPN, pretrained=True, encoder_weights=tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"no option chanels; there are decoder, encoder, channels"):
+        edgeseg.create_model(FPN, chanels=64)
+    with pytest.raises(ValueError, match="needs an encoder"):
+        edgeseg.create_model("fpn")
+    with pytest.raises(ValueError, match="no decoder named 'pan'"):
+        edgeseg.create_model(FPN, decoder="pan")
+    with pytest.raises(ValueError, match="no activation named 'gelu'"):
+        edgeseg.create_model(FPN, activation="gelu")
+    with pytest.raises(ValueError, match="output_stride=8"):
+        edgeseg.create_model(FPN, output_stride=8)
+
+
+def test_task_checks() -> None:
+    with pytest.raises(ValueError, match="unknown task kind"):
+        Task("panoptic", 3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="2 class names for a task of 3 channels"):
+        Task("segmentation", 3, classes=("a", "b"))
+    with pytest.raises(ValueError, match="at least one channel"):
+        Task("segmentation", 0)

@@ -1,0 +1,201 @@
+"""Weights files: whole or refused, and what happens when the classes differ."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import edgeseg
+from edgeseg import Task
+from edgeseg.weights.catalog import WEIGHTS
+from edgeseg.weights.checkpoint import read_metadata, read_weights
+from edgeseg.weights.load import load_checkpoint
+
+from .conftest import TINY
+
+UNET = "unet_aspp_mobilenetv2_tv_edgeailite"
+
+
+def make(classes: int = 3, **options: object) -> edgeseg.Pixel2Pixel:
+    return edgeseg.create_model("fpn", encoder=TINY, channels=16, num_classes=classes, **options)
+
+
+def same(a: torch.nn.Module, b: torch.nn.Module, *, but: tuple[str, ...] = ()) -> bool:
+    mine, theirs = a.state_dict(), b.state_dict()
+    return all(torch.equal(value, theirs[key]) for key, value in mine.items() if key not in but)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    """A saved model comes back with its tasks and preprocessing, by its path alone."""
+    task = Task("segmentation", 2, classes=("no", "yes"), palette=((0, 0, 0), (9, 9, 9)))
+    model = edgeseg.create_model("fpn_aspp_regnetx400mf_edgeailite", tasks={"land": task})
+    model.preprocess = edgeseg.Preprocess(size=(64, 96), channel_order="bgr")
+    edgeseg.save_checkpoint(model, tmp_path / "land.safetensors", note="by hand")
+    loaded = edgeseg.create_model("fpn_aspp_regnetx400mf_edgeailite", checkpoint_path=tmp_path / "land.safetensors")
+    assert same(model, loaded)
+    assert loaded.tasks == {"land": task}
+    assert loaded.preprocess == model.preprocess
+    assert read_metadata(tmp_path / "land.safetensors")["note"] == "by hand"
+    assert [path.name for path in tmp_path.iterdir()] == ["land.safetensors"]
+
+
+def test_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, path = make(), tmp_path / "model.safetensors"
+    edgeseg.save_checkpoint(model, path)
+    before = path.read_bytes()
+
+    def no_space(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "replace", no_space)
+    with pytest.raises(OSError, match="no space left"):
+        edgeseg.save_checkpoint(make(), path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "empty"])
+def test_corrupt_file(tmp_path: Path, suffix: str, damage: str) -> None:
+    path = tmp_path / f"broken{suffix}"
+    if suffix == ".pth":
+        torch.save({"state_dict": make().state_dict()}, path)
+    else:
+        edgeseg.save_checkpoint(make(), path)
+    content = path.read_bytes()
+    path.write_bytes({"truncated": content[: len(content) // 2], "garbage": b"not weights" * 99, "empty": b""}[damage])
+    model = make()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=rf"cannot read weights from .*broken\{suffix}"):
+        load_checkpoint(model, path)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    with pytest.raises(ValueError, match="cannot read weights"):
+        edgeseg.create_model(UNET, checkpoint_path=path)
+
+
+def test_no_such_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no weights file at"):
+        edgeseg.create_model(UNET, checkpoint_path=tmp_path / "none.pth")
+
+
+def test_pickled_code_is_not_run(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    torch.save({"state_dict": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(ValueError, match="cannot read weights"):
+        read_weights(tmp_path / "evil.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_not_weights(tmp_path: Path) -> None:
+    torch.save({"epoch": 3}, tmp_path / "log.pth")
+    with pytest.raises(ValueError, match="holds no weights"):
+        read_weights(tmp_path / "log.pth")
+
+
+def test_data_parallel_prefix(tmp_path: Path) -> None:
+    model = make()
+    torch.save({"model_state": {f"module.{k}": v for k, v in model.state_dict().items()}}, tmp_path / "dp.pyth")
+    other = make()
+    report = load_checkpoint(other, tmp_path / "dp.pyth")
+    assert same(model, other)
+    assert set(report.matched) == set(model.state_dict())
+
+
+def test_other_classes(tmp_path: Path) -> None:
+    torch.save(make(5).state_dict(), tmp_path / "five.pth")
+    source = read_weights(tmp_path / "five.pth")
+    model = make(3)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"5 classes and this model has 3.*\[5, 16, 1, 1\].*\[3, 16, 1, 1\]"):
+        load_checkpoint(model, tmp_path / "five.pth")
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+    head = "decoders.segmentation.head.1.weight"
+    with pytest.warns(UserWarning, match=f"1 tensors start anew.*{head}"):
+        model = make(3, checkpoint_path=tmp_path / "five.pth")
+    assert all(torch.equal(value, source[key]) for key, value in model.state_dict().items() if key != head)
+    assert model.state_dict()[head].shape[0] == 3
+
+
+def test_other_classes_unasked(tmp_path: Path) -> None:
+    """Without num_classes the model has 19 classes; a file for others is an error that names both shapes."""
+    name = "fpn_aspp_regnetx400mf_edgeailite"
+    torch.save({"state_dict": edgeseg.create_model(name, num_classes=21).state_dict()}, tmp_path / "coco.pth")
+    with pytest.raises(ValueError, match=r"21 classes and this model has 19.*pass num_classes=21"):
+        edgeseg.create_model(name, checkpoint_path=tmp_path / "coco.pth")
+    edgeseg.create_model(name, num_classes=21, checkpoint_path=tmp_path / "coco.pth")
+
+
+def test_other_classes_in_a_unet(tmp_path: Path) -> None:
+    """There the width of the fine levels follows the classes: all that fits is loaded."""
+    source = edgeseg.create_model(UNET, num_classes=32)
+    torch.save(source.state_dict(), tmp_path / "ade.pth")
+    with pytest.warns(UserWarning, match="start anew"):
+        model = edgeseg.create_model(UNET, num_classes=19, checkpoint_path=tmp_path / "ade.pth")
+    fits = [key for key, value in model.state_dict().items() if value.shape == source.state_dict()[key].shape]
+    assert all(torch.equal(model.state_dict()[key], source.state_dict()[key]) for key in fits)
+    assert any(key.startswith("decoders.segmentation.smooths.0") for key in fits)
+
+
+def test_other_network(tmp_path: Path) -> None:
+    """Another decoder width is no question of classes: an error, even with num_classes."""
+    torch.save(make(3).state_dict(), tmp_path / "narrow.pth")
+    with pytest.raises(ValueError, match="of another shape"):
+        edgeseg.create_model("fpn", encoder=TINY, channels=24, num_classes=3, checkpoint_path=tmp_path / "narrow.pth")
+    with pytest.raises(ValueError, match=r"does not fit this model: \d+ missing .*; \d+ unexpected "):
+        edgeseg.create_model("unet", encoder=TINY, channels=16, num_classes=3, checkpoint_path=tmp_path / "narrow.pth")
+
+
+def test_missing_and_unexpected_are_named(tmp_path: Path) -> None:
+    state = make().state_dict()
+    state["extra.weight"] = state.pop("decoders.segmentation.head.1.weight")
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(
+        ValueError, match=r"1 missing \(decoders.segmentation.head.1.weight\); 1 unexpected \(extra.weight"
+    ):
+        load_checkpoint(make(), tmp_path / "x.pth")
+
+
+def test_foreign_safetensors_have_no_metadata(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
+    assert read_metadata(tmp_path / "a.safetensors") == {}
+
+
+@pytest.mark.parametrize("name", sorted(WEIGHTS))
+def test_catalog(name: str) -> None:
+    """Every row of the catalog: its file is the one that was measured, fits, and says the same of itself."""
+    entry = WEIGHTS[name]
+    architecture, _, tag = name.partition(".")
+    assert edgeseg.is_model(architecture)
+    assert tag == entry.labels
+    assert entry.path.stat().st_size < 12e6
+    assert hashlib.sha256(entry.path.read_bytes()).hexdigest() == entry.sha256
+    metadata = read_metadata(entry.path)
+    assert metadata["model"] == architecture
+    assert metadata["tasks"] == entry.tasks
+    assert metadata["preprocess"] == entry.preprocess
+    assert sum(WEIGHTS[key].default for key in WEIGHTS if key.partition(".")[0] == architecture) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = edgeseg.create_model(architecture, pretrained=True)
+    assert model.tasks == entry.tasks
+    assert same(model, edgeseg.create_model(name))
+
+
+def test_pretrained_with_other_classes() -> None:
+    name = "fpn_aspp_mobilenetv2_tv_edgeailite"
+    pretrained = edgeseg.create_model(name, pretrained=True)
+    with pytest.warns(UserWarning, match="1 tensors start anew"):
+        model = edgeseg.create_model(name, pretrained=True, num_classes=4)
+    assert model.tasks["segmentation"] == Task("segmentation", 4)
+    assert same(model.encoder, pretrained.encoder)
+    assert model.preprocess == pretrained.preprocess
