@@ -27,7 +27,8 @@ class Complexity:
     Attributes:
         gmacs: Multiply-accumulates of the convolutions, in 1e9; all else is free. The original's Cityscapes and
             COCO rows.
-        fvcore: fvcore's "flops", in 1e9: convolutions, two a batch norm element, four a bilinear output.
+        fvcore: fvcore's "flops", in 1e9: for these networks convolutions, two a batch norm element, four a bilinear
+            output.
         torchinfo: Convolutions and, once a layer, the parameters of the batch norms, in 1e9: the original's own
             counter today.
         all_operators: Every operator, in 1e9: convolutions, one an element of batch norm, ReLU, add, concatenation
@@ -61,6 +62,7 @@ class _Outputs(nn.Module):
 def complexity(model: Pixel2Pixel, size: Sequence[int]) -> Complexity:
     """Counts `model` on images of `size` = (height, width), with one forward pass of that size."""
     from fvcore.nn import FlopCountAnalysis
+    from fvcore.nn.jit_handles import batchnorm_flop_jit, conv_flop_jit
 
     height, width = size
     device = next(model.parameters()).device
@@ -71,8 +73,11 @@ def complexity(model: Pixel2Pixel, size: Sequence[int]) -> Complexity:
     for name, operators in ELEMENTWISE.items():
         for operator in operators:
             analysis.set_op_handle(operator, _elements(name))
-    analysis.set_op_handle("aten::batch_norm", _elements("batch_norm"))
-    analysis.set_op_handle("aten::_convolution", _convolution)
+    for name, operator, handle in (
+        ("conv_outputs", "aten::_convolution", conv_flop_jit),
+        ("norm_outputs", "aten::batch_norm", batchnorm_flop_jit),
+    ):
+        analysis.set_op_handle(operator, _elements(name, handle))
     # Operators that no convention counts (pooling, dropout) need no warning.
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
     try:
@@ -85,12 +90,12 @@ def complexity(model: Pixel2Pixel, size: Sequence[int]) -> Complexity:
     last = sum(math.prod((*shape[:2], height, width)) for shape in decoded)  # elements of the last upsample
     argmax = len(decoded) * height * width
     small_argmax = sum(shape[-2] * shape[-1] for shape in decoded)
-    conv, norm, resized = count["conv"], count["batch_norm"], count["upsample_bilinear2d"]
-    others = count["relu"] + count["add"] + count["concat"]
+    conv, norm, resized = count["conv"], count["norm_outputs"], count["upsample_bilinear2d"]
+    others = sum(count[name] for name in ELEMENTWISE)
     norm_params = sum(p.numel() for m in model.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters())
     return Complexity(
         gmacs=conv / 1e9,
-        fvcore=(conv + 2 * norm + resized) / 1e9,
+        fvcore=(count.total() - others - norm - count["conv_outputs"]) / 1e9,
         torchinfo=(conv + norm_params) / 1e9,
         all_operators=(conv + norm + others + resized + argmax) / 1e9,
         all_operators_folded=(conv + others + resized - 4 * last + small_argmax) / 1e9,
@@ -99,16 +104,12 @@ def complexity(model: Pixel2Pixel, size: Sequence[int]) -> Complexity:
     )
 
 
-def _elements(name: str) -> Any:
-    """An fvcore handle that counts one an output element, under `name`."""
+def _elements(name: str, handle: Any = None) -> Any:
+    """An fvcore handle that counts one an output element under `name`, beside what `handle` counts."""
 
-    def handle(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-        return Counter({name: math.prod(outputs[0].type().sizes() or [1])})
+    def count(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+        elements: Counter[str] = Counter({name: math.prod(outputs[0].type().sizes() or [1])})
+        known = handle(inputs, outputs) if handle else Counter()
+        return elements + (known if isinstance(known, Counter) else Counter({"flops": known}))
 
-    return handle
-
-
-def _convolution(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-    from fvcore.nn.jit_handles import conv_flop_jit
-
-    return Counter({**conv_flop_jit(inputs, outputs), **_elements("conv_outputs")(inputs, outputs)})
+    return count

@@ -74,7 +74,7 @@ class Encoder(nn.Module):
         x = streams[0]
         if self.fusion is not None:
             x = self.fusion(torch.cat(streams, dim=1))
-            if name in self.taps:
+            if self.stem[-1] in self.taps:
                 features[-1] = x
         for name, block in self.trunk.items():
             x = block(x)
@@ -109,7 +109,7 @@ def build_encoder(
         raise ValueError(f"the timm encoder {name!r} takes a single input: its first stages cannot be split off")
     pyramid = TimmPyramid(networks[0])
     if output_stride < pyramid.strides[-1]:
-        raise ValueError(f"the timm encoder {name!r} ends at stride {pyramid.strides[-1]}; pass output_stride=that")
+        raise ValueError(f"the timm encoder {name!r} ends at stride {pyramid.strides[-1]}; pass it as output_stride")
     return pyramid
 
 

@@ -155,7 +155,10 @@ def has_bf16(device: torch.device) -> bool:
     """Whether `device` computes in bfloat16 itself; where it must emulate that, float32 is many times faster."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    capabilities: Mapping[str, object] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # not in every torch that is supported
+    return device.type == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("bf16"))
 
 
 @contextmanager

@@ -23,7 +23,6 @@ class LoadReport:
 
     matched: list[str] = field(default_factory=list)
     reinitialized: list[str] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
 
 
 def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, new_classes: bool = False) -> LoadReport:
@@ -44,14 +43,16 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, new_class
         encoder = model.encoder
         state = original.convert(state, stem=encoder.stem, trunk=list(encoder.trunk), tasks=list(model.tasks))
     own = model.state_dict()
-    resized = _layers_of_other_classes(own, state)
-    if resized and not new_classes:
-        prediction, ours, theirs = _first_prediction_layer(own, state)
+    predictions = _other_classes(own, state)
+    if predictions and not new_classes:
+        name, (ours, theirs) = next(iter(predictions.items()))
         raise ValueError(
-            f"{path} was trained for {theirs[0]} classes and this model has {ours[0]}: {prediction} is {theirs} in the "
-            f"file and {ours} in the model; pass num_classes={theirs[0]} for the file's classes, or num_classes or "
-            f"tasks of your own to start that layer anew"
+            f"{path} was trained for {theirs[0]} classes and this model has {ours[0]}: {name} is {theirs} in the file "
+            f"and {ours} in the model; pass num_classes={theirs[0]} for the file's classes, or num_classes or tasks of "
+            f"your own to start that layer anew"
         )
+    decoders = tuple(name.removesuffix("head.1.weight") for name in predictions)
+    resized = {key for key in own if key.startswith(decoders) and key in state and own[key].shape != state[key].shape}
     kept = {key: value for key, value in state.items() if key not in resized}
     _fill(model, kept, path, may_miss=resized)
     if resized:
@@ -70,14 +71,12 @@ def load_encoder(model: Pixel2Pixel, path: str | os.PathLike[str]) -> LoadReport
     """
     if not isinstance(model, Pixel2Pixel):
         raise ValueError(f"encoder_weights need a Pixel2Pixel network, not {type(model).__name__}")
-    encoder = model.encoder
-    if not isinstance(encoder, Encoder):
-        state = {f"network.{key}": value for key, value in read_weights(path).items()}
+    encoder, file = model.encoder, read_weights(path)
+    if not isinstance(encoder, Encoder):  # a timm network as it is
         own = encoder.state_dict()
-        ignored = sorted(key for key in state if key not in own)
-        _fill(encoder, {key: value for key, value in state.items() if key in own}, path)
-        return LoadReport(matched=sorted(own), ignored=ignored)
-    file = read_weights(path)
+        state = {f"network.{key}": value for key, value in file.items() if f"network.{key}" in own}
+        _fill(encoder, state, path)
+        return LoadReport(matched=sorted(state))
     if encoder.stem[0].startswith("stage"):  # from timm
         stages = [*encoder.streams[0].named_children(), *encoder.trunk.named_children()]
         steps = {step: name for name, stage in stages for step, _ in stage.named_children()}
@@ -121,27 +120,11 @@ def _fill(
             own[key].copy_(value)
 
 
-def _prediction_layers(
-    own: Mapping[str, Tensor], state: Mapping[str, Tensor]
-) -> dict[str, tuple[list[int], list[int]]]:
+def _other_classes(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, tuple[list[int], list[int]]]:
     """Prediction layers of another number of classes: name -> shapes in the model and in the file."""
     names = [key for key in own if re.fullmatch(r"decoders\.[^.]+\.head\.1\.weight", key) and key in state]
     shapes = {key: (list(own[key].shape), list(state[key].shape)) for key in names}
     return {key: (ours, theirs) for key, (ours, theirs) in shapes.items() if ours[0] != theirs[0]}
-
-
-def _first_prediction_layer(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[str, list[int], list[int]]:
-    key, (ours, theirs) = next(iter(_prediction_layers(own, state).items()))
-    return key, ours, theirs
-
-
-def _layers_of_other_classes(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> set[str]:
-    prefixes = tuple(key.removesuffix("head.1.weight") for key in _prediction_layers(own, state))
-    return {
-        key
-        for key in own
-        if prefixes and key.startswith(prefixes) and key in state and own[key].shape != state[key].shape
-    }
 
 
 def _some(names: Sequence[str], count: int = 4) -> str:
