@@ -8,7 +8,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--model", metavar="NAME[.TAG]", help=f"default {DEFAULT_MODEL}, or the checkpoint's")
     verb.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights of your own for the model")
     verb.add_argument("--split", default="test")
+    verb.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="resize to this instead of as trained")
     verb.add_argument("--device", default="cpu", help="such as cuda (default cpu)")
     verb.set_defaults(run=_eval)
     return parser
@@ -136,7 +137,10 @@ def _predict(options: argparse.Namespace) -> int:
     files, failed = _find_images(options.images)
     done = 0
     model = _load(options)
-    task = next(iter(model.tasks.values()))
+    task_name = next((name for name, task in model.tasks.items() if task.kind == "segmentation"), None)
+    if task_name is None:
+        raise ValueError(f"{model.name} has no segmentation task")
+    task = model.tasks[task_name]
     for path, name in tqdm(files, unit="image", disable=None if len(files) > 1 else True):
         try:
             with Image.open(path) as file:
@@ -144,7 +148,7 @@ def _predict(options: argparse.Namespace) -> int:
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
             failed.append(f"{path}: {error}")
             continue
-        labels = model.predict(image)
+        labels = model.predict(image, task=task_name)
         target = options.output / name
         target.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(labels).save(f"{target}_labels.png")
@@ -206,6 +210,8 @@ def _eval(options: argparse.Namespace) -> int:
     from edgeseg.engine import evaluate
 
     model = _load(options)
+    if options.size:
+        model.preprocess = replace(model.preprocess, size=tuple(options.size))
     matrix = evaluate(model, load_dataset(options.dataset, options.data_path, options.split))
     task = next(iter(model.tasks.values()))
     for name, iou in zip(task.classes, matrix.iou.tolist(), strict=True):

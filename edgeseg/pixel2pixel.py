@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeseg.decoders import build_decoder
-from edgeseg.encoders import build_encoder, group_width
+from edgeseg.encoders import ENCODERS, build_encoder, group_width
 from edgeseg.layers import initialize, resize
 from edgeseg.preprocess import ImageLike, load_image, to_input
 from edgeseg.spec import ModelSpec, Preprocess, Task
@@ -140,5 +140,7 @@ def build(spec: ModelSpec, *, tasks: Mapping[str, Task], in_channels: Sequence[i
         for name, task in tasks.items()
     }
     model = Pixel2Pixel(encoder, decoders, tasks=tasks, in_channels=in_channels)
-    initialize(model)
+    if spec.encoder in ENCODERS:  # timm's networks come with the start that suits them
+        initialize(model.encoder)
+    initialize(model.decoders)
     return model

@@ -49,9 +49,9 @@ def load_image(image: ImageLike) -> Tensor:
 
 def normalize(images: Tensor, preprocess: Preprocess) -> Tensor:
     """uint8 [N,C,H,W] of 0 to 255, RGB -> float32 [N,C,H,W], with the channel order, mean and std of the weights."""
-    channels = images.shape[1]
-    if channels != len(preprocess.mean):
-        raise ValueError(f"the weights take {len(preprocess.mean)} channels an image, got {channels}")
+    for values in (preprocess.mean, preprocess.std):
+        if len(values) not in (1, images.shape[1]):
+            raise ValueError(f"the weights take {len(values)} channels an image, got {images.shape[1]}")
     if preprocess.channel_order == "bgr":
         images = images.flip(1)
     mean, std = (

@@ -126,6 +126,8 @@ def create_model(
         ValueError: unknown name, tag or override, contradicting arguments, or a file that does not fit.
         FileNotFoundError: no such file.
     """
+    if isinstance(in_channels, int) or not in_channels:
+        raise ValueError(f"in_channels has the channels of each input, such as (3,) or (2, 3), got {in_channels!r}")
     architecture, tag = _split(name)
     entry = _find_weights(architecture, tag) if pretrained or tag else None
     sources = [what for what, given in (("pretrained weights", entry), ("checkpoint_path", checkpoint_path)) if given]
@@ -144,11 +146,9 @@ def create_model(
 
         metadata = read_metadata(checkpoint_path)
     wanted = _tasks(num_classes, tasks)
-    trained: Mapping[str, Task] | None = metadata.get("tasks")
-    if wanted is None or (trained is not None and tasks is None and _channels(wanted) == _channels(trained)):
-        used = trained or DEFAULT_TASKS
-    else:
-        used = wanted
+    used = wanted or metadata.get("tasks") or DEFAULT_TASKS
+    if num_classes is not None and _channels(used) == _channels(metadata.get("tasks", {})):
+        used = metadata["tasks"]  # the same classes: keep their names and colours
 
     model = _builder(architecture)(tasks=used, in_channels=tuple(in_channels), **overrides)
     model.name = architecture
@@ -198,8 +198,8 @@ def _tasks(num_classes: int | None, tasks: Mapping[str, Task] | None) -> Mapping
         raise ValueError("pass num_classes or tasks, not both")
     if num_classes is not None:
         return {"segmentation": Task("segmentation", num_classes)}
-    if tasks is not None and not tasks:
-        raise ValueError("tasks is empty; a model needs at least one")
+    if tasks is not None and (not tasks or not all(isinstance(task, Task) for task in tasks.values())):
+        raise ValueError(f"tasks has a Task for each name, such as {{'depth': Task('depth')}}, got {tasks!r}")
     return tasks
 
 

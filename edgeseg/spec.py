@@ -67,12 +67,12 @@ class Preprocess:
 
     Args:
         size: Height and width the photo is resized to, aspect not kept; None keeps its own size.
-        mean: Subtracted from the pixels, one value a channel, in 0 to 255.
-        std: Divided by after that, one value a channel, in 0 to 255.
+        mean: Subtracted from the pixels, in 0 to 255; one value a channel, or one for all.
+        std: Divided by after that, likewise.
         channel_order: "rgb" or "bgr".
     """
 
     size: tuple[int, int] | None = None
-    mean: tuple[float, ...] = (128.0, 128.0, 128.0)
-    std: tuple[float, ...] = (64.0, 64.0, 64.0)
+    mean: tuple[float, ...] = (128.0,)
+    std: tuple[float, ...] = (64.0,)
     channel_order: Literal["rgb", "bgr"] = "rgb"

@@ -18,7 +18,8 @@ from edgeseg import registry
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach a hub
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
 TINY = "test_efficientnet"  # timm's network for tests: 0.08 M parameters, strides 2 to 32
 
 

@@ -122,6 +122,8 @@ def test_train_and_eval(camvid: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert len(out) == 13
     assert out[0].startswith("sky")
     assert out[11].startswith("mIoU")
+    assert main(["eval", *data, "--checkpoint", str(run / "last.safetensors"), "--size", "32", "32"]) == 0
+    assert capsys.readouterr().out.splitlines() != out
 
 
 def test_every_recipe_field_is_a_flag(capsys: pytest.CaptureFixture[str]) -> None:

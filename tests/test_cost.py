@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +11,9 @@ import pytest
 import edgeseg
 from edgeseg import Task
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+from .conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
 from published import CLASSES, ROWS, Row, agrees
 
 OURS = [row for row in ROWS if row.name]

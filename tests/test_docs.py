@@ -10,7 +10,8 @@ import pytest
 
 import edgeseg
 
-ROOT = Path(__file__).resolve().parents[1]
+from .conftest import ROOT
+
 DOCUMENTS = [ROOT / "README.md", ROOT / "MODEL_ZOO.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCKS = [
     (f"{path.name}-{i}", block)

@@ -54,8 +54,9 @@ def test_preprocessing() -> None:
     other = to_input(torch.full_like(image, 40), Preprocess(mean=(0, 20, 0), std=(1, 2, 4), size=(8, 9)))
     assert other.shape == (1, 3, 8, 9)
     assert other.amax(dim=(0, 2, 3)).tolist() == other.amin(dim=(0, 2, 3)).tolist() == [40, 10, 10]
-    with pytest.raises(ValueError, match="take 1 channels an image, got 3"):
-        to_input(image, Preprocess(mean=(0,), std=(1,)))
+    torch.testing.assert_close(to_input(image[:2], Preprocess()), x[:, :2])
+    with pytest.raises(ValueError, match="take 3 channels an image, got 2"):
+        to_input(image[:2], Preprocess(std=(1, 2, 4)))
 
 
 def test_photo_is_turned_upright(tmp_path: Path) -> None:
@@ -101,11 +102,12 @@ def test_training_mode_is_kept(tiny: edgeseg.Pixel2Pixel) -> None:
 
 def test_several_inputs_and_tasks() -> None:
     tasks = {"semantic": Task(channels=300), "depth": Task("depth", 1, range=(0, 9))}
-    model = edgeseg.create_model("fpn", encoder="test_efficientnet", channels=8, in_channels=(3, 3), tasks=tasks)
+    model = edgeseg.create_model("fpn", encoder="test_efficientnet", channels=8, in_channels=(2, 3), tasks=tasks)
     images = [np.zeros((20, 30, 3), np.uint8)] * 2
-    semantic, depth = model.predict(*images), model.predict(*images, task="depth")
+    flows = [np.zeros((20, 30, 2), np.uint8)] * 2
+    semantic, depth = model.predict(flows[0], images[0]), model.predict(flows[0], images[0], task="depth")
     assert (semantic.dtype, semantic.shape) == (np.uint16, (20, 30))
     assert (depth.dtype, depth.shape) == (np.float32, (20, 30))
-    assert len(model.predict(images, images)) == 2
+    assert len(model.predict(flows, images)) == 2
     with pytest.raises(ValueError, match=r"as many images, got \[2, 1\]"):
-        model.predict(images, images[:1])
+        model.predict(flows, images[:1])

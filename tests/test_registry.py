@@ -77,8 +77,12 @@ def test_register_model() -> None:
 def test_contradictions(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="num_classes or tasks"):
         edgeseg.create_model(FPN, num_classes=3, tasks={"a": Task("segmentation", 3)})
-    with pytest.raises(ValueError, match="at least one"):
-        edgeseg.create_model(FPN, tasks={})
+    for nothing in ({}, {"a": 5}):
+        with pytest.raises(ValueError, match="a Task for each name"):
+            edgeseg.create_model(FPN, tasks=nothing)  # type: ignore[arg-type]
+    for wrong in (4, ()):
+        with pytest.raises(ValueError, match=r"such as \(3,\) or \(2, 3\), got"):
+            edgeseg.create_model(FPN, in_channels=wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="drop channels"):
         edgeseg.create_model(FPN, pretrained=True, channels=64)
     with pytest.raises(ValueError, match="not both"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -13,11 +15,13 @@ from safetensors.torch import save_file
 
 import edgeseg
 from edgeseg import Task
+from edgeseg.data.camvid import CamVid
+from edgeseg.engine import evaluate
 from edgeseg.weights.catalog import WEIGHTS
 from edgeseg.weights.checkpoint import read_metadata, read_weights
 from edgeseg.weights.load import load_checkpoint
 
-from .conftest import TINY
+from .conftest import ROOT, SHARED, TINY
 
 UNET = "unet_aspp_mobilenetv2_tv_edgeailite"
 
@@ -189,6 +193,19 @@ def test_catalog(name: str) -> None:
         model = edgeseg.create_model(architecture, pretrained=True)
     assert model.tasks == entry.tasks
     assert same(model, edgeseg.create_model(name))
+    for document in (f"docs/weights/{tag}.md", "MODEL_ZOO.md"):
+        assert f"{entry.miou:.2f}" in (ROOT / document).read_text(), document
+
+
+@pytest.mark.slow
+def test_measured_on_camvid(tmp_path: Path) -> None:
+    """The figure that is claimed is what the shipped weights score on the real set."""
+    if not (SHARED / "data/camvid.py").is_file():
+        pytest.skip(f"needs {SHARED / 'data/camvid.py'}, the CamVid set that lies beside the checkout")
+    subprocess.run([sys.executable, SHARED / "data/camvid.py", tmp_path], check=True)
+    name = "fpn_aspp_mobilenetv2_tv_edgeailite.camvid"
+    matrix = evaluate(edgeseg.create_model(name), CamVid(tmp_path, "test"))
+    assert 100 * matrix.miou == pytest.approx(WEIGHTS[name].miou, abs=0.05)
 
 
 def test_pretrained_with_other_classes() -> None:

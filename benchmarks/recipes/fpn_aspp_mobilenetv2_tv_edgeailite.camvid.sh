@@ -5,9 +5,12 @@ camvid=$1 imagenet=$2
 model=fpn_aspp_mobilenetv2_tv_edgeailite
 common=(--dataset camvid --data-path "$camvid")
 
-# The recipe was chosen on val, from runs on train.
-edgeseg train "${common[@]}" --model $model --encoder-weights "$imagenet" --epochs 10 -o runs/camvid_choice
-edgeseg eval "${common[@]}" --split val --checkpoint runs/camvid_choice/last.safetensors
+# The input size was chosen on val, from a short run on train.
+edgeseg train "${common[@]}" --model $model --encoder-weights "$imagenet" --epochs 10 --size 360 480 --scale 0.5 2 \
+    -o runs/camvid_choice
+for size in "360 480" "420 560" "480 640" "540 720"; do
+    edgeseg eval "${common[@]}" --split val --size $size --checkpoint runs/camvid_choice/last.safetensors
+done
 
 # Once on train and val, then once on test.
 edgeseg train "${common[@]}" --model $model --encoder-weights "$imagenet" --epochs 40 \

@@ -51,8 +51,10 @@ def mobilenetv2(
     channels, stride = scale_channels(32, width), 2
     blocks = [Block("0", ConvNormAct(in_channels, channels, 3, stride=2, activation=activation), channels, stride)]
     for stage, (expansion, base, repeats, first_stride) in enumerate(STAGES):
-        if (stage == 0 and fast_down) or (stage == 5 and dense):
-            first_stride = 3 - first_stride
+        if stage == 0 and fast_down:
+            first_stride = 2
+        elif stage == 5 and dense:
+            first_stride = 1
         out_channels = scale_channels(base, width)
         for i in range(repeats):
             block_stride = first_stride if i == 0 else 1

@@ -47,6 +47,7 @@ def train(
 
     Raises:
         FloatingPointError: the loss is not finite.
+        ValueError: fewer images than a batch has.
     """
     keep_freed_memory()
     torch.manual_seed(config.seed)
@@ -55,31 +56,14 @@ def train(
     output.mkdir(parents=True, exist_ok=True)
 
     samples = Augmented(train_set, augmentation(config.size, config.crop, config.scale, config.jitter))
-    loader = DataLoader(
-        samples,
-        config.batch_size,
-        shuffle=True,
-        drop_last=True,
-        num_workers=config.workers,
-        persistent_workers=config.workers > 0,
-        generator=torch.Generator().manual_seed(config.seed),
-    )
-    if not len(loader):
-        raise ValueError(f"{len(samples)} training images make no batch of {config.batch_size}")
+    loader = _loader(samples, config)
     weights = _class_weights(samples, model.tasks[task].channels).to(device) if config.class_weights else None
 
     model.preprocess = replace(model.preprocess, size=config.size)
     model.to(memory_format=torch.channels_last).train()
     average = AveragedModel(model, multi_avg_fn=_moving_average(config.ema), use_buffers=True)
     averaged = cast(Pixel2Pixel, average.module)
-    optimizer = torch.optim.SGD(
-        _parameter_groups(model, config),
-        lr=config.lr,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        nesterov=True,
-        fused=True,
-    )
+    optimizer = _optimizer(model, config)
     scheduler = _schedule(optimizer, config, len(loader))
     bf16 = has_bf16(device) if config.bf16 is None else config.bf16
 
@@ -112,11 +96,28 @@ def train(
     return averaged.eval()
 
 
-def _parameter_groups(model: Pixel2Pixel, config: TrainConfig) -> list[dict[str, object]]:
-    return [
+def _loader(samples: Augmented, config: TrainConfig) -> DataLoader[tuple[Tensor, Tensor]]:
+    if len(samples) < config.batch_size:
+        raise ValueError(f"{len(samples)} training images make no batch of {config.batch_size}")
+    return DataLoader(
+        samples,
+        config.batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=config.workers,
+        persistent_workers=config.workers > 0,
+        generator=torch.Generator().manual_seed(config.seed),
+    )
+
+
+def _optimizer(model: Pixel2Pixel, config: TrainConfig) -> torch.optim.Optimizer:
+    groups = [
         {"params": list(model.encoder.parameters()), "lr": config.lr},
         {"params": list(model.decoders.parameters()), "lr": config.lr * config.decoder_lr},
     ]
+    return torch.optim.SGD(
+        groups, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=True, fused=True
+    )
 
 
 def _schedule(
