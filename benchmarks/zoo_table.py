@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from published import CLASSES, ROWS, Row, agrees
+from published import CLASSES, ROWS, TRUNCATED, Row, agrees
 
 import edgeseg
 
@@ -39,7 +39,7 @@ def published_table() -> str:
         "Figures that do not agree:",
         "",
     ]
-    notes = {(r.system, r.width): r.note for r in ROWS if r.note.startswith("the ")}
+    notes = {(r.system, r.width): r.note for r in ROWS if r.note not in ("", TRUNCATED)}
     lines += [f"- {system} at {width} wide: {note}; no convention gives it." for (system, width), note in notes.items()]
     return "\n".join(lines) + "\n"
 

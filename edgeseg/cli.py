@@ -129,12 +129,13 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image
     from tqdm import tqdm
 
+    from edgeseg.preprocess import load_image
     from edgeseg.visualize import colorize, overlay, palette_of
 
-    files, failed = _find_images(options.images)
+    files, failed = _find_images(options.images, options.output)
     done = 0
     model = _load(options)
     task_name = next((name for name, task in model.tasks.items() if task.kind == "segmentation"), None)
@@ -143,17 +144,16 @@ def _predict(options: argparse.Namespace) -> int:
     task = model.tasks[task_name]
     for path, name in tqdm(files, unit="image", disable=None if len(files) > 1 else True):
         try:
-            with Image.open(path) as file:
-                image = ImageOps.exif_transpose(file).convert("RGB")
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+            pixels = load_image(path)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow raises each of them
             failed.append(f"{path}: {error}")
             continue
-        labels = model.predict(image, task=task_name)
+        labels = model.predict(pixels, task=task_name)
         target = options.output / name
         target.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(labels).save(f"{target}_labels.png")
         Image.fromarray(colorize(labels, palette_of(task))).save(f"{target}_color.png")
-        overlay(image, labels, task).save(f"{target}_overlay.png")
+        overlay(Image.fromarray(pixels.permute(1, 2, 0).numpy()), labels, task).save(f"{target}_overlay.png")
         done += 1
     for problem in failed:
         print(f"edgeseg predict: not read: {problem}", file=sys.stderr)
@@ -161,12 +161,14 @@ def _predict(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _find_images(paths: Sequence[Path]) -> tuple[list[tuple[Path, str]], list[str]]:
+def _find_images(paths: Sequence[Path], output: Path) -> tuple[list[tuple[Path, str]], list[str]]:
     """The image files and the name that each one's pictures begin with; and what is not there."""
     found: list[tuple[Path, Path]] = []  # file, its place below the argument
     for path in paths:
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            inside = sorted(
+                p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and output not in p.parents
+            )
             found += [(file, file.relative_to(path)) for file in inside]
         elif path.exists():
             found.append((path, Path(path.name)))

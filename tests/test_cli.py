@@ -61,6 +61,11 @@ def test_predict_file_and_folder(
     stems = ["b.jpg", "b.png", "deep/a", "photo"]
     assert written == sorted(f"{stem}_{what}.png" for stem in stems for what in ("labels", "color", "overlay"))
 
+    # Pictures that lie in the folder from an earlier run are no input.
+    again = ["predict", str(tmp_path), "-o", str(output), "--checkpoint", str(checkpoint)]
+    assert main(again) == 0
+    assert "4 of 4" in capsys.readouterr().out
+
     labels = np.array(Image.open(output / "photo_labels.png"))
     assert (labels.shape, labels.dtype) == ((60, 90), np.uint8)
     model = edgeseg.create_model(NAME, checkpoint_path=checkpoint)
