@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -61,8 +63,19 @@ def normalize(images: Tensor, preprocess: Preprocess) -> Tensor:
 
 
 def to_input(image: Tensor, preprocess: Preprocess) -> Tensor:
-    """uint8 [C,H,W] -> float32 [1,C,*preprocess.size]: resized (antialiased bilinear, aspect not kept), normalized."""
-    batch = image.unsqueeze(0)
-    if preprocess.size is not None and tuple(image.shape[-2:]) != preprocess.size:
-        batch = F.interpolate(batch, size=preprocess.size, mode="bilinear", antialias=True)
+    """uint8 [C,H,W] -> float32 [1,C,h,w]: resized as `preprocess` says (antialiased bilinear), normalized."""
+    batch, size = image.unsqueeze(0), input_size(image.shape[-2:], preprocess)
+    if size != tuple(image.shape[-2:]):
+        batch = F.interpolate(batch, size=size, mode="bilinear", antialias=True)
     return normalize(batch, preprocess)
+
+
+def input_size(size: Sequence[int], preprocess: Preprocess) -> tuple[int, int]:
+    """Height and width that a photo of `size` has at the network's input."""
+    height, width = size
+    if preprocess.size is None:
+        return height, width
+    if not preprocess.keep_aspect:
+        return preprocess.size
+    scale = math.sqrt(math.prod(preprocess.size) / (height * width))
+    return max(round(height * scale), 1), max(round(width * scale), 1)

@@ -66,13 +66,15 @@ class Preprocess:
     The defaults are those of every network of the original zoo: `(x - 128) / 64` on RGB pixels of 0 to 255.
 
     Args:
-        size: Height and width the photo is resized to, aspect not kept; None keeps its own size.
+        size: Height and width the photo is resized to; None keeps its own size.
+        keep_aspect: Resize to as many pixels as `size` has, in the photo's own aspect; else stretch to `size`.
         mean: Subtracted from the pixels, in 0 to 255; one value a channel, or one for all.
         std: Divided by after that, likewise.
         channel_order: "rgb" or "bgr".
     """
 
     size: tuple[int, int] | None = None
+    keep_aspect: bool = False
     mean: tuple[float, ...] = (128.0,)
     std: tuple[float, ...] = (64.0,)
     channel_order: Literal["rgb", "bgr"] = "rgb"

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import edgeseg
 from edgeseg import Preprocess, Task
-from edgeseg.preprocess import load_image, to_input
+from edgeseg.preprocess import input_size, load_image, to_input
 
 
 def by_hand(model: edgeseg.Pixel2Pixel, image: np.ndarray) -> np.ndarray:
@@ -57,6 +57,18 @@ def test_preprocessing() -> None:
     torch.testing.assert_close(to_input(image[:2], Preprocess()), x[:, :2])
     with pytest.raises(ValueError, match="take 3 channels an image, got 2"):
         to_input(image[:2], Preprocess(std=(1, 2, 4)))
+
+
+def test_input_size() -> None:
+    stretched, kept = Preprocess(size=(480, 640)), Preprocess(size=(480, 640), keep_aspect=True)
+    assert input_size((1080, 1920), Preprocess()) == (1080, 1920)
+    assert input_size((1080, 1920), stretched) == (480, 640)
+    assert input_size((360, 480), kept) == (480, 640)
+    assert input_size((4000, 3000), kept) == (640, 480)  # a phone held upright
+    height, width = input_size((1024, 2048), kept)
+    assert height * width == pytest.approx(480 * 640, rel=0.01)
+    assert width / height == pytest.approx(2, rel=0.01)
+    assert input_size((1, 10**6), kept)[0] == 1
 
 
 def test_photo_is_turned_upright(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def train(
     loader = _loader(samples, config)
     weights = _class_weights(samples, model.tasks[task].channels).to(device) if config.class_weights else None
 
-    model.preprocess = replace(model.preprocess, size=config.size)
+    model.preprocess = replace(model.preprocess, size=config.size, keep_aspect=True)
     model.to(memory_format=torch.channels_last).train()
     average = AveragedModel(model, multi_avg_fn=_moving_average(config.ema), use_buffers=True)
     averaged = cast(Pixel2Pixel, average.module)

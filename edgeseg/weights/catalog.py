@@ -49,7 +49,7 @@ WEIGHTS: dict[str, Weights] = {
         file="fpn_aspp_mobilenetv2_tv_edgeailite.camvid.safetensors",
         sha256="d1b18fd858a045f4adf58891abe5a343053d1d50cb805699e6d55e7ed92aa17f",
         labels="camvid",
-        preprocess=Preprocess(size=(480, 640)),
+        preprocess=Preprocess(size=(480, 640), keep_aspect=True),
         miou=0.0,
         license="CC BY-NC 4.0 (CamVid): for non-commercial use",
         notes="CamVid test, 233 frames of 480x360, 11 classes; trained on train+val",
