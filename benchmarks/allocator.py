@@ -48,7 +48,7 @@ def main() -> None:
     for _ in range(ROUNDS):
         for case, times in seconds.items():
             call = [sys.executable, __file__, "--case", case, "--batch", str(options.batch)]
-            elapsed, faults = subprocess.run(call, capture_output=True, text=True, check=True).stdout.split()
+            elapsed, faults = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
             times.append(float(elapsed))
             print(f"{case:8} {float(elapsed):6.2f} s a step, {int(faults):8,} page faults")
     default, kept = (statistics.median(times) for times in seconds.values())
