@@ -89,9 +89,7 @@ def model_info(name: str) -> ModelInfo:
         ValueError: unknown name or tag.
     """
     architecture, tag = _split(name)
-    weights = {key.partition(".")[2]: entry for key, entry in WEIGHTS.items() if key.partition(".")[0] == architecture}
-    if tag:
-        weights = {tag: _find_weights(architecture, tag)}
+    weights = {tag: _find_weights(architecture, tag)} if tag else _weights_of(architecture)
     return ModelInfo(architecture, ZOO.get(architecture), weights)
 
 
@@ -180,11 +178,17 @@ def _builder(architecture: str) -> Callable[..., Any]:
     return _builders[architecture] if architecture in _builders else partial(build_family, architecture)
 
 
+def _weights_of(architecture: str) -> dict[str, Weights]:
+    """Trained weights of one network, by tag."""
+    parts = ((*key.partition("."), entry) for key, entry in WEIGHTS.items())
+    return {tag: entry for name, _, tag, entry in parts if name == architecture}
+
+
 def _find_weights(architecture: str, tag: str) -> Weights:
-    known = {key: entry for key, entry in WEIGHTS.items() if key.partition(".")[0] == architecture}
+    known = _weights_of(architecture)
     if tag:
-        if f"{architecture}.{tag}" in known:
-            return known[f"{architecture}.{tag}"]
+        if tag in known:
+            return known[tag]
         raise ValueError(f"no weights {tag!r} of {architecture}; there are: {', '.join(known) or 'none'}")
     for entry in known.values():
         if entry.default:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgeseg.data.labels import segmentation_task
@@ -31,7 +31,7 @@ class Weights:
     miou: float
     license: str
     notes: str
-    default: bool = field(default=False)
+    default: bool = False
 
     @property
     def path(self) -> Path:
