@@ -5,7 +5,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from edgeseg.registry import create_model, is_model, list_models, model_info, register_model
+from edgeseg.registry import (
+    create_model,
+    is_model,
+    list_models,
+    list_weights,
+    model_info,
+    register_model,
+    weights_info,
+)
 from edgeseg.spec import ModelSpec, Preprocess, Task
 
 if TYPE_CHECKING:
@@ -26,10 +34,12 @@ __all__ = [
     "create_model",
     "is_model",
     "list_models",
+    "list_weights",
     "load_checkpoint",
     "model_info",
     "register_model",
     "save_checkpoint",
+    "weights_info",
 ]
 
 # Names that need torch, found when first used (PEP 562).

@@ -18,6 +18,7 @@ from edgeseg.engine import TrainConfig
 
 if TYPE_CHECKING:
     from edgeseg.pixel2pixel import Pixel2Pixel
+    from edgeseg.weights.catalog import Weights
 
 DEFAULT_MODEL = "fpn_aspp_mobilenetv2_tv_edgeailite.camvid"
 IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -61,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--model", required=True, metavar="NAME[.TAG]")
     verb.add_argument("--train-split", default="train")
     verb.add_argument("--val-split", default="val", help="'none' to score nothing")
-    verb.add_argument("--encoder-weights", type=Path, metavar="FILE", help="ImageNet weights to start from")
+    verb.add_argument("--encoder-weights", metavar="FILE|imagenet|timm/NAME.TAG", help="ImageNet weights to start from")
     verb.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights of the whole model to start from")
     verb.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="log.csv, last.safetensors")
     verb.add_argument("--device", default="cpu", help="such as cuda (default cpu)")
@@ -76,7 +77,35 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="resize to this instead of as trained")
     verb.add_argument("--device", default="cpu", help="such as cuda (default cpu)")
     verb.set_defaults(run=_eval)
+
+    _add_weights(verbs.add_parser("weights", help="trained weights: list, download, convert, verify"))
     return parser
+
+
+def _add_weights(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(dest="weights_verb", required=True)
+    verb = verbs.add_parser("list", help="trained weights as NAME.TAG, with their mIoU")
+    verb.add_argument("pattern", nargs="?", default="*", help="shell pattern, such as '*.coco21'")
+    verb.set_defaults(run=_weights_list)
+
+    verb = verbs.add_parser("info", help="where weights come from, what they predict, their licence")
+    verb.add_argument("name", metavar="NAME[.TAG]")
+    verb.set_defaults(run=_weights_info)
+
+    verb = verbs.add_parser("download", help="fetch weights into the cache, for use without a network")
+    verb.add_argument("names", nargs="+", metavar="NAME[.TAG]|PATTERN")
+    verb.set_defaults(run=_weights_download)
+
+    verb = verbs.add_parser("convert", help="the original's .pth or .onnx to safetensors")
+    verb.add_argument("source", type=Path, metavar="SRC")
+    verb.add_argument("target", type=Path, metavar="DST")
+    verb.add_argument("--model", required=True, metavar="NAME")
+    verb.add_argument("--num-classes", type=int, help="of the file; default 19")
+    verb.set_defaults(run=_weights_convert)
+
+    verb = verbs.add_parser("verify", help="load weights and check them: hash, every tensor, finite logits")
+    verb.add_argument("names", nargs="+", metavar="NAME[.TAG]|PATTERN")
+    verb.set_defaults(run=_weights_verify)
 
 
 def _add_dataset(verb: argparse.ArgumentParser) -> None:
@@ -102,10 +131,14 @@ def _add_recipe(verb: argparse.ArgumentParser) -> None:
 def _list(options: argparse.Namespace) -> int:
     names = edgeseg.list_models(options.pattern, pretrained=options.pretrained)
     if not names:
-        print(f"no model matches {options.pattern!r}", file=sys.stderr)
-        return 1
+        return _nothing(options.pattern)
     print("\n".join(names))
     return 0
+
+
+def _nothing(pattern: str) -> int:
+    print(f"nothing matches {pattern!r}", file=sys.stderr)
+    return 1
 
 
 def _info(options: argparse.Namespace) -> int:
@@ -119,13 +152,91 @@ def _info(options: argparse.Namespace) -> int:
     print(f"  {'parameters':18} {cost.params:,} (19 classes)")
     print(f"  {'GMACs':18} {cost.gmacs:.3f} at {width}x{height} (width x height)")
     for tag, weights in info.weights.items():
-        size = "its own size" if weights.preprocess.size is None else "{}x{}".format(*reversed(weights.preprocess.size))
         print(f"weights .{tag}{' (default)' if weights.default else ''}")
-        print(f"  {'mIoU':18} {weights.miou:.2f} %  {weights.notes}")
-        print(f"  {'input':18} {size}")
-        print(f"  {'classes':18} {', '.join(weights.tasks['segmentation'].classes)}")
-        print(f"  {'licence':18} {weights.license}")
+        _print_weights(weights)
     return 0
+
+
+def _print_weights(weights: Weights) -> None:
+    size = "its own size" if weights.preprocess.size is None else "{}x{}".format(*reversed(weights.preprocess.size))
+    mious = [("measured here", weights.measured_miou), ("published", weights.published_miou)]
+    task = next(iter((weights.tasks or {}).values()), None)
+    for title, text in (
+        ("mIoU", ", ".join(f"{miou:.2f} % {kind}" for kind, miou in mious if miou is not None)),
+        ("on", weights.protocol),
+        ("input", f"{size} (width x height)"),
+        ("classes", ", ".join(task.classes) if task else "as many as the file has"),
+        ("licence", weights.license),
+        ("notes", weights.notes),
+    ):
+        if text:
+            print(f"  {title:18} {text}")
+
+
+def _weights_list(options: argparse.Namespace) -> int:
+    from edgeseg.weights.catalog import WEIGHTS
+
+    names = edgeseg.list_weights(options.pattern)
+    for name in names:
+        entry = WEIGHTS[name]
+        miou = entry.measured_miou or entry.published_miou
+        kind = "measured" if entry.measured_miou else "published"
+        print(f"{name:52} {f'{miou:.2f} % {kind}' if miou else '':18} {entry.protocol}")
+    return 0 if names else _nothing(options.pattern)
+
+
+def _weights_info(options: argparse.Namespace) -> int:
+    entry = edgeseg.weights_info(options.name)
+    print(options.name)
+    _print_weights(entry)
+    for address in entry.addresses:
+        print(f"  {'address':18} {address}")
+    print(f"  {'sha256':18} {entry.sha256 or 'remembered when first downloaded'}")
+    return 0
+
+
+def _weights_download(options: argparse.Namespace) -> int:
+    from edgeseg.weights.pretrained import weights_file
+
+    for name in _weights_names(options.names):
+        print(f"{name}: {weights_file(name)}")
+    return 0
+
+
+def _weights_convert(options: argparse.Namespace) -> int:
+    if options.target.suffix != ".safetensors":
+        raise ValueError(f"the target is a .safetensors file, got {options.target}")
+    model = edgeseg.create_model(options.model, num_classes=options.num_classes, checkpoint_path=options.source)
+    edgeseg.save_checkpoint(model, options.target, source=options.source.name)
+    print(f"{options.target}: {len(model.state_dict())} tensors of {options.model}")
+    return 0
+
+
+def _weights_verify(options: argparse.Namespace) -> int:
+    import torch
+
+    from edgeseg.weights.pretrained import verified_sha256
+
+    for name in _weights_names(options.names):
+        digest = verified_sha256(name)
+        model = edgeseg.create_model(name).eval()
+        with torch.inference_mode():
+            outputs = model(*(torch.zeros(1, channels, 64, 64) for channels in model.in_channels))
+        if not all(bool(logits.isfinite().all()) for logits in outputs.values()):
+            raise ValueError(f"{name}: the network answers NaN or infinity")
+        print(f"{name}: sha256 {digest}, every tensor in its place, finite logits")
+    return 0
+
+
+def _weights_names(patterns: Sequence[str]) -> list[str]:
+    """`name.tag` of each pattern; one that matches nothing is an error with the nearest names."""
+    from edgeseg.weights.catalog import WEIGHTS
+
+    found = []
+    for pattern in patterns:
+        names = edgeseg.list_weights(pattern)
+        found += names or [name for name, entry in WEIGHTS.items() if entry is edgeseg.weights_info(pattern)]
+    return list(dict.fromkeys(found))
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -226,9 +337,10 @@ def _load(options: argparse.Namespace) -> Pixel2Pixel:
     """The model of --model and --checkpoint, ready to predict."""
     name = options.model or DEFAULT_MODEL
     if options.checkpoint is not None and options.model is None:
-        from edgeseg.weights.checkpoint import read_metadata
+        from edgeseg.weights.checkpoint import read_config
 
-        name = read_metadata(options.checkpoint).get("model") or ""
+        config = read_config(options.checkpoint)
+        name = config.model if config else ""
         if not name:
             raise ValueError(f"{options.checkpoint} does not say which model it is; pass --model NAME")
     tagged = "." in name or options.checkpoint is not None

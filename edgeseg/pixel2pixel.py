@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -45,6 +46,7 @@ class Pixel2Pixel(nn.Module):
         self.in_channels = tuple(in_channels)
         self.preprocess = preprocess or Preprocess()
         self.name = ""
+        self.spec: ModelSpec | None = None
 
     def forward(self, *images: Tensor) -> dict[str, Tensor]:
         """One float [N,C,H,W] tensor per input, preprocessed, any H and W -> {task: logits [N,channels,H,W]}."""
@@ -97,6 +99,32 @@ class Pixel2Pixel(nn.Module):
             self.train(was_training)
         return maps[0] if single else maps
 
+    def save_pretrained(self, directory: str | os.PathLike[str], **card: Any) -> None:
+        """Writes a folder that `create_model("local-dir:DIRECTORY")` reads: config.json, model.safetensors, README.md.
+
+        Args:
+            directory: Made where it is missing.
+            card: For the model card: `license` (an identifier of the hub's), `dataset` (its name), `metrics` (such as
+                `{"mean_iou": 64.2}`, measured on `dataset`), `description`.
+        """
+        from edgeseg.weights.hub import save_pretrained
+
+        save_pretrained(self, directory, **card)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Uploads what `save_pretrained` writes to the Hugging Face Hub, for `create_model("hf-hub:REPO_ID")`.
+
+        Args:
+            repo_id: `OWNER/NAME`; created where it is missing.
+            options: `private`, `revision` (a branch), `token`, `commit_message`, and those of the model card.
+
+        Returns:
+            The address of the commit.
+        """
+        from edgeseg.weights.hub import push_to_hub
+
+        return push_to_hub(self, repo_id, **options)
+
     def _predict_one(self, images: Sequence[ImageLike], task: str) -> np.ndarray:
         parameter = next(self.parameters())
         pixels = [load_image(image) for image in images]
@@ -140,6 +168,7 @@ def build(spec: ModelSpec, *, tasks: Mapping[str, Task], in_channels: Sequence[i
         for name, task in tasks.items()
     }
     model = Pixel2Pixel(encoder, decoders, tasks=tasks, in_channels=in_channels)
+    model.spec = spec
     if spec.encoder in ENCODERS:  # timm's networks come with the start that suits them
         initialize(model.encoder)
     initialize(model.decoders)

@@ -16,6 +16,7 @@ from edgeseg.zoo import ALIASES, FAMILIES, ZOO
 
 if TYPE_CHECKING:
     from edgeseg.pixel2pixel import Pixel2Pixel
+    from edgeseg.weights.config import ModelConfig
 
 Builder = TypeVar("Builder", bound=Callable[..., Any])
 
@@ -73,8 +74,9 @@ def _register(name: str, builder: Builder) -> Builder:
 
 def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
     """Names of the zoo that match a shell pattern, sorted; with `pretrained` those with weights, as `name.tag`."""
-    names = list(WEIGHTS) if pretrained else [*_builders, *ALIASES]
-    return sorted(name for name in names if fnmatch.fnmatchcase(name, pattern))
+    if pretrained:
+        return list_weights(pattern)
+    return sorted(name for name in [*_builders, *ALIASES] if fnmatch.fnmatchcase(name, pattern))
 
 
 def is_model(name: str) -> bool:
@@ -89,8 +91,23 @@ def model_info(name: str) -> ModelInfo:
         ValueError: unknown name or tag.
     """
     architecture, tag = _split(name)
-    weights = {tag: _find_weights(architecture, tag)} if tag else _weights_of(architecture)
+    weights = {tag: WEIGHTS[_find_weights(architecture, tag)]} if tag else _weights_of(architecture)
     return ModelInfo(architecture, ZOO.get(architecture), weights)
+
+
+def list_weights(pattern: str = "*") -> list[str]:
+    """Trained weights as `name.tag`, those that match a shell pattern, sorted."""
+    return sorted(name for name in WEIGHTS if fnmatch.fnmatchcase(name, pattern))
+
+
+def weights_info(name: str) -> Weights:
+    """The entry of the catalog for `name.tag`; for a name without tag its default weights.
+
+    Raises:
+        ValueError: unknown name or tag, or no trained weights.
+    """
+    architecture, tag = _split(name)
+    return WEIGHTS[_find_weights(architecture, tag)]
 
 
 def create_model(
@@ -99,22 +116,25 @@ def create_model(
     pretrained: bool = False,
     num_classes: int | None = None,
     tasks: Mapping[str, Task] | None = None,
-    in_channels: Sequence[int] = (3,),
+    in_channels: Sequence[int] | None = None,
     encoder_weights: str | os.PathLike[str] | None = None,
     checkpoint_path: str | os.PathLike[str] | None = None,
     **overrides: Any,
 ) -> Pixel2Pixel:
-    """Builds a network of the zoo, a registered one, or a free combination of decoder and encoder.
+    """Builds a network of the zoo, a registered one, a free combination of decoder and encoder, or a published one.
 
     Args:
         name: A name of `list_models()`, with a weights tag (`"name.tag"`) those weights; or a decoder family ("fpn",
-            "unet", "deeplabv3plus", "bifpn") with `encoder=`, a name of `edgeseg.encoders.ENCODERS` or of timm.
+            "unet", "deeplabv3plus", "bifpn") with `encoder=`, a name of `edgeseg.encoders.ENCODERS` or of timm; or what
+            `save_pretrained` and `push_to_hub` wrote, `"local-dir:PATH"` or `"hf-hub:OWNER/REPO[@REVISION]"`.
         pretrained: Load the name's default weights. A tag loads its weights with or without this.
         num_classes: Short for one segmentation task of that many classes, called "segmentation".
         tasks: What to predict, one decoder each. By default what the weights were trained for, else 19 classes.
-        in_channels: Channels of each input; with several the first stages are doubled and fused.
-        encoder_weights: File of ImageNet weights for the encoder, in torchvision's, timm's or pycls' layout.
-        checkpoint_path: File of weights for the whole network: our safetensors or the original's .pth.
+        in_channels: Channels of each input, by default those of the weights, else (3,); with several the first stages
+            are doubled and fused.
+        encoder_weights: ImageNet weights for the encoder: "imagenet" for the usual ones, "timm/NAME.TAG" for those of
+            timm's repository on the hub, or a file in torchvision's, timm's or pycls' layout.
+        checkpoint_path: File of weights for the whole network: our safetensors, or the original's .pth or .onnx.
         overrides: Other fields of `ModelSpec`, such as `channels=128`; without weights only.
 
     Returns:
@@ -122,45 +142,85 @@ def create_model(
 
     Raises:
         ValueError: unknown name, tag or override, contradicting arguments, or a file that does not fit.
-        FileNotFoundError: no such file.
+        OSError: no such file, or weights that cannot be downloaded.
     """
-    if isinstance(in_channels, int) or not in_channels:
+    if isinstance(in_channels, int) or in_channels == ():
         raise ValueError(f"in_channels has the channels of each input, such as (3,) or (2, 3), got {in_channels!r}")
-    architecture, tag = _split(name)
-    entry = _find_weights(architecture, tag) if pretrained or tag else None
-    sources = [what for what, given in (("pretrained weights", entry), ("checkpoint_path", checkpoint_path)) if given]
+    published = name.startswith(("hf-hub:", "local-dir:"))
+    architecture, tag = ("", "") if published else _split(name)
+    entry = _find_weights(architecture, tag) if not published and (pretrained or tag) else None
+    given = {"pretrained weights": published or entry is not None, "checkpoint_path": checkpoint_path is not None}
+    sources = [what for what, is_given in given.items() if is_given]
     if len(sources) > 1:
         raise ValueError("pass pretrained weights or checkpoint_path, not both")
     if sources and encoder_weights is not None:
         raise ValueError(f"encoder_weights would be overwritten by the {sources[0]}; pass one of them")
-    if entry and overrides:
+    if given["pretrained weights"] and overrides:
         raise ValueError(f"pretrained weights fit the network of their name only; drop {', '.join(overrides)}")
-    file = entry.path if entry else checkpoint_path
-    metadata: Mapping[str, Any] = {}
-    if entry:
-        metadata = {"tasks": entry.tasks, "preprocess": entry.preprocess}
-    elif checkpoint_path is not None:
-        from edgeseg.weights.checkpoint import read_metadata
 
-        metadata = read_metadata(checkpoint_path)
+    file, config = _open_weights(name if published else entry, checkpoint_path)
     wanted = _tasks(num_classes, tasks)
-    used = wanted or metadata.get("tasks") or DEFAULT_TASKS
-    if num_classes is not None and _channels(used) == _channels(metadata.get("tasks", {})):
-        used = metadata["tasks"]  # the same classes: keep their names and colours
-
-    model = _builder(architecture)(tasks=used, in_channels=tuple(in_channels), **overrides)
+    used = wanted or (config.tasks if config else DEFAULT_TASKS)
+    if config and num_classes is not None and _channels(used) == _channels(config.tasks):
+        used = config.tasks  # the same classes: keep their names and colours
+    if published and config:
+        architecture = config.model
+    if config and config.spec and (published or (architecture in FAMILIES and not overrides)):
+        builder: Callable[..., Any] = partial(build_from_spec, config.spec)  # a free combination, say
+    else:
+        builder = partial(build_untrained, architecture)
+    model = builder(tasks=used, in_channels=tuple(in_channels or (config.in_channels if config else (3,))), **overrides)
     model.name = architecture
     if encoder_weights is not None:
         from edgeseg.weights.load import load_encoder
+        from edgeseg.weights.pretrained import encoder_file
 
-        load_encoder(model, encoder_weights)
+        load_encoder(model, encoder_file(encoder_weights, getattr(model, "spec", None)))
     if file is not None:
         from edgeseg.weights.load import load_checkpoint
 
         load_checkpoint(model, file, new_classes=wanted is not None)
-    if "preprocess" in metadata:
-        model.preprocess = metadata["preprocess"]
+    if config:
+        model.preprocess = config.preprocess
     return model
+
+
+def build_untrained(
+    architecture: str, *, tasks: Mapping[str, Task], in_channels: Sequence[int] = (3,), **overrides: Any
+) -> Pixel2Pixel:
+    """The network of a name without tag, untrained.
+
+    Raises:
+        ValueError: unknown name or override.
+    """
+    architecture, _ = _split(architecture)
+    builder = _builders.get(architecture) or partial(build_family, architecture)
+    model = builder(tasks=tasks, in_channels=in_channels, **overrides)
+    model.name = architecture
+    return model
+
+
+def _open_weights(
+    pretrained: str | None, checkpoint_path: str | os.PathLike[str] | None
+) -> tuple[str | os.PathLike[str] | None, ModelConfig | None]:
+    """The weights file and what it says of its model.
+
+    Args:
+        pretrained: `name.tag` of the catalog, or a published model.
+    """
+    if pretrained is not None and pretrained not in WEIGHTS:
+        from edgeseg.weights.hub import open_published
+
+        return open_published(pretrained)
+    if pretrained is not None:
+        from edgeseg.weights.pretrained import weights_file
+
+        checkpoint_path = weights_file(pretrained)
+    if checkpoint_path is None:
+        return None, None
+    from edgeseg.weights.checkpoint import read_config
+
+    return checkpoint_path, read_config(checkpoint_path)
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -174,27 +234,27 @@ def _split(name: str) -> tuple[str, str]:
     return architecture, tag
 
 
-def _builder(architecture: str) -> Callable[..., Any]:
-    return _builders[architecture] if architecture in _builders else partial(build_family, architecture)
-
-
 def _weights_of(architecture: str) -> dict[str, Weights]:
     """Trained weights of one network, by tag."""
     parts = ((*key.partition("."), entry) for key, entry in WEIGHTS.items())
     return {tag: entry for name, _, tag, entry in parts if name == architecture}
 
 
-def _find_weights(architecture: str, tag: str) -> Weights:
+def _find_weights(architecture: str, tag: str) -> str:
+    """The `name.tag` of an architecture's weights; its default without a tag."""
     known = _weights_of(architecture)
     if tag:
-        if tag in known:
-            return known[tag]
-        raise ValueError(f"no weights {tag!r} of {architecture}; there are: {', '.join(known) or 'none'}")
-    for entry in known.values():
+        if tag not in known:
+            raise ValueError(f"no weights {tag!r} of {architecture}; there are: {', '.join(known) or 'none'}")
+        return f"{architecture}.{tag}"
+    for tag, entry in known.items():
         if entry.default:
-            return entry
+            return f"{architecture}.{tag}"
     near = difflib.get_close_matches(architecture, WEIGHTS, n=3, cutoff=0.0)
-    raise ValueError(f"no trained weights of {architecture}; there are those of {', '.join(near) or 'no model'}")
+    raise ValueError(
+        f"no trained weights of {architecture}; there are those of {', '.join(near)}. "
+        f"Its encoder can start from ImageNet: encoder_weights='imagenet'"
+    )
 
 
 def _tasks(num_classes: int | None, tasks: Mapping[str, Task] | None) -> Mapping[str, Task] | None:

@@ -16,7 +16,13 @@ from PIL import Image
 import edgeseg
 from edgeseg import registry
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach a hub
+from .hub_server import HubServer, serve
+
+# No test may reach a hub but this one; huggingface_hub reads its switches when it is imported.
+_hub = serve()
+os.environ.update(HF_ENDPOINT=_hub.url, HF_HUB_DISABLE_XET="1", HF_HUB_DISABLE_TELEMETRY="1")
+os.environ.pop("HF_HUB_OFFLINE", None)
+os.environ.pop("HF_TOKEN", None)
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -35,6 +41,20 @@ def _same_registry() -> Iterator[None]:
     yield
     registry._builders.clear()
     registry._builders.update(before)
+
+
+@pytest.fixture(autouse=True)
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubServer:
+    """The hub on loopback, empty, and an empty cache."""
+    from huggingface_hub import constants
+
+    _hub.__init__(_hub.url)  # type: ignore[misc]
+    home = tmp_path / "hf-home"
+    monkeypatch.setenv("HF_HOME", str(home))  # for subprocesses
+    monkeypatch.setattr(constants, "HF_HOME", str(home))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+    return _hub
 
 
 @pytest.fixture(scope="session")

@@ -1,1 +1,4 @@
-"""Weights: what there is (catalog), reading and writing files (checkpoint), fitting them into a model (load)."""
+"""Weights: what there is (catalog), getting it (fetch, pretrained, hub), and any layout into a model (load).
+
+Layouts: ours (checkpoint, config), the original's (original, original_onnx, unfold), the libraries' (encoder_files).
+"""

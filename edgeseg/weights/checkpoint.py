@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from edgeseg.spec import Preprocess, Task
+from edgeseg.weights.config import ModelConfig, from_json, to_json
 
 # Keys under which training programs keep the weights: the original's and torchvision's, pycls'.
 WRAPPERS = ("state_dict", "model_state", "model")
@@ -50,28 +50,28 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     return {key.removeprefix("module."): value for key, value in content.items() if isinstance(value, Tensor)}
 
 
-def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What `save_checkpoint` wrote beside the weights, tasks and preprocessing rebuilt; {} for any other file."""
+def read_config(path: str | os.PathLike[str]) -> ModelConfig | None:
+    """What `save_checkpoint` wrote beside the weights; None for any other file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a corrupt file, or one that a newer edgeseg wrote.
+    """
     path = _existing(path)
     if path.suffix != ".safetensors":
-        return {}
+        return None
     try:
         with safe_open(path, framework="pt") as file:
             metadata = (file.metadata() or {}).get("edgeseg")
     except (SafetensorError, OSError) as error:
         raise ValueError(f"cannot read weights from {path}: corrupt or truncated ({error})") from error
-    if metadata is None:
-        return {}
-    content = json.loads(metadata)
-    content["tasks"] = {name: Task(**_tuples(task)) for name, task in content["tasks"].items()}
-    content["preprocess"] = Preprocess(**_tuples(content["preprocess"]))
-    return content
+    return None if metadata is None else from_json(json.loads(metadata), str(path))
 
 
 def save_checkpoint(
     model: Any, path: str | os.PathLike[str], *, dtype: torch.dtype | None = None, **notes: Any
 ) -> None:
-    """Writes the weights of a `Pixel2Pixel` as safetensors, with its name, tasks, preprocessing and `notes`.
+    """Writes the weights of a `Pixel2Pixel` as safetensors, with what rebuilds it and `notes` (json values).
 
     The file appears under its name only when it is complete. `dtype` stores the convolutions in another
     precision; batch norms, whose statistics may leave the range of float16, keep theirs.
@@ -80,32 +80,27 @@ def save_checkpoint(
         key: (value.to(dtype) if dtype is not None and value.ndim == 4 else value).cpu().contiguous()
         for key, value in model.state_dict().items()
     }
-    metadata = {
-        "model": model.name,
-        "in_channels": model.in_channels,
-        "tasks": {name: asdict(task) for name, task in model.tasks.items()},
-        "preprocess": asdict(model.preprocess),
-        **notes,
-    }
-    path = Path(path)
+    with replacing(Path(path)) as temporary:
+        save_file(tensors, temporary, metadata={"edgeseg": json.dumps(to_json(model, notes)), "format": "pt"})
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file to write to; it takes the place of `path` when the block ends, and is gone when it fails."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(tensors, temporary, metadata={"edgeseg": json.dumps(metadata)})
+        yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_onnx(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is an ONNX network, by its suffix."""
+    return _existing(path).suffix == ".onnx"
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no weights file at {path}")
     return Path(path)
-
-
-def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Json knows only lists; the frozen nouns hold tuples."""
-    return {key: _tuple(value) for key, value in fields.items()}
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(_tuple(item) for item in value) if isinstance(value, list) else value

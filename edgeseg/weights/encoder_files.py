@@ -17,14 +17,15 @@ TIMM_FIRST = {"conv_dw": "0.0", "bn1": "0.1", "conv_pw": "1", "bn2": "2"}
 TIMM_OTHER = {"conv_pw": "0.0", "bn1": "0.1", "conv_dw": "1.0", "bn2": "1.1", "conv_pwl": "2", "bn3": "3"}
 
 
-def to_blocks(state: Mapping[str, Tensor], blocks: Sequence[str]) -> dict[str, Tensor]:
-    """The tensors of an ImageNet file under `<block>.<name>`, classifier left out.
+def to_blocks(state: Mapping[str, Tensor], blocks: Sequence[str]) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors of an ImageNet file under `<block>.<name>`, and the names of those left out: the classifier.
 
     Args:
         state: The file's tensors.
         blocks: Names of the encoder's blocks, which tell its family.
     """
-    tensors = {key: value for key, value in state.items() if not CLASSIFIERS.match(key)}
+    ignored = [key for key in state if CLASSIFIERS.match(key)]
+    tensors = {key: value for key, value in state.items() if key not in ignored}
     if "s4" in blocks:
         pycls = any(".f.a_bn." in key for key in tensors)
         tensors = {_regnetx(key): value for key, value in tensors.items()}
@@ -33,7 +34,7 @@ def to_blocks(state: Mapping[str, Tensor], blocks: Sequence[str]) -> dict[str, T
             tensors[stem] = tensors[stem].flip(1)  # pycls trains on BGR
     elif "17" in blocks:
         tensors = {_mobilenetv2(key): value for key, value in tensors.items()}
-    return tensors
+    return tensors, ignored
 
 
 def _mobilenetv2(key: str) -> str:
@@ -62,13 +63,13 @@ def _regnetx(key: str) -> str:
     return re.sub(r"^stem\.1\.", "stem.bn.", key)
 
 
-def timm_to_blocks(state: Mapping[str, Tensor], steps: Mapping[str, str]) -> dict[str, Tensor]:
-    """The tensors of a timm file under `<block>.<step>.<name>`; modules that the features do not need are left out.
+def timm_to_blocks(state: Mapping[str, Tensor], steps: Mapping[str, str]) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors of a timm file under `<block>.<step>.<name>`, and the names of those that no feature needs.
 
     Args:
         steps: Step -> block. A step is a child of the timm network, or `<child>_<index>` of one that was flattened.
     """
-    tensors = {}
+    tensors, ignored = {}, []
     for key, value in state.items():
         child, _, rest = key.partition(".")
         index, _, flat_rest = rest.partition(".")
@@ -76,4 +77,6 @@ def timm_to_blocks(state: Mapping[str, Tensor], steps: Mapping[str, str]) -> dic
             child, rest = f"{child}_{index}", flat_rest
         if child in steps:
             tensors[f"{steps[child]}.{child}.{rest}"] = value
-    return tensors
+        else:
+            ignored.append(key)
+    return tensors, ignored

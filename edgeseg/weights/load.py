@@ -13,24 +13,31 @@ from torch import Tensor, nn
 
 from edgeseg.encoders import Encoder
 from edgeseg.pixel2pixel import Pixel2Pixel
-from edgeseg.weights import encoder_files, original
-from edgeseg.weights.checkpoint import read_weights
+from edgeseg.weights import encoder_files, original, original_onnx
+from edgeseg.weights.checkpoint import is_onnx, read_weights
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of the tensors of a file and of a model, by name."""
+    """What became of the tensors of a file and of a model, by name.
+
+    Args:
+        matched: Tensors of the model that the file filled.
+        reinitialized: Tensors of the model that the file cannot fill: they keep the values they had.
+        ignored: Tensors of the file that the model has no use for, such as a classifier.
+    """
 
     matched: list[str] = field(default_factory=list)
     reinitialized: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
 
 
 def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, new_classes: bool = False) -> LoadReport:
-    """Loads a whole model from our safetensors or from a checkpoint of the original zoo.
+    """Loads a whole model from our safetensors, or from a checkpoint or an ONNX network of the original zoo.
 
     Args:
         model: A `Pixel2Pixel`, or any module for a plain state dict.
-        path: .safetensors, .pth or .pt.
+        path: .safetensors, .pth, .pt, .pyth or .onnx.
         new_classes: Keep what a decoder of another number of classes cannot take (its prediction layer; in a UNet the
             layers whose width follows the classes) as it is, with a warning, instead of raising.
 
@@ -38,11 +45,7 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, new_class
         FileNotFoundError: no such file.
         ValueError: corrupt, or it does not fit; the model is then unchanged.
     """
-    state: Mapping[str, Tensor] = read_weights(path)
-    if original.is_original(state) and isinstance(model, Pixel2Pixel) and isinstance(model.encoder, Encoder):
-        encoder = model.encoder
-        state = original.convert(state, stem=encoder.stem, trunk=list(encoder.trunk), tasks=list(model.tasks))
-    own = model.state_dict()
+    state, own = _read(model, path), model.state_dict()
     predictions = _other_classes(own, state)
     if predictions and not new_classes:
         name, (ours, theirs) = next(iter(predictions.items()))
@@ -59,7 +62,34 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, new_class
         warnings.warn(
             f"other classes than in {path}: {len(resized)} tensors start anew ({_some(sorted(resized))})", stacklevel=2
         )
-    return LoadReport(matched=sorted(kept), reinitialized=sorted(resized))
+    return LoadReport(sorted(kept), sorted(resized), ignored=sorted(set(state) & resized))
+
+
+def count_classes(path: str | os.PathLike[str]) -> int:
+    """Classes that the first decoder of a weights file predicts: of the original's .pth and .onnx, or of ours.
+
+    Raises:
+        ValueError: corrupt, or there is no prediction layer.
+    """
+    if is_onnx(path):
+        return original_onnx.count_classes(path)
+    for key, value in read_weights(path).items():
+        if re.fullmatch(r"decoders\.(0\.pred\.1\.0|[^.]+\.head\.1)\.weight", key):
+            return len(value)
+    raise ValueError(f"{path} has no prediction layer of a decoder")
+
+
+def _read(model: nn.Module, path: str | os.PathLike[str]) -> Mapping[str, Tensor]:
+    """The tensors of a file of any format under our keys."""
+    if is_onnx(path):
+        if not isinstance(model, Pixel2Pixel):
+            raise ValueError(f"{path} can be read into a Pixel2Pixel network, not into {type(model).__name__}")
+        return original_onnx.read_onnx(path, model)
+    state = read_weights(path)
+    if original.is_original(state) and isinstance(model, Pixel2Pixel) and isinstance(model.encoder, Encoder):
+        encoder = model.encoder
+        return original.convert(state, stem=encoder.stem, trunk=list(encoder.trunk), tasks=list(model.tasks))
+    return state
 
 
 def load_encoder(model: Pixel2Pixel, path: str | os.PathLike[str]) -> LoadReport:
@@ -76,13 +106,13 @@ def load_encoder(model: Pixel2Pixel, path: str | os.PathLike[str]) -> LoadReport
         own = encoder.state_dict()
         state = {f"network.{key}": value for key, value in file.items() if f"network.{key}" in own}
         _fill(encoder, state, path)
-        return LoadReport(matched=sorted(state))
+        return LoadReport(sorted(state), ignored=[key for key in file if f"network.{key}" not in own])
     if encoder.stem[0].startswith("stage"):  # from timm
         stages = [*encoder.streams[0].named_children(), *encoder.trunk.named_children()]
         steps = {step: name for name, stage in stages for step, _ in stage.named_children()}
-        blocks = encoder_files.timm_to_blocks(file, steps)
+        blocks, ignored = encoder_files.timm_to_blocks(file, steps)
     else:
-        blocks = encoder_files.to_blocks(file, [*encoder.stem, *encoder.trunk])
+        blocks, ignored = encoder_files.to_blocks(file, [*encoder.stem, *encoder.trunk])
     state = {}
     for key, value in blocks.items():
         if key.split(".")[0] in encoder.stem:
@@ -91,7 +121,7 @@ def load_encoder(model: Pixel2Pixel, path: str | os.PathLike[str]) -> LoadReport
             state[f"trunk.{key}"] = value
     fusion = {key for key in encoder.state_dict() if key.startswith("fusion.")}
     _fill(encoder, state, path, may_miss=fusion)
-    return LoadReport(matched=sorted(state), reinitialized=sorted(fusion))
+    return LoadReport(sorted(state), sorted(fusion), ignored)
 
 
 def _fill(

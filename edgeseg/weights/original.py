@@ -23,6 +23,10 @@ NUMBERED = re.compile(r"^(?:fpn|unet)\.(shortcuts|smooth_convs)\.(\d)\.")
 NUMBERED_NAMES = {"shortcuts": "laterals", "smooth_convs": "smooths"}
 
 
+# Before the encoder had a name of its own, its modules stood at the top, as in torchvision and pycls.
+OLDER = re.compile(r"^(?:features\.|(?=stem\.|s\d\.|conv1\.|bn1\.|layer\d\.))")
+
+
 def is_original(state: Mapping[str, Tensor]) -> bool:
     """Whether the keys are those of the original's checkpoints."""
     return any(key.startswith(("encoder.features.", "decoders.0.")) for key in state)
@@ -42,6 +46,7 @@ def convert(
 
 
 def _convert_key(key: str, blocks: Sequence[str], stem: int, tasks: Sequence[str]) -> str:
+    key = OLDER.sub("encoder.features.", key)
     if match := re.match(r"encoder\.features\.streamfuse\.(.+)", key):
         return f"encoder.fusion.{match[1]}"
     if match := re.match(r"encoder\.features\.(?:stream(\d+)\.)?([^.]+)\.(.+)", key):

@@ -1,0 +1,259 @@
+"""The catalog: every entry loads, from synthetic files in the publishers' formats, over the network of this machine."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+from torchvision.models import mobilenet_v2, resnet50
+
+import edgeseg
+from edgeseg.cli import main
+from edgeseg.spec import ModelSpec
+from edgeseg.weights import catalog
+from edgeseg.weights.catalog import ENCODER_WEIGHTS, WEIGHTS
+from edgeseg.weights.checkpoint import read_config
+
+from .conftest import TINY
+from .hub_server import HubServer
+from .test_original_onnx import difference, export, trained
+
+REMOTE = [name for name, entry in WEIGHTS.items() if entry.format != "edgeseg"]
+COCO21 = "fpn_aspp_regnetx800mf_edgeailite.coco21"
+
+
+def original_state(model: edgeseg.Pixel2Pixel) -> dict[str, Tensor]:
+    """The weights under the original's keys; the fixtures of test_exactness say that these are the original's."""
+    from edgeseg.weights import original
+
+    ours = model.state_dict()
+    encoder = model.encoder
+    blocks = {"stem": encoder.stem, "trunk": list(encoder.trunk), "tasks": list(model.tasks)}
+    state = {}
+    for key, value in ours.items():
+        if key.startswith("encoder."):
+            state[
+                key.replace("encoder.streams.0.", "encoder.features.").replace("encoder.trunk.", "encoder.features.")
+            ] = value
+    prefixes = [
+        "aspp.conv1x1",
+        *(f"aspp.aspp_bra{i}" for i in (1, 2, 3)),
+        "aspp.aspp_out",
+        "shortcut",
+        "pred.0",
+        "pred.1.0",
+    ]
+    prefixes += [f"rfblock{prefix[4:]}" for prefix in prefixes[:5]]
+    prefixes += [f"fpn.{kind}.{i}" for kind in ("smooth_convs", "shortcuts") for i in range(1, 6)]
+    prefixes += [f"unet.smooth_convs.{i}" for i in range(1, 6)]
+    suffixes = [key.split(".", 3)[-1] for key in ours if key.startswith("decoders.")]
+    tails = {".".join(key.split(".")[-n:]) for key in suffixes for n in (1, 2, 3)}
+    for prefix in prefixes:
+        for tail in tails:
+            old = f"decoders.0.{prefix}.{tail}"
+            (new,) = original.convert({old: torch.empty(0)}, **blocks)
+            if new in ours:
+                state[old] = ours[new]
+    return state
+
+
+@pytest.mark.parametrize("name", REMOTE)
+def test_every_entry_loads(name: str, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file of an entry is downloaded, converted once, and gives the network it was written from."""
+    entry, architecture = WEIGHTS[name], name.partition(".")[0]
+    assert all(address.startswith("https://") for address in entry.addresses)
+    assert len(set(entry.addresses)) == len(entry.addresses) > 1
+    assert urlsplit(entry.addresses[0]).path.endswith({"checkpoint": ".pth", "onnx": ".onnx"}[entry.format])
+    classes = 7 if entry.tasks is None else entry.tasks["segmentation"].channels
+    source = trained(edgeseg.create_model(architecture, num_classes=classes))
+    path = tmp_path / Path(urlsplit(entry.addresses[-1]).path).name
+    if entry.format == "onnx":
+        export(source, path, shrunk="outby" in path.name)
+    else:
+        torch.save({"epoch": 60, "state_dict": {f"module.{k}": v for k, v in original_state(source).items()}}, path)
+    hub.files[f"/{path.name}"] = path.read_bytes()
+    monkeypatch.setitem(WEIGHTS, name, replace(entry, addresses=(f"{hub.url}/gone.pth", f"{hub.url}/{path.name}")))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = edgeseg.create_model(name)
+    assert difference(source, model) < 1e-4
+    assert model.preprocess == entry.preprocess
+    assert entry.tasks is None or model.tasks == entry.tasks
+    asked = len(hub.requests)
+    assert difference(source, edgeseg.create_model(name)) < 1e-4
+    assert len(hub.requests) == asked  # the converted file was kept
+
+
+def test_rows() -> None:
+    """What holds for all rows: names of the zoo, one default a network at most, a licence, a protocol."""
+    for name, entry in WEIGHTS.items():
+        architecture, _, tag = name.partition(".")
+        assert edgeseg.is_model(architecture)
+        assert tag.startswith(entry.labels or tag)
+        assert entry.license
+        assert entry.protocol
+        assert (entry.measured_miou is None) or entry.format == "edgeseg"
+        defaults = [e.default for key, e in WEIGHTS.items() if key.startswith(f"{architecture}.")]
+        assert sum(defaults) == 1, name
+
+
+def test_published_figures(reference: object) -> None:
+    """Addresses, sizes, classes and mIoU are those of the publisher's lists."""
+    facts = {entry["file"]: entry for entry in reference("checkpoints.json")["segmentation"]}  # type: ignore[operator]
+    for name in REMOTE:
+        entry = WEIGHTS[name]
+        for address in entry.addresses:
+            fact = facts[address.rsplit("/", 1)[1]]
+            known = [url.replace("http://", "https://") for url in (fact["url"], *fact["other_urls"])]
+            assert address in known
+            assert fact["factory"] == name.partition(".")[0]
+            assert tuple(fact["input_hw"]) == entry.preprocess.size
+            assert fact["num_classes"] == (entry.tasks["segmentation"].channels if entry.tasks else None)
+            assert entry.published_miou == (fact["published_miou"] or fact["log_miou"])
+
+
+def test_list_and_info() -> None:
+    assert edgeseg.list_weights("*.coco21") == sorted(name for name in WEIGHTS if name.endswith(".coco21"))
+    assert edgeseg.list_models("fpn_*", pretrained=True) == edgeseg.list_weights("fpn_*")
+    assert edgeseg.weights_info(COCO21).published_miou == 61.15
+    assert edgeseg.weights_info("fpn_aspp_regnetx800mf_edgeailite") is WEIGHTS[COCO21]
+    with pytest.raises(ValueError, match="no weights 'mars'"):
+        edgeseg.weights_info("fpn_aspp_regnetx800mf_edgeailite.mars")
+
+
+def test_changed_publisher(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is no network of that name is an error that names it, and nothing is kept as converted."""
+    hub.files["/net.pth"] = b"<html>moved</html>"
+    monkeypatch.setitem(WEIGHTS, COCO21, replace(WEIGHTS[COCO21], addresses=(f"{hub.url}/net.pth",)))
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"cannot read weights from .*net\.pth"):
+            edgeseg.create_model(COCO21)
+
+
+# ImageNet weights of encoders
+
+
+def encoder_input(model: edgeseg.Pixel2Pixel) -> Tensor:
+    with torch.inference_mode():
+        return model.eval().encoder([torch.ones(1, 3, 64, 64)])[-1]
+
+
+def test_imagenet_from_torchvision(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for encoder, source in (("mobilenetv2", mobilenet_v2()), ("resnet50", resnet50())):
+        torch.save(source.state_dict(), tmp_path / "x.pth")
+        hub.files[f"/{encoder}.pth"] = (tmp_path / "x.pth").read_bytes()
+        entry = replace(ENCODER_WEIGHTS[encoder], addresses=(f"{hub.url}/{encoder}.pth",))
+        monkeypatch.setitem(catalog.ENCODER_WEIGHTS, encoder, entry)
+        model = edgeseg.create_model("fpn", encoder=encoder, encoder_weights="imagenet")
+        stem = next(module for module in model.encoder.modules() if isinstance(module, nn.Conv2d))
+        theirs = next(module for module in source.modules() if isinstance(module, nn.Conv2d))
+        assert torch.equal(stem.weight, theirs.weight)
+    kept = sorted(path.name for path in (tmp_path / "hf-home/edgeseg/encoders").glob("*.safetensors"))
+    assert kept == ["mobilenetv2.safetensors", "resnet50.safetensors"]
+
+
+def publish(hub: HubServer, repo: str, state: dict[str, Tensor], folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({key: value.contiguous() for key, value in state.items()}, folder / "x.safetensors")
+    hub.repos[repo] = {"model.safetensors": (folder / "x.safetensors").read_bytes()}
+
+
+@pytest.mark.parametrize(
+    ("encoder", "repo"),
+    [
+        ("regnetx400mf", "timm/regnetx_004.pycls_in1k"),
+        ("mobilenetv2_1p4", "timm/mobilenetv2_140.ra_in1k"),
+    ],
+)
+def test_imagenet_from_the_hub(encoder: str, repo: str, hub: HubServer, tmp_path: Path) -> None:
+    source = timm.create_model(repo.removeprefix("timm/").partition(".")[0]).eval()
+    publish(hub, repo, source.state_dict(), tmp_path)
+    model = edgeseg.create_model("fpn", encoder=encoder, encoder_weights="imagenet", activation="relu6")
+    if encoder == "regnetx400mf":
+        model = edgeseg.create_model("fpn", encoder=encoder, encoder_weights="imagenet")
+    with torch.inference_mode():
+        theirs = source.forward_features(torch.ones(1, 3, 64, 64))
+    ours = encoder_input(model)
+    if encoder == "regnetx400mf":
+        torch.testing.assert_close(ours, theirs)
+    else:
+        assert ours.shape[1] == 448  # timm's features end behind a 1x1 that an encoder has no use for
+
+
+def test_timm_by_its_name(hub: HubServer, tmp_path: Path) -> None:
+    source = timm.create_model(TINY)
+    publish(hub, f"timm/{TINY}.mine", source.state_dict(), tmp_path)
+    model = edgeseg.create_model("fpn", encoder=TINY, encoder_weights=f"timm/{TINY}.mine")
+    stem = next(module for module in model.encoder.modules() if isinstance(module, nn.Conv2d))
+    assert torch.equal(stem.weight, source.conv_stem.weight)
+
+
+def test_imagenet_of_a_timm_encoder_asks_the_hub(hub: HubServer) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no repository timm/mobilenetv3_small_050\.lamb_in1k"):
+        edgeseg.create_model("fpn", encoder="mobilenetv3_small_050", encoder_weights="imagenet")
+
+
+def test_no_encoder_weights() -> None:
+    with pytest.raises(
+        ValueError, match="no ImageNet weights are known of resnet50_p5; there are those of mobilenetv2"
+    ):
+        edgeseg.create_model("deeplabv3plus_resnet50_p5_edgeailite", encoder_weights="imagenet")
+    with pytest.raises(FileNotFoundError, match="no encoder weights at imagnet; expected a file, 'imagenet'"):
+        edgeseg.create_model("fpn", encoder=TINY, encoder_weights="imagnet")
+    assert all(name in ENCODER_WEIGHTS or name == "resnet50_p5" for name in edgeseg.encoders.ENCODERS)
+
+
+# The command line
+
+
+def test_commands(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "fpn_aspp_regnetx400mf_edgeailite.ade20k32"
+    path = export(trained(edgeseg.create_model(name.partition(".")[0], num_classes=32)), tmp_path / "net.onnx")
+    hub.files["/net.onnx"] = path.read_bytes()
+    monkeypatch.setitem(WEIGHTS, name, replace(WEIGHTS[name], addresses=(f"{hub.url}/net.onnx",)))
+
+    assert main(["weights", "list", "*.coco21"]) == 0
+    assert "61.15 % published" in capsys.readouterr().out
+    assert main(["weights", "info", name]) == 0
+    out = capsys.readouterr().out
+    assert "51.03 % published" in out
+    assert f"{hub.url}/net.onnx" in out
+    assert "armchair" in out
+    assert main(["weights", "download", "*regnetx400mf*"]) == 0
+    assert f"{name}: {tmp_path}" in capsys.readouterr().out
+    assert main(["weights", "verify", name, "*.camvid"]) == 0
+    assert capsys.readouterr().out.count("every tensor in its place, finite logits") == 2
+    target = tmp_path / "mine.safetensors"
+    command = ["weights", "convert", str(path), str(target), "--model", "fpn_aspp_regnetx400mf_edgeailite"]
+    assert main([*command, "--num-classes", "32"]) == 0
+    config = read_config(target)
+    assert config is not None
+    assert isinstance(config.spec, ModelSpec)
+    assert config.tasks["segmentation"].channels == 32
+    assert main(command) == 2
+    assert "pass num_classes=32" in capsys.readouterr().err
+    assert main(["weights", "verify", "nothing.x"]) == 2
+
+    (tmp_path / "hf-home/edgeseg" / name / "net.onnx").write_bytes(b"tampered")
+    assert main(["weights", "verify", name]) == 2
+    assert "has changed: sha256" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("older", ["features.", ""])
+def test_older_module_names(older: str, tmp_path: Path) -> None:
+    """Checkpoints from before the encoder had a name of its own."""
+    name = "fpn_aspp_regnetx400mf_edgeailite"
+    source = trained(edgeseg.create_model(name))
+    state = {key.replace("encoder.features.", older): value for key, value in original_state(source).items()}
+    torch.save({"state_dict": state}, tmp_path / "old.pth")
+    assert difference(source, edgeseg.create_model(name, checkpoint_path=tmp_path / "old.pth")) == 0

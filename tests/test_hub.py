@@ -1,0 +1,218 @@
+"""Models as folders and on the hub: saved, pushed, pulled and refused, through the real client to a hub on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub import ModelCard, constants
+
+import edgeseg
+from edgeseg import Preprocess, Task
+
+from .conftest import TINY
+from .hub_server import COMMIT, HubServer
+
+TASK = Task("segmentation", 2, classes=("land", "water"), palette=((9, 8, 7), (0, 0, 255)))
+
+
+@pytest.fixture
+def model() -> edgeseg.Pixel2Pixel:
+    """A free combination with everything that a configuration can hold."""
+    made = edgeseg.create_model("fpn", encoder=TINY, channels=16, in_channels=(3, 2), tasks={"water": TASK}).eval()
+    made.preprocess = Preprocess(size=(64, 96), mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0), channel_order="bgr")
+    return made
+
+
+def same(a: edgeseg.Pixel2Pixel, b: edgeseg.Pixel2Pixel) -> bool:
+    """Equal outputs, tasks and preprocessing."""
+    images = [torch.randn(1, channels, 64, 96) for channels in a.in_channels]
+    with torch.inference_mode():
+        ours, theirs = a.eval()(*images), b.eval()(*images)
+    equal = all(torch.equal(ours[name], theirs[name]) for name in ours)
+    return equal and a.tasks == b.tasks and a.preprocess == b.preprocess and a.name == b.name
+
+
+def test_folder_round_trip(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "m")
+    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    assert same(model, edgeseg.create_model(f"local-dir:{tmp_path / 'm'}"))
+    # The weights file alone rebuilds it too.
+    assert same(model, edgeseg.create_model("fpn", checkpoint_path=tmp_path / "m/model.safetensors"))
+
+
+def test_zoo_name_round_trip(tmp_path: Path) -> None:
+    pretrained = edgeseg.create_model("fpn_aspp_mobilenetv2_tv_edgeailite.camvid")
+    pretrained.save_pretrained(tmp_path)
+    assert same(pretrained, edgeseg.create_model(f"local-dir:{tmp_path}"))
+    with pytest.warns(UserWarning, match="1 tensors start anew"):
+        edgeseg.create_model(f"local-dir:{tmp_path}", num_classes=3)
+
+
+def test_in_another_process(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "m")
+    images = [torch.randn(1, channels, 64, 96) for channels in model.in_channels]
+    torch.save(images, tmp_path / "images.pt")
+    code = (
+        "import sys, torch, edgeseg\n"
+        "model = edgeseg.create_model('local-dir:m').eval()\n"
+        "torch.save(model(*torch.load('images.pt'))['water'].detach(), 'logits.pt')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), model(*images)["water"].detach(), rtol=0, atol=1e-6)
+
+
+def test_card(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path, license="mit", dataset="Lake Set", metrics={"mean_iou": 71.5}, description="Lakes.")
+    data = ModelCard.load(tmp_path / "README.md").data
+    assert data.library_name == "edgeseg"
+    assert data.pipeline_tag == "image-segmentation"
+    assert data.license == "mit"
+    (result,) = data.eval_results
+    assert (result.dataset_name, result.metric_type, result.metric_value) == ("Lake Set", "mean_iou", 71.5)
+    assert json.loads((tmp_path / "config.json").read_text())["notes"]["metrics"] == {"mean_iou": 71.5}
+    with pytest.raises(ValueError, match="metrics need the data set"):
+        model.save_pretrained(tmp_path, metrics={"mean_iou": 71.5})
+
+
+def test_registered_builder(tmp_path: Path) -> None:
+    @edgeseg.register_model("lake_net")
+    def build(*, tasks: dict[str, Task], in_channels: tuple[int, ...]) -> edgeseg.Pixel2Pixel:
+        made = edgeseg.create_model("fpn", encoder=TINY, channels=8, tasks=tasks, in_channels=in_channels)
+        made.spec = None
+        return made
+
+    built = edgeseg.create_model("lake_net", num_classes=4)
+    built.save_pretrained(tmp_path)
+    assert same(built, edgeseg.create_model(f"local-dir:{tmp_path}"))
+
+
+def change(**values: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda config: config.update(values)
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (change(format=2), r"written by a newer edgeseg \(format 2, this one reads 1\)"),
+        (change(format="x"), "newer edgeseg"),
+        (change(plugin="os.system"), r"unknown keys \['plugin'\]"),
+        (lambda config: config.pop("tasks"), r"missing keys \['tasks'\]"),
+        (lambda config: config["spec"].update(script="x"), r"ModelSpec with unknown keys \['script'\]"),
+        (lambda config: config["spec"].pop("encoder"), r"ModelSpec with .*missing keys \['encoder'\]"),
+        (lambda config: config["spec"].update(channels="16"), r"ModelSpec.channels is '16', expected int"),
+        (lambda config: config["spec"].update(decoder="../../x"), "no decoder named"),
+        (lambda config: config["spec"].update(encoder="hf-hub:me/evil"), "no encoder named"),
+        (lambda config: config["tasks"]["water"].update(kind="exec"), "unknown task kind"),
+        (change(in_channels=["3"]), "'3' where int is expected"),
+        (change(model="no_such_model", spec=None), "no model named 'no_such_model'"),
+    ],
+)
+def test_damaged_config(
+    damage: Callable[[dict[str, Any]], None], problem: str, model: edgeseg.Pixel2Pixel, tmp_path: Path
+) -> None:
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    damage(config)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=problem):
+        edgeseg.create_model(f"local-dir:{tmp_path}")
+
+
+def test_no_config(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        edgeseg.create_model(f"local-dir:{tmp_path / 'none'}")
+    with pytest.raises(FileNotFoundError, match=r"has no config\.json"):
+        edgeseg.create_model(f"local-dir:{tmp_path}")
+    (tmp_path / "config.json").write_text('{"architecture": "resnet18"}')
+    with pytest.raises(ValueError, match="not the configuration of an edgeseg model"):
+        edgeseg.create_model(f"local-dir:{tmp_path}")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="no json"):
+        edgeseg.create_model(f"local-dir:{tmp_path}")
+
+
+def test_overrides_are_refused(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="drop channels"):
+        edgeseg.create_model(f"local-dir:{tmp_path}", channels=8)
+    with pytest.raises(ValueError, match="not both"):
+        edgeseg.create_model(f"local-dir:{tmp_path}", checkpoint_path=tmp_path / "model.safetensors")
+
+
+def push(model: edgeseg.Pixel2Pixel, **options: Any) -> str:
+    return model.push_to_hub("me/lakes", token="secret", **options)
+
+
+def test_push_and_pull(hub: HubServer, model: edgeseg.Pixel2Pixel) -> None:
+    address = push(model, license="mit", dataset="Lake Set", metrics={"mean_iou": 71.5})
+    assert address == f"{hub.url}/me/lakes/commit/{COMMIT}"
+    assert sorted(hub.repos["me/lakes"]) == ["README.md", "config.json", "model.safetensors"]
+    assert "hf-hub:me/lakes" in hub.repos["me/lakes"]["README.md"].decode()
+    assert same(model, edgeseg.create_model("hf-hub:me/lakes"))
+    asked = len(hub.paths("GET"))
+    assert same(model, edgeseg.create_model("hf-hub:me/lakes"))
+    assert len(hub.paths("GET")) == asked  # from the cache
+    assert same(model, edgeseg.create_model(f"hf-hub:me/lakes@{COMMIT}"))
+
+
+def test_through_the_environment(hub: HubServer, model: edgeseg.Pixel2Pixel) -> None:
+    """HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE as a user sets them, in a process of its own."""
+    push(model)
+    hub.private.add("me/lakes")
+
+    def load(**variables: str) -> subprocess.CompletedProcess[str]:
+        code = "from edgeseg.weights.hub import open_published; print(open_published('hf-hub:me/lakes')[1].model)"
+        environment = {**os.environ, **variables}
+        return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+
+    assert "HF_HUB_OFFLINE is set" in load(HF_HUB_OFFLINE="1").stderr
+    assert "private and needs a token" in load().stderr
+    assert load(HF_TOKEN="secret").stdout == "fpn\n"
+    assert load(HF_HUB_OFFLINE="1").stdout == "fpn\n"
+
+
+def test_cut_download_resumes(hub: HubServer, model: edgeseg.Pixel2Pixel, monkeypatch: pytest.MonkeyPatch) -> None:
+    push(model)
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 10_000)
+    hub.cut["/me/lakes/model.safetensors"] = [100_000]
+    assert same(model, edgeseg.create_model("hf-hub:me/lakes"))
+    assert "bytes=100000-" in [wanted for *_, wanted in hub.requests]
+
+
+def test_corrupt_on_the_hub(hub: HubServer, model: edgeseg.Pixel2Pixel) -> None:
+    push(model)
+    hub.repos["me/lakes"]["model.safetensors"] = b"not weights"
+    with pytest.raises(ValueError, match="cannot read weights"):
+        edgeseg.create_model("hf-hub:me/lakes")
+
+
+def test_refusals(hub: HubServer, model: edgeseg.Pixel2Pixel, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FileNotFoundError, match="no repository me/nothing on the hub"):
+        edgeseg.create_model("hf-hub:me/nothing")
+    hub.repos["me/other"] = {"model.safetensors": b""}
+    with pytest.raises(FileNotFoundError, match=r"me/other has no file config\.json"):
+        edgeseg.create_model("hf-hub:me/other")
+    push(model)
+    with pytest.raises(FileNotFoundError, match="no revision 'v9'"):
+        edgeseg.create_model("hf-hub:me/lakes@v9")
+    hub.private.add("me/lakes")
+    with pytest.raises(FileNotFoundError, match="needs a token"):
+        edgeseg.create_model("hf-hub:me/lakes")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ConnectionError, match="HF_HUB_OFFLINE is set"):
+        edgeseg.create_model("hf-hub:me/lakes")
+
+
+@pytest.mark.parametrize("repo", ["../../etc", "me/..", "/etc/passwd", "me", "", "me/lakes/../../x", "a/b c"])
+def test_names_never_leave_the_cache(repo: str, hub: HubServer) -> None:
+    with pytest.raises(ValueError, match=r"no file of a hub repository|cannot be a hub repository"):
+        edgeseg.create_model(f"hf-hub:{repo}")
+    assert hub.requests == []
