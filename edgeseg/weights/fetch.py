@@ -235,9 +235,9 @@ def network_errors() -> tuple[type[BaseException], ...]:
 
 
 def _offline() -> bool:
-    from huggingface_hub import is_offline_mode
+    from huggingface_hub import constants
 
-    return is_offline_mode()
+    return constants.HF_HUB_OFFLINE
 
 
 def _first_line(error: BaseException) -> str:
