@@ -72,7 +72,8 @@ def weights_table() -> str:
     lines = [
         "## Trained weights\n",
         'What `create_model("NAME.TAG")` loads. **loads** says that a synthetic file in the publisher\'s format is '
-        "read and gives the same logits; the published files themselves were not at hand, and their mIoU is the publisher's.\n",
+        "read and gives the same logits; the published files themselves were not at hand, "
+        "and their mIoU is the publisher's.\n",
         "| name | format | mIoU published | mIoU measured | on | state | licence |",
         "|---|---|--:|--:|---|---|---|",
     ]

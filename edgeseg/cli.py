@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 import edgeseg
 from edgeseg.data import DATASETS, load_dataset
-from edgeseg.engine import TrainConfig
+from edgeseg.engine import RECIPES, TrainConfig
 
 if TYPE_CHECKING:
     from edgeseg.pixel2pixel import Pixel2Pixel
@@ -29,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
+    except KeyboardInterrupt as error:
+        print(f"edgeseg {options.verb}: {error or 'interrupted'}", file=sys.stderr)
+        return 130
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"edgeseg {options.verb}: error: {error}", file=sys.stderr)
         return 2
@@ -63,8 +66,13 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--train-split", default="train")
     verb.add_argument("--val-split", default="val", help="'none' to score nothing")
     verb.add_argument("--encoder-weights", metavar="FILE|imagenet|timm/NAME.TAG", help="ImageNet weights to start from")
-    verb.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights of the whole model to start from")
-    verb.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="log.csv, last.safetensors")
+    verb.add_argument(
+        "--pretrained",
+        metavar="FILE|default",
+        help="weights of the whole model to start from: a file, or its default ones",
+    )
+    verb.add_argument("--resume", choices=["auto"], help="go on with the run in the output folder, if there is one")
+    verb.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="for weights and metrics")
     verb.add_argument("--device", default="cpu", help="such as cuda (default cpu)")
     _add_recipe(verb)
     verb.set_defaults(run=_train)
@@ -114,18 +122,30 @@ def _add_dataset(verb: argparse.ArgumentParser) -> None:
 
 
 def _add_recipe(verb: argparse.ArgumentParser) -> None:
-    """A flag for each field of `TrainConfig`, its help from the docstring there."""
+    """A flag for each field of `TrainConfig`, its help from the docstring there; the recipe gives what is not given."""
+    verb.add_argument(
+        "--recipe", choices=RECIPES, default="modern", help="where the other options begin (default modern)"
+    )
     lines = re.findall(r"^    (\w+): (.+)$", inspect.getdoc(TrainConfig) or "", re.MULTILINE)
     described, types = dict(lines), get_type_hints(TrainConfig)
     for field in fields(TrainConfig):
         flags = list(dict.fromkeys([f"--{field.name.replace('_', '-')}", f"--{field.name}"]))
-        text = f"{described[field.name]} (default: {field.default})"
-        kinds = [kind for kind in get_args(types[field.name]) or (types[field.name],) if kind is not type(None)]
-        if kinds[0] is bool:
-            verb.add_argument(*flags, action=argparse.BooleanOptionalAction, default=field.default, help=text)
+        defaults = [str(getattr(recipe, field.name)) for recipe in RECIPES.values()]
+        text = f"{described[field.name]} (default: {', originally '.join(dict.fromkeys(defaults))})"
+        options: dict[str, Any] = {"help": text.replace("%", "%%"), "default": argparse.SUPPRESS}
+        kind = types[field.name]
+        if type(None) in get_args(kind):
+            (kind,) = (each for each in get_args(kind) if each is not type(None))
+        if get_origin(kind) is Literal:
+            options["choices"] = get_args(kind)
+        elif kind is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        elif get_origin(kind) is tuple:
+            options["type"], *rest = get_args(kind)
+            options["nargs"] = "+" if rest == [...] else 1 + len(rest)
         else:
-            count = len(kinds) if len(kinds) > 1 else None
-            verb.add_argument(*flags, type=kinds[0], nargs=count, default=field.default, help=text)
+            options["type"] = kind
+        verb.add_argument(*flags, **options)
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -298,24 +318,28 @@ def _train(options: argparse.Namespace) -> int:
     import torch
 
     from edgeseg.engine import train
+    from edgeseg.engine.distributed import process_group
 
     train_set = load_dataset(options.dataset, options.data_path, options.train_split)
     val_set = None
     if options.val_split != "none":
         val_set = load_dataset(options.dataset, options.data_path, options.val_split)
-    values: dict[str, Any] = {}
-    for field in fields(TrainConfig):
-        value = getattr(options, field.name)
-        values[field.name] = tuple(value) if isinstance(value, list) else value
-    config = TrainConfig(**values)
+    given: dict[str, Any] = {
+        field.name: getattr(options, field.name) for field in fields(TrainConfig) if hasattr(options, field.name)
+    }
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+    config = replace(RECIPES[options.recipe], **given)
     torch.manual_seed(config.seed)
     model = edgeseg.create_model(
         options.model,
+        pretrained=options.pretrained == "default",
         tasks={"segmentation": train_set.task},
         encoder_weights=options.encoder_weights,
-        checkpoint_path=options.checkpoint,
+        checkpoint_path=options.pretrained if options.pretrained != "default" else None,
     )
-    train(_on_device(model, options.device), train_set, val_set, config, options.output)
+    with process_group(options.device) as device:
+        model = _on_device(model, str(device))
+        train(model, train_set, val_set, config, options.output, resume=options.resume == "auto")
     return 0
 
 

@@ -62,9 +62,13 @@ def normalize(images: Tensor, preprocess: Preprocess) -> Tensor:
     return (images.float() - mean) / std
 
 
-def to_input(image: Tensor, preprocess: Preprocess) -> Tensor:
-    """uint8 [C,H,W] -> float32 [1,C,h,w]: resized as `preprocess` says (antialiased bilinear), normalized."""
-    batch, size = image.unsqueeze(0), input_size(image.shape[-2:], preprocess)
+def to_input(image: Tensor, preprocess: Preprocess, *, scale: float = 1.0) -> Tensor:
+    """uint8 [C,H,W] -> float32 [1,C,h,w]: resized as `preprocess` says (antialiased bilinear), normalized.
+
+    `scale` is a further factor on that size.
+    """
+    height, width = input_size(image.shape[-2:], preprocess)
+    batch, size = image.unsqueeze(0), (max(round(height * scale), 1), max(round(width * scale), 1))
     if size != tuple(image.shape[-2:]):
         batch = F.interpolate(batch, size=size, mode="bilinear", antialias=True)
     return normalize(batch, preprocess)

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import platform
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +21,18 @@ import edgeseg
 from edgeseg.data.camvid import CamVid
 from edgeseg.data.labels import IGNORE
 from edgeseg.engine import ConfusionMatrix, TrainConfig, evaluate, train
+from edgeseg.engine.config import ORIGINAL
 from edgeseg.engine.losses import dice_loss, log_class_weights, segmentation_loss
 from edgeseg.engine.memory import keep_freed_memory
+from edgeseg.engine.optimization import learning_rate_factor
+from edgeseg.weights.checkpoint import read_weights
 
 from .conftest import TINY
 
 SMALL = TrainConfig(
-    epochs=2, batch_size=2, size=(96, 96), crop=(96, 96), scale=(1, 1), jitter=0, warmup_epochs=0, workers=0, bf16=False
-)
+    epochs=2, batch_size=2, img_resize=(96, 96), rand_crop=(96, 96), rand_scale=(1, 1), jitter=0, warmup_epochs=0,
+    workers=0, bf16=False,
+)  # fmt: skip
 
 
 def make() -> edgeseg.Pixel2Pixel:
@@ -31,17 +42,19 @@ def make() -> edgeseg.Pixel2Pixel:
 def test_training_learns(camvid: Path, tmp_path: Path) -> None:
     """The colour tells the class: a few dozen steps suffice to segment frames that were not trained on."""
     torch.manual_seed(1)
-    config = TrainConfig(
-        **{**vars(SMALL), "epochs": 60, "batch_size": 6, "lr": 0.05, "decoder_lr": 2.0, "ema": 0.9, "dice": 0.5}
-    )
+    config = replace(SMALL, epochs=60, batch_size=6, lr=0.05, decoder_lr=2.0, ema=0.9)
     model = train(make(), CamVid(camvid), CamVid(camvid, "val"), config, tmp_path / "run")
     assert not model.training
     assert evaluate(model, CamVid(camvid, "test")).miou > 0.6
-    log = (tmp_path / "run/log.csv").read_text().splitlines()
-    assert len(log) == 61
-    assert float(log[60].split(",")[1]) < 0.5 * float(log[1].split(",")[1])
-    assert log[1].endswith(",")  # scored every tenth epoch and at the end
-    assert float(log[60].split(",")[3]) > 60
+    log = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in log] == list(range(1, 61))
+    assert log[-1]["loss"] < 0.5 * log[0]["loss"]
+    assert [row["epoch"] for row in log if "miou" in row] == [10, 20, 30, 40, 50, 60]
+    assert log[-1]["miou"] > 60
+    best = edgeseg.create_model("fpn", checkpoint_path=tmp_path / "run/best.safetensors")
+    assert evaluate(best, CamVid(camvid, "val")).miou == pytest.approx(
+        max(row.get("miou", 0) for row in log) / 100, abs=1e-4
+    )
     assert model.preprocess.size == (96, 96)
     reloaded = make()
     edgeseg.load_checkpoint(reloaded, tmp_path / "run/last.safetensors")
@@ -58,12 +71,151 @@ def test_same_seed_same_weights(camvid: Path, tmp_path: Path) -> None:
 
 
 def test_nan_stops(camvid: Path, tmp_path: Path) -> None:
-    config = TrainConfig(**{**vars(SMALL), "lr": 1e12, "epochs": 5})
-    with pytest.raises(FloatingPointError, match="the loss is nan in epoch"):
+    config = replace(SMALL, lr=1e12, epochs=5)
+    with pytest.raises(FloatingPointError, match=r"the loss is nan in step .*look at .*train/00.\.png, .*\.png"):
         train(make(), CamVid(camvid), None, config, tmp_path)
-    config = TrainConfig(**{**vars(SMALL), "batch_size": 64})
+    config = replace(SMALL, batch_size=64)
     with pytest.raises(ValueError, match="6 training images make no batch of 64"):
         train(make(), CamVid(camvid), None, config, tmp_path)
+
+
+CHILD = """
+import sys, torch, edgeseg
+from pathlib import Path
+from edgeseg.data.camvid import CamVid
+from edgeseg.engine import TrainConfig, train
+torch.manual_seed(0)
+model = edgeseg.create_model("fpn", encoder="test_efficientnet", channels=16, tasks={"segmentation": CamVid.task})
+config = TrainConfig(epochs=8, batch_size=2, img_resize=(96, 96), rand_crop=(64, 64), workers=WORKERS, bf16=False,
+                     save_every=0.0, evaluate_every=3)
+train(model, CamVid(sys.argv[1]), CamVid(sys.argv[1], "val"), config, Path(sys.argv[2]), resume=True)
+"""
+
+
+def child(camvid: Path, output: Path, workers: int = 0) -> subprocess.Popen[str]:
+    code = CHILD.replace("WORKERS", str(workers))
+    command = [sys.executable, "-c", code, str(camvid), str(output)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def stop_at(process: subprocess.Popen[str], output: Path, number: int, step: int) -> None:
+    """Sends a signal when the run's state says that a step is done."""
+    while process.poll() is None:
+        try:
+            state = torch.load(output / "run.pt", weights_only=True)
+        except (OSError, RuntimeError):
+            state = {"step": -1}
+        if state["step"] >= step:
+            return process.send_signal(number)
+        time.sleep(0.01)
+    raise AssertionError(process.communicate())
+
+
+def test_killed_and_resumed_is_never_killed(camvid: Path, tmp_path: Path) -> None:
+    """SIGKILL in the middle of an epoch, then SIGTERM in another: the weights are those of an undisturbed run."""
+    whole = child(camvid, tmp_path / "whole")
+    killed = child(camvid, tmp_path / "parts")
+    stop_at(killed, tmp_path / "parts", signal.SIGKILL, 5)
+    assert killed.wait() == -signal.SIGKILL
+    ended = child(camvid, tmp_path / "parts", workers=1)  # the order and the randomness do not depend on the workers
+    stop_at(ended, tmp_path / "parts", signal.SIGTERM, 13)
+    assert "go on with resume" in ended.communicate()[1]
+    last = child(camvid, tmp_path / "parts")
+    assert last.wait() == 0, last.communicate()
+    assert whole.wait() == 0, whole.communicate()
+    for name in ("last.safetensors", "best.safetensors"):
+        expected, got = (read_weights(tmp_path / run / name) for run in ("whole", "parts"))
+        assert all(torch.equal(value, got[key]) for key, value in expected.items()), name
+    logs = [(tmp_path / run / "metrics.jsonl").read_text().splitlines() for run in ("whole", "parts")]
+    rows = [[{k: v for k, v in json.loads(line).items() if "second" not in k} for line in log] for log in logs]
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == 8
+
+
+def test_resume_refuses_another_run(camvid: Path, tmp_path: Path) -> None:
+    train(make(), CamVid(camvid), None, SMALL, tmp_path)
+    with pytest.raises(ValueError, match=r"another recipe: lr 0\.01 -> 0\.5"):
+        train(make(), CamVid(camvid), None, replace(SMALL, lr=0.5), tmp_path, resume=True)
+    other = edgeseg.create_model("unet", encoder=TINY, tasks={"segmentation": CamVid.task})
+    with pytest.raises(ValueError, match=r"cannot resume unet from .*it is of fpn"):
+        train(other, CamVid(camvid), None, SMALL, tmp_path, resume=True)
+    wider = edgeseg.create_model("fpn", encoder=TINY, channels=48, tasks={"segmentation": CamVid.task})
+    with pytest.raises(ValueError, match="another network"):
+        train(wider, CamVid(camvid), None, SMALL, tmp_path, resume=True)
+    (tmp_path / "run.pt").write_bytes(b"x")
+    with pytest.raises(ValueError, match="corrupt or truncated"):
+        train(make(), CamVid(camvid), None, SMALL, tmp_path, resume=True)
+
+
+def test_two_processes_are_one(camvid: Path, tmp_path: Path) -> None:
+    """torchrun with two gloo processes against one process with the same global batch, batch norms frozen."""
+    options = (
+        f"train --dataset camvid --data-path {camvid} --model fpn_aspp_mobilenetv2_tv_edgeailite --epochs 2 "
+        "--batch_size 4 --img-resize 64 64 --rand-crop 64 64 --workers 0 --no-bf16 --freeze-bn --evaluate-every 1 "
+        "--class-weights none --dice 0 --lr 0.001"
+    ).split()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "edgeseg"]
+    runs = {"two": torchrun, "one": [sys.executable, "-m", "edgeseg"]}
+    for folder, start in runs.items():
+        command = [*start, *options, "-o", str(tmp_path / folder)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    two, one = (
+        [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()] for run in runs
+    )
+    assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], rel=0.2)
+    assert [row["miou"] for row in two] == pytest.approx([row["miou"] for row in one], abs=2.0)
+
+
+# The published log of the RegNetX runs, ENGINE.md 1.3: rates of the epochs 1 to 7, and of the last.
+def test_learning_rates_are_the_originals() -> None:
+    config = replace(ORIGINAL, lr=0.1, epochs=60, scheduler="cosine")
+    rates = [0.1 * learning_rate_factor(config, epoch) for epoch in range(60)]
+    assert rates[:7] == pytest.approx([1e-4, 0.02, 0.04, 0.06, 0.08, 0.1, 0.0976], abs=5e-5)
+    assert rates[-1] == pytest.approx(0.0000685, abs=5e-8)
+    steps = replace(ORIGINAL, warmup_epochs=0)
+    assert [learning_rate_factor(steps, e) for e in (0, 99, 100, 199, 200)] == [1, 1, 0.25, 0.25, 0.0625]
+    poly = replace(ORIGINAL, scheduler="poly", epochs=10, warmup_epochs=0)
+    assert learning_rate_factor(poly, 5) == pytest.approx(0.5**0.9)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": "adam", "lr": 1e-3, "clip_grad": 1.0},
+        {"optimizer": "adamw", "lr": 1e-3, "iter_size": 3, "scheduler": "poly", "ema": 0.0},
+        {"aux_loss": 0.4, "ohem": 0.7, "label_smoothing": 0.1, "dice": 0.0},
+        {"freeze_encoder": True, "freeze_bn": True, "class_weights": "none"},
+        {"augmentation": "original", "rand_scale": (1.0, 2.0), "transform_rotation": 5.0, "protocol": "original"},
+    ],
+    ids=lambda options: "-".join(options),
+)
+def test_options(options: dict[str, object], camvid: Path, tmp_path: Path) -> None:
+    """Each recipe trains: the loss falls; what is frozen stays."""
+    config = replace(SMALL, **{"epochs": 6, "evaluate_every": 3, "lr": 0.02, **options})
+    model = make()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    after = train(model, CamVid(camvid), CamVid(camvid, "val"), config, tmp_path).state_dict()
+    log = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert log[-1]["loss"] < log[0]["loss"]
+    assert set(after) == set(before)  # the auxiliary head is gone
+    encoder = [key for key in before if key.startswith("encoder.")]
+    assert all(torch.equal(before[key], after[key]) for key in encoder) == ("freeze_encoder" in options)
+    assert not torch.equal(after["decoders.segmentation.head.1.weight"], before["decoders.segmentation.head.1.weight"])
+
+
+def test_wrong_options() -> None:
+    with pytest.raises(ValueError, match="optimizer is one of sgd, adam, adamw, got 'lion'"):
+        TrainConfig(optimizer="lion")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="epochs is at least 1"):
+        TrainConfig(epochs=0)
+
+
+def test_labels_beyond_the_classes_are_named(camvid: Path, tmp_path: Path) -> None:
+    few = edgeseg.create_model("fpn", encoder=TINY, num_classes=3)
+    with pytest.raises(ValueError, match=r"train/000\.png has label \d+, the model has 3 classes"):
+        train(few, CamVid(camvid), None, SMALL, tmp_path)
 
 
 def test_confusion_matrix_against_numpy() -> None:

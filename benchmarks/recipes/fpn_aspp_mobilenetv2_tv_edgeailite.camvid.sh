@@ -6,7 +6,7 @@ model=fpn_aspp_mobilenetv2_tv_edgeailite
 common=(--dataset camvid --data-path "$camvid")
 
 # The input size was chosen on val, from a short run on train.
-edgeseg train "${common[@]}" --model $model --encoder-weights "$imagenet" --epochs 10 --size 360 480 --scale 0.5 2 \
+edgeseg train "${common[@]}" --model $model --encoder-weights "$imagenet" --epochs 10 --img-resize 360 480 --rand-scale 0.5 2 \
     -o runs/camvid_choice
 for size in "360 480" "420 560" "480 640" "540 720"; do
     edgeseg eval "${common[@]}" --split val --size $size --checkpoint runs/camvid_choice/last.safetensors

@@ -53,6 +53,10 @@ class CamVid(Dataset[tuple[Tensor, Tensor]]):
             if not path.is_file():
                 raise FileNotFoundError(f"{path} is missing; expected\n{LAYOUT.format(root=self.root)}")
 
+    def name(self, index: int) -> str:
+        """The image file of a sample."""
+        return str(self.files[index][0])
+
     def __len__(self) -> int:
         return len(self.files)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from edgeseg.engine.config import TrainConfig
+from edgeseg.engine.config import RECIPES, TrainConfig
 
 if TYPE_CHECKING:
     from edgeseg.engine.evaluation import evaluate
     from edgeseg.engine.metrics import ConfusionMatrix
     from edgeseg.engine.training import train
 
-__all__ = ["ConfusionMatrix", "TrainConfig", "evaluate", "train"]
+__all__ = ["RECIPES", "ConfusionMatrix", "TrainConfig", "evaluate", "train"]
 
 # Names that need torch, found when first used (PEP 562).
 _LAZY = {

@@ -1,145 +1,305 @@
-"""A small training loop."""
+"""The training loop: read `train` top to bottom."""
 
 from __future__ import annotations
 
-import csv
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Sampler
 from tqdm import tqdm
 
 from edgeseg.data.labels import IGNORE
-from edgeseg.data.transforms import Augmented, augmentation
+from edgeseg.data.transforms import AUGMENTATIONS, Augmented
+from edgeseg.engine import distributed
 from edgeseg.engine.config import TrainConfig
 from edgeseg.engine.evaluation import evaluate
 from edgeseg.engine.losses import log_class_weights, segmentation_loss
 from edgeseg.engine.memory import keep_freed_memory
-from edgeseg.layers import resize
+from edgeseg.engine.optimization import build_optimizer, set_learning_rate
+from edgeseg.engine.report import Log
+from edgeseg.engine.run_state import FILE, RunState
+from edgeseg.layers import ConvNormAct, resize
 from edgeseg.pixel2pixel import Pixel2Pixel
 from edgeseg.preprocess import normalize
 from edgeseg.weights.checkpoint import save_checkpoint
 
+CACHE_LIMIT = 2e9  # bytes of decoded samples
+
 
 def train(
-    model: Pixel2Pixel,
-    train_set: Dataset[tuple[Tensor, Tensor]],
-    val_set: Dataset[tuple[Tensor, Tensor]] | None,
-    config: TrainConfig,
-    output: Path,
+    model: Pixel2Pixel, train_set: Any, val_set: Any | None, config: TrainConfig, output: Path, *, resume: bool = False
 ) -> Pixel2Pixel:
-    """Trains the segmentation task of `model` in place and gives back its moving average.
+    """Trains the segmentation tasks of `model` in place and gives back its moving average, in evaluation mode.
+
+    Started by torchrun, each process trains on its share of every batch.
 
     Args:
         model: On the device to train on. Its preprocessing gets the size of `config`.
-        train_set: Pairs of a uint8 image [3,H,W] and a label map [H,W], 255 ignored; decoded once into memory.
+        train_set: Has a length and gives images and targets: a uint8 image [3,H,W] and a label map [H,W] with 255 for
+            ignored pixels, or a tuple of images and a dict of label maps by task.
         val_set: The like, scored every `evaluate_every` epochs; None for none.
         config: The recipe.
-        output: Folder for `log.csv` and `last.safetensors`; made where it is missing.
+        output: Folder for `last.safetensors`, `best.safetensors` (by the mIoU of the first task), `metrics.jsonl` and
+            `run.pt`, from which a stopped run goes on; made where it is missing.
+        resume: Go on with the run in `output` where there is one.
 
     Raises:
-        FloatingPointError: the loss is not finite.
-        ValueError: fewer images than a batch has.
+        FloatingPointError: the loss is not finite; names the batch's images.
+        KeyboardInterrupt: on Ctrl-C and SIGTERM, after saving.
+        ValueError: fewer images than a batch has, labels outside the classes, a run to resume that is another one.
     """
     keep_freed_memory()
-    torch.manual_seed(config.seed)
-    task = next(iter(model.tasks))
     device = next(model.parameters()).device
     output.mkdir(parents=True, exist_ok=True)
-
-    samples = Augmented(train_set, augmentation(config.size, config.crop, config.scale, config.jitter))
-    loader = _loader(samples, config)
-    weights = _class_weights(samples, model.tasks[task].channels).to(device) if config.class_weights else None
-
-    model.preprocess = replace(model.preprocess, size=config.size, keep_aspect=True)
-    model.to(memory_format=torch.channels_last).train()
+    augment = AUGMENTATIONS[config.augmentation](
+        config.img_resize,
+        config.rand_crop or config.img_resize,
+        config.rand_scale,
+        rotation=config.transform_rotation,
+        jitter=config.jitter,
+    )
+    samples = Augmented(train_set, augment, list(model.tasks), seed=config.seed, cache=_fits(train_set, config))
+    sampler = EpochSampler(samples, config)
+    loader = DataLoader(
+        samples,
+        batch_sampler=sampler,
+        num_workers=config.workers,
+        persistent_workers=config.workers > 0,
+        pin_memory=device.type == "cuda",
+    )
+    model.preprocess = replace(model.preprocess, size=config.img_resize, keep_aspect=config.keep_aspect)
+    if config.sync_bn and device.type == "cuda":
+        model = cast(Pixel2Pixel, nn.SyncBatchNorm.convert_sync_batchnorm(model))
+    model.to(memory_format=torch.channels_last)
+    if config.freeze_encoder:
+        model.encoder.requires_grad_(False)
+    network = _Network(model, config).to(device)
+    losses = _losses(model, train_set, samples, config, device)
     average = AveragedModel(model, multi_avg_fn=_moving_average(config.ema), use_buffers=True)
     averaged = cast(Pixel2Pixel, average.module)
-    optimizer = _optimizer(model, config)
-    scheduler = _schedule(optimizer, config, len(loader))
+    optimizer = build_optimizer(model.encoder, [model.decoders, network.auxiliary], config)
     bf16 = has_bf16(device) if config.bf16 is None else config.bf16
+    modules = {"model": model, "average": average, "auxiliary": network.auxiliary}
+    state = RunState(model.name, config, modules, optimizer)
+    if resume and (output / FILE).is_file():
+        state.load(output)
+    forward = _parallel(network, config, device)
 
-    def step(images: Tensor, target: Tensor) -> float:
-        x = normalize(images.to(device), model.preprocess).contiguous(memory_format=torch.channels_last)
-        target = target.to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            logits = resize(model.decode(x)[task], target.shape[-2:])
-        loss = segmentation_loss(logits, target, class_weights=weights, dice=config.dice)
+    def step(batches: Sequence[tuple[Sequence[Tensor], Mapping[str, Tensor], Tensor]]) -> float:
+        """One optimizer step on `iter_size` batches; the mean loss."""
+        torch.manual_seed(config.seed * 1_000_003 + state.step * distributed.world_size() + distributed.rank())
+        total = 0.0
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        for images, targets, indices in batches:
+            inputs = [normalize(image.to(device), model.preprocess) for image in images]
+            inputs = [image.contiguous(memory_format=torch.channels_last) for image in inputs]
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                logits = forward(*inputs)
+            loss = losses(logits, {name: target.to(device) for name, target in targets.items()})
+            if not math.isfinite(value := float(loss.detach())):
+                names = ", ".join(_name(train_set, int(index)) for index in indices)
+                raise FloatingPointError(
+                    f"the loss is {value} in step {state.step + 1}; lower lr={config.lr}, or look at {names}"
+                )
+            (loss / len(batches)).backward()
+            total += value / len(batches)
+        if config.clip_grad:
+            nn.utils.clip_grad_norm_(network.parameters(), config.clip_grad)
         optimizer.step()
-        scheduler.step()
-        average.update_parameters(model)
-        return float(loss.detach())
+        if config.ema:
+            average.update_parameters(model)
+        return total
 
-    with _log(output / "log.csv") as log:
-        for epoch in range(1, config.epochs + 1):
-            start, total = time.perf_counter(), 0.0
-            for images, target in tqdm(loader, desc=f"epoch {epoch}/{config.epochs}", leave=False, disable=None):
-                loss = step(images, target)
-                if not math.isfinite(loss):
-                    raise FloatingPointError(f"the loss is {loss} in epoch {epoch}; lower lr={config.lr}")
-                total += loss
-            row = {"epoch": epoch, "loss": total / len(loader), "seconds": time.perf_counter() - start, "miou": ""}
-            if val_set is not None and (epoch % config.evaluate_every == 0 or epoch == config.epochs):
-                row["miou"] = 100 * evaluate(averaged, val_set, task=task, bf16=bf16).miou
-            log(row)
-            save_checkpoint(averaged, output / "last.safetensors", recipe=asdict(config), epoch=epoch)
+    def score(epoch: int) -> dict[str, float]:
+        """mIoU in percent; the best weights so far are kept."""
+        matrix = evaluate(
+            averaged,
+            val_set,
+            protocol=config.protocol,
+            output_size=config.output_size,
+            bf16=bf16,
+            workers=config.workers,
+        )
+        miou = 100 * (matrix.miou_of_all if config.protocol == "original" else matrix.miou)
+        if miou > state.best:
+            state.best = miou
+            if distributed.rank() == 0:
+                save_checkpoint(averaged, output / "best.safetensors", recipe=asdict(config), epoch=epoch, miou=miou)
+        return {"miou": miou}
+
+    steps = len(sampler)
+    saved = time.monotonic()
+    with _stoppable() as stopped, Log(output, state.step // steps) as log:
+        while state.step < config.epochs * steps:
+            epoch, start = state.step // steps, time.perf_counter()
+            sampler.epoch, sampler.start = epoch, state.step % steps
+            network.train()
+            bar = tqdm(
+                total=steps, initial=sampler.start, desc=f"epoch {epoch + 1}/{config.epochs}", leave=False,
+                disable=True if distributed.rank() else None,
+            )  # fmt: skip
+            batches = []
+            for batch in loader:
+                batches.append(batch)
+                if len(batches) < config.iter_size:
+                    continue
+                lr = set_learning_rate(optimizer, config, state.step / steps)
+                state.losses += (loss := step(batches))
+                batches = []
+                state.step += 1
+                bar.set_postfix({"loss": f"{loss:.3f}", "lr": f"{lr:.2g}"} | _memory(device), refresh=False)
+                bar.update()
+                if stopped() or time.monotonic() - saved > 60 * config.save_every:
+                    _save(state, output)
+                    saved = time.monotonic()
+                if stopped():
+                    raise KeyboardInterrupt(f"stopped after step {state.step}; go on with resume, from {output}")
+            bar.close()
+            if not config.ema:
+                averaged.load_state_dict(model.state_dict())
+            seconds = time.perf_counter() - start
+            row = {"epoch": epoch + 1, "loss": state.losses / steps, "lr": lr, "seconds": seconds}
+            row["images_per_second"] = (steps - sampler.start) * config.batch_size * config.iter_size / seconds
+            if val_set is not None and ((epoch + 1) % config.evaluate_every == 0 or epoch + 1 == config.epochs):
+                row |= score(epoch + 1)
+            log.write(row)
+            state.losses = 0.0
+            if distributed.rank() == 0:
+                save_checkpoint(averaged, output / "last.safetensors", recipe=asdict(config), epoch=epoch + 1)
+            _save(state, output)
+            saved = time.monotonic()
     return averaged.eval()
 
 
-def _loader(samples: Augmented, config: TrainConfig) -> DataLoader[tuple[Tensor, Tensor]]:
-    if len(samples) < config.batch_size:
-        raise ValueError(f"{len(samples)} training images make no batch of {config.batch_size}")
-    return DataLoader(
-        samples,
-        config.batch_size,
-        shuffle=True,
-        drop_last=True,
-        num_workers=config.workers,
-        persistent_workers=config.workers > 0,
-        generator=torch.Generator().manual_seed(config.seed),
-    )
+class EpochSampler(Sampler[list[int]]):
+    """Batches of keys for `Augmented`: a new order each epoch that follows from the seed alone.
+
+    Attributes:
+        epoch: Counted from 0.
+        start: Optimizer steps of it that are done already.
+    """
+
+    def __init__(self, samples: Augmented, config: TrainConfig) -> None:
+        self.count, self.config = len(samples), config
+        self.epoch, self.start = 0, 0
+        share, rest = divmod(config.batch_size, distributed.world_size())
+        if rest:
+            raise ValueError(f"batch_size {config.batch_size} cannot be shared by {distributed.world_size()} processes")
+        self.share = share
+        if len(self) == 0:
+            wanted = config.batch_size * config.iter_size
+            raise ValueError(f"{self.count} training images make no batch of {wanted}")
+
+    def __len__(self) -> int:
+        """Optimizer steps in an epoch."""
+        return self.count // (self.config.batch_size * self.config.iter_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.epoch)
+        order = [self.epoch * self.count + i for i in torch.randperm(self.count, generator=generator).tolist()]
+        size, first = self.config.batch_size, distributed.rank() * self.share
+        for batch in range(self.start * self.config.iter_size, len(self) * self.config.iter_size):
+            begin = batch * size + first
+            yield order[begin : begin + self.share]
 
 
-def _optimizer(model: Pixel2Pixel, config: TrainConfig) -> torch.optim.Optimizer:
-    groups = [
-        {"params": list(model.encoder.parameters()), "lr": config.lr},
-        {"params": list(model.decoders.parameters()), "lr": config.lr * config.decoder_lr},
-    ]
-    return torch.optim.SGD(
-        groups, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=True, fused=True
-    )
+class _Network(nn.Module):
+    """What is trained: the model, and where the recipe has it an auxiliary prediction from the deepest feature."""
+
+    def __init__(self, model: Pixel2Pixel, config: TrainConfig) -> None:
+        super().__init__()
+        self.model, self.config = model, config
+        self.auxiliary = nn.ModuleDict()
+        if config.aux_loss:
+            torch.manual_seed(config.seed)
+            channels = cast(list[int], model.encoder.channels)[-1]
+            for name, task in model.tasks.items():
+                if task.kind == "segmentation":
+                    self.auxiliary[name] = nn.Sequential(
+                        ConvNormAct(channels, 128, 3), nn.Conv2d(128, task.channels, 1)
+                    )
+
+    def forward(self, *images: Tensor) -> dict[str, Tensor]:
+        """Logits by task at the decoders' stride, the auxiliary ones as `task/auxiliary`."""
+        features = self.model.encoder(images)
+        outputs = {name: decoder(features) for name, decoder in self.model.decoders.items()}
+        return outputs | {f"{name}/auxiliary": head(features[-1]) for name, head in self.auxiliary.items()}
+
+    def train(self, mode: bool = True) -> _Network:
+        super().train(mode)
+        if self.config.freeze_encoder:
+            self.model.encoder.eval()
+        if self.config.freeze_bn:
+            for module in self.model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
 
 
-def _schedule(
-    optimizer: torch.optim.Optimizer, config: TrainConfig, steps_per_epoch: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    warmup = max(int(config.warmup_epochs * steps_per_epoch), 1)
-    steps = max(config.epochs * steps_per_epoch - warmup, 1)
-    return torch.optim.lr_scheduler.SequentialLR(
-        optimizer,
-        [
-            torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, total_iters=warmup),
-            torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps),
-        ],
-        milestones=[warmup],
-    )
+def _parallel(network: _Network, config: TrainConfig, device: torch.device) -> Callable[..., dict[str, Tensor]]:
+    module: nn.Module = network
+    if distributed.world_size() > 1:
+        module = DistributedDataParallel(network, device_ids=[device.index] if device.type == "cuda" else None)
+    return cast(Callable[..., dict[str, Tensor]], torch.compile(module) if config.compile else module)
 
 
-def _class_weights(samples: Augmented, classes: int) -> Tensor:
-    pixels = torch.zeros(classes)
-    for _, label in samples.pairs:
-        pixels += torch.bincount(label[label != IGNORE].flatten().long(), minlength=classes)
-    return log_class_weights(pixels)
+def _losses(
+    model: Pixel2Pixel, train_set: Any, samples: Augmented, config: TrainConfig, device: torch.device
+) -> Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]:
+    """The sum of the losses of all outputs, as a function of logits and targets."""
+    other = [name for name, task in model.tasks.items() if task.kind != "segmentation"]
+    if other:
+        raise ValueError(f"training of {', '.join(other)} is not known; only segmentation tasks can be trained")
+    weights: dict[str, Tensor | None] = dict.fromkeys(model.tasks)
+    if config.class_weights == "dataset":
+        given = getattr(train_set, "class_weights", None)
+        weights = {name: None if given is None else torch.tensor(given, device=device) for name in model.tasks}
+    elif config.class_weights == "log":
+        weights = {name: w.to(device) for name, w in _log_weights(samples, model).items()}
+
+    def sum_of_losses(logits: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
+        weighted = config.class_weights_probability >= 1 or float(torch.rand(())) < config.class_weights_probability
+        total = torch.zeros((), device=device)
+        for output, values in logits.items():
+            name, _, auxiliary = output.partition("/")
+            target = targets[name]
+            total = total + (config.aux_loss if auxiliary else 1.0) * segmentation_loss(
+                resize(values, target.shape[-2:]),
+                target,
+                class_weights=weights[name] if weighted else None,
+                dice=0.0 if auxiliary else config.dice,
+                label_smoothing=config.label_smoothing,
+                ohem=config.ohem,
+                count_ignored=config.count_ignored,
+            )
+        return total
+
+    return sum_of_losses
+
+
+def _log_weights(samples: Augmented, model: Pixel2Pixel) -> dict[str, Tensor]:
+    pixels = {name: torch.zeros(task.channels) for name, task in model.tasks.items()}
+    for index in range(len(samples)):
+        _, targets = samples.decoded[index] if samples.decoded else samples.sample(index)
+        for name, target in targets.items():
+            labels = target[target != IGNORE].flatten().long()
+            if labels.numel() and int(labels.max()) >= len(pixels[name]):
+                raise ValueError(
+                    f"{_name(samples.dataset, index)} has label {int(labels.max())}, the model has "
+                    f"{len(pixels[name])} classes for {name}"
+                )
+            pixels[name] += torch.bincount(labels, minlength=len(pixels[name]))
+    return {name: log_class_weights(counts) for name, counts in pixels.items()}
 
 
 def _moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
@@ -162,17 +322,51 @@ def has_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("bf16"))
 
 
+def _fits(dataset: Any, config: TrainConfig) -> bool:
+    """Whether to decode the whole set into memory."""
+    if config.cache is not None or len(dataset) == 0:
+        return bool(config.cache)
+    image = dataset[0][0]
+    images = image if isinstance(image, tuple) else (image,)
+    return sum(x.numel() for x in images) * 4 / 3 * len(dataset) < CACHE_LIMIT
+
+
+def _name(dataset: Any, index: int) -> str:
+    """The file of a sample, where the data set tells."""
+    return dataset.name(index) if hasattr(dataset, "name") else f"sample {index}"
+
+
+def _memory(device: torch.device) -> dict[str, str]:
+    return {"GB": f"{torch.cuda.max_memory_allocated(device) / 1e9:.1f}"} if device.type == "cuda" else {}
+
+
+def _save(state: RunState, output: Path) -> None:
+    if distributed.rank() == 0:
+        state.save(output)
+    distributed.barrier()
+
+
 @contextmanager
-def _log(path: Path) -> Iterator[Callable[[Mapping[str, object]], None]]:
-    """Writes rows to a CSV file as they come, and to the terminal."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["epoch", "loss", "seconds", "miou"])
-        writer.writeheader()
+def _stoppable() -> Iterator[Callable[[], bool]]:
+    """Inside, SIGTERM and Ctrl-C only raise a flag, in all processes together; a second one stops at once."""
+    flag = torch.zeros(1)
 
-        def write(row: Mapping[str, object]) -> None:
-            rounded = {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
-            writer.writerow(rounded)
-            file.flush()
-            print("  ".join(f"{key} {value}" for key, value in rounded.items() if value != ""), flush=True)
+    def stop(number: int, _: object) -> None:
+        if flag.any():
+            raise KeyboardInterrupt(f"signal {number}")
+        flag.fill_(1)
 
-        yield write
+    def stopped() -> bool:
+        return bool(distributed.total(flag.clone()).any())
+
+    try:
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread: signals stay as they are
+        with nullcontext():
+            yield stopped
+        return
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
