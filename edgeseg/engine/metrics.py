@@ -41,7 +41,7 @@ class ConfusionMatrix:
 
     @property
     def miou_of_all(self) -> float:
-        """Mean of `iou` over all classes, 0 to 1; one that is neither there nor predicted counts as 0, as in the original."""
+        """Mean of `iou` over all classes, 0 to 1; as in the original, one that occurs nowhere counts as 0."""
         return float(self.iou.nan_to_num().mean())
 
     @property

@@ -65,6 +65,7 @@ def train(
         config.img_resize,
         config.rand_crop or config.img_resize,
         config.rand_scale,
+        keep_aspect=config.keep_aspect,
         rotation=config.transform_rotation,
         jitter=config.jitter,
     )
@@ -263,7 +264,8 @@ def _losses(
     weights: dict[str, Tensor | None] = dict.fromkeys(model.tasks)
     if config.class_weights == "dataset":
         given = getattr(train_set, "class_weights", None)
-        weights = {name: None if given is None else torch.tensor(given, device=device) for name in model.tasks}
+        if given is not None:
+            weights[next(iter(model.tasks))] = torch.tensor(given, device=device)
     elif config.class_weights == "log":
         weights = {name: w.to(device) for name, w in _log_weights(samples, model).items()}
 

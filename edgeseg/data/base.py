@@ -1,0 +1,165 @@
+"""What the data sets share: files in, typed tensors out, and errors that name the file."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+
+from edgeseg.data.labels import IGNORE
+from edgeseg.data.tensors import Flow
+from edgeseg.spec import Task
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of one sample."""
+
+    images: tuple[Path, ...]
+    targets: dict[str, Path] = field(default_factory=dict)
+
+
+class LabelledImages(Dataset[Any]):
+    """Images and what is to be predicted from them.
+
+    A sample is a pair: one uint8 image [3,H,W] or a tuple of them (optical flow as `Flow`), and one target or a dict of
+    them by task: label maps uint8 [H,W] with 255 for pixels that do not count, depth float32 [1,H,W] in metres.
+
+    Args:
+        files: One entry a sample.
+        tasks: What the targets are.
+        on_error: "stop": a file that cannot be read is an error when it is reached. "skip": all files are opened once
+            now, samples with unreadable ones are left out, and a warning counts and names them.
+
+    Attributes:
+        skipped: Files that were left out.
+
+    Raises:
+        ValueError: no files.
+    """
+
+    class_weights: Sequence[float] | None = None
+    """Of the first task, where the set is published with some."""
+
+    def __init__(
+        self, files: Sequence[Files], tasks: dict[str, Task], *, on_error: Literal["stop", "skip"] = "stop"
+    ) -> None:
+        if on_error not in ("stop", "skip"):
+            raise ValueError(f"on_error is 'stop' or 'skip', got {on_error!r}")
+        self.files, self.tasks, self.skipped = list(files), tasks, list[str]()
+        if on_error == "skip":
+            self._skip_unreadable()
+        if not self.files:
+            raise ValueError(f"{type(self).__name__} has no samples here")
+
+    @property
+    def task(self) -> Task:
+        """The first task."""
+        return next(iter(self.tasks.values()))
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def name(self, index: int) -> str:
+        """The reference image of a sample: the last one."""
+        return str(self.files[index].images[-1])
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        files = self.files[index]
+        images = tuple(read_image(path, flow="flow" in str(path.parent)) for path in files.images)
+        targets = {name: self.read_target(name, path, files) for name, path in files.targets.items()}
+        size = images[-1].shape[-2:]
+        for path, tensor in [
+            *zip(files.images, images, strict=True),
+            *zip(files.targets.values(), targets.values(), strict=True),
+        ]:
+            if tensor.shape[-2:] != size:
+                raise ValueError(
+                    f"{path} is {tuple(tensor.shape[-2:])} and {files.images[-1]} is {tuple(size)} (height, width)"
+                )
+        single_target = next(iter(targets.values())) if len(targets) == 1 else targets
+        return (images[0] if len(images) == 1 else images), single_target
+
+    def read_target(self, name: str, path: Path, files: Files) -> Tensor:
+        """The target of a task; a set whose files are no plain label maps overrides this or `to_classes`."""
+        labels = self.to_classes(name, read_labels(path))
+        classes = self.tasks[name].channels
+        wrong = torch.unique(labels[(labels >= classes) & (labels != IGNORE)]).tolist()
+        if wrong:
+            raise ValueError(f"{path} has ids {wrong}; there are {classes} classes, and {IGNORE} for nothing")
+        return tv_tensors.Mask(labels)
+
+    def to_classes(self, name: str, labels: Tensor) -> Tensor:
+        """Ids as they stand in the files [H,W] -> class ids, or 255."""
+        return labels
+
+    def _skip_unreadable(self) -> None:
+        readable = []
+        for files in self.files:
+            try:
+                for path in (*files.images, *files.targets.values()):
+                    with Image.open(path) as image:
+                        image.load()
+                readable.append(files)
+            except (OSError, SyntaxError) as error:
+                self.skipped.append(f"{path}: {error}")
+        self.files = readable
+        if self.skipped:
+            some = "; ".join(self.skipped[:3])
+            warnings.warn(f"{len(self.skipped)} samples left out, their files cannot be read: {some}", stacklevel=3)
+
+
+def read_image(path: Path, *, flow: bool = False) -> Tensor:
+    """An image file as uint8 [3,H,W].
+
+    Raises:
+        OSError: missing or unreadable; names the file.
+    """
+    pixels = torch.from_numpy(_open(path, "RGB")).permute(2, 0, 1)
+    return Flow(pixels) if flow else tv_tensors.Image(pixels)
+
+
+def read_labels(path: Path) -> Tensor:
+    """A label map file, grey or with a palette, as uint8 [H,W] (int32 for 16 bit).
+
+    Raises:
+        OSError: missing or unreadable; names the file.
+        ValueError: a colour picture.
+    """
+    values = _open(path)
+    if values.ndim != 2:
+        raise ValueError(f"{path} is a colour picture; a label map has one class id a pixel, grey or with a palette")
+    return torch.from_numpy(values.astype(np.int32) if values.dtype == np.uint16 else values)
+
+
+def require(paths: Sequence[Path], layout: str, root: Path) -> None:
+    """Raises a FileNotFoundError that prints the layout, unless all of `paths` are there."""
+    missing = [str(path) for path in paths if not path.exists()]
+    if missing:
+        raise FileNotFoundError(f"{missing[0]} is missing; expected\n{layout.format(root=root)}")
+
+
+def check_split(name: str, split: str, splits: Sequence[str]) -> None:
+    """Raises a ValueError for a split that a data set does not have."""
+    if split not in splits:
+        raise ValueError(f"{name} has no split {split!r}; there are {', '.join(splits)}")
+
+
+def _open(path: str | os.PathLike[str], mode: str | None = None) -> np.ndarray:
+    try:
+        with Image.open(path) as file:
+            return np.array(file.convert(mode) if mode else file)
+    except FileNotFoundError:
+        raise
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise OSError(f"cannot read {path}: {error}") from error

@@ -1,0 +1,143 @@
+"""Cityscapes (Cordts et al., 2016, https://arxiv.org/abs/1604.01685): 2975 / 500 street scenes of 2048x1024."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edgeseg.data.base import Files, LabelledImages, check_split, read_labels, require
+from edgeseg.data.labels import IGNORE, segmentation_task
+from edgeseg.data.tensors import Depth
+from edgeseg.spec import Task
+
+LAYOUT = """\
+  {root}/leftImg8bit/{{train,val,test}}/<city>/*_leftImg8bit.png          RGB photos
+  {root}/gtFine/{{train,val,test}}/<city>/*_gtFine_labelIds.png           label ids 0 to 33
+  {root}/gtFine/.../*_gtFine_labelTrainIds.png                          for the five classes
+  {root}/gtFine/.../*_gtFine_labelTrainIds_motion.png                   for motion: 0 static, 255 moving
+  {root}/disparity/.../*_disparity.png  {root}/camera/.../*_camera.json   for depth
+  {root}/<folder>/{{train,val,test}}/<city>/*.png                         further inputs, a file for each photo"""
+
+# Label id -> train id; all others are void.
+TRAIN_IDS = {
+    7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 22: 9, 23: 10, 24: 11, 25: 12, 26: 13, 27: 14, 28: 15,
+    31: 16, 32: 17, 33: 18,
+}  # fmt: skip
+CLASS_WEIGHTS = (
+    0.05570516, 0.32337477, 0.08998544, 1.03602707, 1.03413147, 1.68195437, 5.58540548, 3.56563995, 0.12704978, 1.0,
+    0.46783719, 1.34551528, 5.29974114, 0.28342531, 0.9396095, 0.81551811, 0.42679146, 3.6399074, 2.78376194,
+)  # fmt: skip
+FIVE_CLASS_WEIGHTS = (0.22567085, 1.89944273, 5.24032014, 1.0, 0.13516443)
+MOTION_WEIGHTS = (0.05, 0.95)
+
+SUFFIXES = {
+    "segmentation": "gtFine_labelIds.png",
+    "semantic": "gtFine_labelIds.png",
+    "five_classes": "gtFine_labelTrainIds.png",
+    "motion": "gtFine_labelTrainIds_motion.png",
+    "depth": "disparity.png",
+}
+
+
+class Cityscapes(LabelledImages):
+    """Photos, or several inputs, with label maps, depth and motion.
+
+    Args:
+        root: Folder with leftImg8bit, gtFine and the rest.
+        split: "train", "val" or "test".
+        image_folders: One an input; the last has the photos that the targets belong to. Those with "flow" in their name
+            hold optical flow as uint8 (x, y, third channel), 128 for no motion.
+        targets: Any of "segmentation" ("semantic" beside others), "five_classes", "depth" and "motion".
+        labelled: Without, there are only images.
+        options: `on_error`, see `LabelledImages`.
+
+    Raises:
+        FileNotFoundError: the layout is not there; prints it.
+        ValueError: unknown split or target, or folders with different numbers of images.
+    """
+
+    splits = ("train", "val", "test")
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        split: str = "train",
+        *,
+        image_folders: Sequence[str] = ("leftImg8bit",),
+        targets: Sequence[str] = ("segmentation",),
+        labelled: bool = True,
+        **options: Any,
+    ) -> None:
+        check_split("Cityscapes", split, self.splits)
+        unknown = [target for target in targets if target not in SUFFIXES]
+        if unknown:
+            raise ValueError(f"Cityscapes has no target {', '.join(unknown)}; there are {', '.join(SUFFIXES)}")
+        folder = Path(root)
+        require([folder / name / split for name in image_folders], LAYOUT, folder)
+        streams = [sorted((folder / name / split).rglob("*.png")) for name in image_folders]
+        if len({len(stream) for stream in streams}) > 1:
+            counts = ", ".join(f"{name} {len(stream)}" for name, stream in zip(image_folders, streams, strict=True))
+            raise ValueError(f"every input needs a file for each photo; {split} has {counts}")
+        files = [
+            Files(images, {name: _target(folder, split, images[-1], name) for name in targets} if labelled else {})
+            for images in zip(*streams, strict=True)
+        ]
+        if files:
+            require(list(files[0].targets.values()), LAYOUT, folder)
+        self.root = folder
+        self.class_weights = {
+            "segmentation": CLASS_WEIGHTS, "semantic": CLASS_WEIGHTS, "five_classes": FIVE_CLASS_WEIGHTS,
+            "motion": MOTION_WEIGHTS, "depth": None,
+        }[targets[0]]  # fmt: skip
+        super().__init__(files, {name: TASKS[name] for name in targets}, **options)
+
+    def to_classes(self, name: str, labels: Tensor) -> Tensor:
+        """Label ids become train ids; moving is 1."""
+        if name == "motion":
+            return (labels > 0).to(torch.uint8)
+        return labels if name == "five_classes" else _TABLE[labels.long()]
+
+    def read_target(self, name: str, path: Path, files: Files) -> Tensor:
+        """Depth comes from the disparity and the camera, in metres, 1 to 255, 0 where unknown."""
+        if name != "depth":
+            return super().read_target(name, path, files)
+        camera_path = Path(str(path).replace("disparity", "camera")).with_suffix(".json")
+        camera = json.loads(camera_path.read_text())
+        values = read_labels(path).float()
+        disparity = (values - 1) / 256
+        meters = camera["intrinsic"]["fx"] * camera["extrinsic"]["baseline"] / disparity.clamp(min=1e-6)
+        return Depth(torch.where(values > 0, meters.clamp(1, 255), torch.zeros(())).unsqueeze(0))
+
+
+def to_label_ids(labels: Tensor) -> Tensor:
+    """Train ids 0 to 18 -> label ids, as the benchmark's server takes them."""
+    table = torch.zeros(256, dtype=torch.uint8)
+    table[list(TRAIN_IDS.values())] = torch.tensor(list(TRAIN_IDS), dtype=torch.uint8)
+    return table[labels.long()]
+
+
+def _target(root: Path, split: str, image: Path, name: str) -> Path:
+    stem = image.name.removesuffix("_leftImg8bit.png")
+    kind = "disparity" if name == "depth" else "gtFine"
+    return root / kind / split / image.parent.name / f"{stem}_{SUFFIXES[name]}"
+
+
+_TABLE = torch.full((256,), IGNORE, dtype=torch.uint8)
+_TABLE[list(TRAIN_IDS)] = torch.tensor(list(TRAIN_IDS.values()), dtype=torch.uint8)
+
+FIVE_COLORS = ((128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153))
+TASKS = {
+    "segmentation": segmentation_task("cityscapes"),
+    "semantic": segmentation_task("cityscapes"),
+    "five_classes": Task(
+        "segmentation", 5, classes=("road", "sky", "pedestrian", "vehicle", "background"), palette=FIVE_COLORS
+    ),
+    "motion": Task("segmentation", 2, classes=("static", "moving"), palette=((0, 0, 0), (119, 11, 32))),
+    "depth": Task("depth", 1, range=(0, 128)),
+}
