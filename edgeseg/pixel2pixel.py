@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, overload
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from edgeseg.decoders import build_decoder
 from edgeseg.encoders import ENCODERS, build_encoder, group_width
 from edgeseg.layers import initialize, resize
-from edgeseg.preprocess import ImageLike, load_image, to_input
+from edgeseg.preprocess import ImageLike, input_size, load_image, tiles, to_input
 from edgeseg.spec import ModelSpec, Preprocess, Task
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "relu6": nn.ReLU6}
@@ -60,16 +61,22 @@ class Pixel2Pixel(nn.Module):
         return {name: decoder(features) for name, decoder in self.decoders.items()}
 
     @overload
-    def predict(self, *images: ImageLike, task: str | None = None) -> np.ndarray: ...
+    def predict(self, *images: ImageLike, task: str | None = None, tile: Sequence[int] | None = None) -> np.ndarray: ...
 
     @overload
     def predict(
-        self, *images: list[ImageLike] | tuple[ImageLike, ...], task: str | None = None
+        self,
+        *images: list[ImageLike] | tuple[ImageLike, ...],
+        task: str | None = None,
+        tile: Sequence[int] | None = None,
     ) -> list[np.ndarray]: ...
 
     @torch.inference_mode()
     def predict(
-        self, *images: ImageLike | list[ImageLike] | tuple[ImageLike, ...], task: str | None = None
+        self,
+        *images: ImageLike | list[ImageLike] | tuple[ImageLike, ...],
+        task: str | None = None,
+        tile: Sequence[int] | None = None,
     ) -> np.ndarray | list[np.ndarray]:
         """Segments photos, from pixels to label maps.
 
@@ -77,6 +84,9 @@ class Pixel2Pixel(nn.Module):
             images: Per input of the model one image or a list of them. An image is a path, a PIL image, a uint8 array
                 [H,W,C] or a uint8 tensor [C,H,W], RGB. They are preprocessed as the weights were trained.
             task: Name of the task; by default the first.
+            tile: Height and width of the pieces, in pixels of the photo, that a larger one is segmented in, with an
+                overlap of a quarter; each is resized by as much as the whole would be. For photos that do not fit
+                into memory; at the seams the network sees less around a pixel.
 
         Returns:
             For each image a map [H,W] of its own size: class ids (uint8, uint16 beyond 256 classes), or float32 values
@@ -94,7 +104,7 @@ class Pixel2Pixel(nn.Module):
         was_training = self.training
         self.eval()
         try:
-            maps = [self._predict_one(frame, task) for frame in zip(*streams, strict=True)]
+            maps = [self._predict_one(frame, task, tile) for frame in zip(*streams, strict=True)]
         finally:
             self.train(was_training)
         return maps[0] if single else maps
@@ -125,10 +135,28 @@ class Pixel2Pixel(nn.Module):
 
         return push_to_hub(self, repo_id, **options)
 
-    def _predict_one(self, images: Sequence[ImageLike], task: str) -> np.ndarray:
-        parameter = next(self.parameters())
+    def _predict_one(self, images: Sequence[ImageLike], task: str, tile: Sequence[int] | None) -> np.ndarray:
         pixels = [load_image(image) for image in images]
-        inputs = [to_input(image, self.preprocess).to(parameter) for image in pixels]
+        height, width = pixels[-1].shape[-2:]
+        if tile is None or (height <= tile[0] and width <= tile[1]):
+            return self._predict_pixels(pixels, self.preprocess, task)
+        whole = input_size((height, width), self.preprocess)
+        result: np.ndarray | None = None
+        for outer, inner in tiles((height, width), tile):
+            size = [max(round(len(r) * n / m), 1) for r, n, m in zip(outer, whole, (height, width), strict=True)]
+            piece = [image[:, outer[0].start : outer[0].stop, outer[1].start : outer[1].stop] for image in pixels]
+            preprocess = replace(self.preprocess, size=(size[0], size[1]), keep_aspect=False)
+            found = self._predict_pixels(piece, preprocess, task)
+            if result is None:
+                result = np.empty((height, width), found.dtype)
+            y, x = (slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
+            result[inner[0].start : inner[0].stop, inner[1].start : inner[1].stop] = found[y, x]
+        assert result is not None
+        return result
+
+    def _predict_pixels(self, pixels: Sequence[Tensor], preprocess: Preprocess, task: str) -> np.ndarray:
+        parameter = next(self.parameters())
+        inputs = [to_input(image, preprocess).to(parameter) for image in pixels]
         # Straight from the decoder's stride to the photo's own size: one resize, not two.
         logits = resize(self.decode(*inputs)[task].float(), pixels[-1].shape[-2:])[0]
         if self.tasks[task].kind == "depth":

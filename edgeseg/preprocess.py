@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -83,3 +84,21 @@ def input_size(size: Sequence[int], preprocess: Preprocess) -> tuple[int, int]:
         return preprocess.size
     scale = math.sqrt(math.prod(preprocess.size) / (height * width))
     return max(round(height * scale), 1), max(round(width * scale), 1)
+
+
+def tiles(size: Sequence[int], tile: Sequence[int]) -> Iterator[tuple[tuple[range, range], tuple[range, range]]]:
+    """Pieces that cover an image: what to look at (rows, columns), and the part of it to keep.
+
+    Neighbours overlap by a quarter of a tile; of that each keeps its half.
+    """
+    rows, columns = (_spans(length, min(part, length)) for length, part in zip(size, tile, strict=True))
+    for outer_rows, inner_rows in rows:
+        for outer_columns, inner_columns in columns:
+            yield (outer_rows, outer_columns), (inner_rows, inner_columns)
+
+
+def _spans(length: int, part: int) -> list[tuple[range, range]]:
+    count = math.ceil(max(length - part, 0) / max(part * 3 // 4, 1)) + 1
+    starts = [round(i * (length - part) / max(count - 1, 1)) for i in range(count)]
+    cuts = [0, *((a + part + b) // 2 for a, b in pairwise(starts)), length]
+    return [(range(s, s + part), range(cuts[i], cuts[i + 1])) for i, s in enumerate(starts)]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,10 @@ from PIL import Image
 
 import edgeseg
 from edgeseg.cli import main
+from edgeseg.data.cityscapes import TRAIN_IDS
+from edgeseg.data.labels import segmentation_task
 from edgeseg.engine import TrainConfig
+from edgeseg.weights.checkpoint import read_weights
 
 NAME = "fpn_aspp_regnetx400mf_edgeailite"
 
@@ -107,6 +113,41 @@ def test_predict_refuses_to_overwrite_its_own_pictures(
     assert "no images in" in capsys.readouterr().err
 
 
+def test_outputs_and_label_ids(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Cityscapes' label ids, and a photo in tiles."""
+    model = edgeseg.create_model(NAME, tasks={"segmentation": segmentation_task("cityscapes")})
+    edgeseg.save_checkpoint(model, tmp_path / "city.safetensors")
+    call = ["predict", str(photo), "-o", str(tmp_path / "out"), "--checkpoint", str(tmp_path / "city.safetensors")]
+    assert main([*call, "--outputs", "labels", "label_ids", "--tile", "40", "50"]) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["photo_label_ids.png", "photo_labels.png"]
+    labels, ids = (np.array(Image.open(tmp_path / f"out/photo_{kind}.png")) for kind in ("labels", "label_ids"))
+    assert (np.vectorize(TRAIN_IDS.get)(ids) == labels).all()
+    few = ["predict", str(photo), "-o", str(tmp_path / "out"), "--outputs", "label_ids"]
+    assert main(few) == 2
+    assert "19 classes, this one has 11" in capsys.readouterr().err
+
+
+def test_video(checkpoint: Path, tmp_path: Path) -> None:
+    import av
+
+    rng = np.random.default_rng(0)
+    with av.open(str(tmp_path / "clip.mp4"), "w") as file:
+        stream = file.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(5):
+            frame = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        file.mux(stream.encode())
+    call = ["predict", str(tmp_path / "clip.mp4"), "-o", str(tmp_path / "out"), "--checkpoint", str(checkpoint)]
+    assert main(call) == 0
+    with av.open(str(tmp_path / "out/clip_overlay.mp4")) as file:
+        frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
+    assert len(frames) == 5
+    assert frames[0].shape == (48, 64, 3)
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    assert main(["predict", str(tmp_path / "bad.mp4"), *call[2:]]) == 2
+
+
 def test_module_and_errors(tmp_path: Path) -> None:
     call = [sys.executable, "-m", "edgeseg", "info", "fpn_aspp_regnetx80mf_edgeailite"]
     done = subprocess.run(call, capture_output=True, text=True)
@@ -115,20 +156,82 @@ def test_module_and_errors(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_train_and_eval(camvid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_and_evaluate(camvid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = ["--dataset", "camvid", "--data-path", str(camvid)]
     run = tmp_path / "run"
-    sizes = ["--size", "64", "64", "--crop", "64", "64", "--batch_size", "2", "--workers", "0", "--no-class-weights"]
-    assert main(["train", *data, "--model", NAME, "--epochs", "1", *sizes, "-o", str(run)]) == 0
-    assert (run / "log.csv").read_text().startswith("epoch,loss,seconds,miou\n1,")
+    sizes = ["--img-resize", "64", "64", "--rand_crop", "64", "64", "--batch_size", "2", "--workers", "0"]
+    assert (
+        main(["train", *data, "--model", NAME, "--epochs", "1", *sizes, "--class-weights", "none", "-o", str(run)]) == 0
+    )
+    assert json.loads((run / "metrics.jsonl").read_text())["epoch"] == 1
+    with Image.open(run / "samples.png") as page:
+        assert page.width == 1200
+    assert (run / "curves.png").stat().st_size > 1000
     capsys.readouterr()
-    assert main(["eval", *data, "--checkpoint", str(run / "last.safetensors")]) == 0
+    evaluate = ["evaluate", *data, "--split", "test", "--checkpoint", str(run / "last.safetensors"), "--workers", "0"]
+    files = [str(tmp_path / "scores.json"), str(tmp_path / "scores.csv")]
+    assert main([*evaluate, "-o", *files]) == 0
     out = capsys.readouterr().out.splitlines()
-    assert len(out) == 13
+    assert len(out) == 14
     assert out[0].startswith("sky")
     assert out[11].startswith("mIoU")
-    assert main(["eval", *data, "--checkpoint", str(run / "last.safetensors"), "--size", "32", "32"]) == 0
-    assert capsys.readouterr().out.splitlines() != out
+    scores = json.loads(Path(files[0]).read_text())
+    assert f"{scores['miou']:.2f}" in out[11]
+    assert next(iter(scores["iou"])) == "sky"
+    assert Path(files[1]).read_text().startswith(f"name,percent\nmiou,{scores['miou']}\n")
+    for other in (["--img-resize", "32", "32"], ["--flip"], ["--scales", "0.5", "1"], ["--protocol", "original"]):
+        assert main([*evaluate, *other]) == 0
+        assert capsys.readouterr().out.splitlines() != out, other
+    assert main([*evaluate, "-o", "scores.txt"]) == 2
+
+
+def test_train_from_weights(camvid: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """From a checkpoint of other classes: all but the prediction layer."""
+    data = ["--dataset", "camvid", "--data-path", str(camvid), "--model", NAME, "--pretrained", str(checkpoint)]
+    sizes = [
+        "--img-resize",
+        "32",
+        "32",
+        "--rand-crop",
+        "32",
+        "32",
+        "--batch-size",
+        "2",
+        "--workers",
+        "0",
+        "--val-split",
+        "none",
+    ]
+    with pytest.warns(UserWarning, match="1 tensors start anew"):
+        assert main(["train", *data, *sizes, "--epochs", "1", "--lr", "0", "-o", str(tmp_path / "run")]) == 0
+    before, after = read_weights(checkpoint), read_weights(tmp_path / "run/last.safetensors")
+    key = "encoder.trunk.s4.b1.f.a.weight"
+    assert (before[key] == after[key]).all()
+
+
+def test_stopped_by_the_user(camvid: Path, tmp_path: Path) -> None:
+    """Ctrl-C saves, says how to go on, and the exit status is that of a stopped program."""
+    command = [
+        sys.executable,
+        "-m",
+        "edgeseg",
+        "train",
+        "--dataset",
+        "camvid",
+        "--data-path",
+        str(camvid),
+        "--model",
+        NAME,
+    ]
+    command += ["--img-resize", "64", "64", "--rand-crop", "64", "64", "--batch-size", "2", "--workers", "0"]
+    command += ["--epochs", "500", "--save-every", "0", "--val-split", "none", "-o", str(tmp_path / "run")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    while not (tmp_path / "run/run.pt").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert "go on with resume" in process.communicate()[1]
+    assert process.returncode == 130
 
 
 def test_every_recipe_field_is_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,9 +246,9 @@ def test_device_that_is_not_there(
 ) -> None:
     call = ["predict", str(photo), "-o", str(tmp_path / "out"), "--checkpoint", str(checkpoint), "--device", "warp"]
     assert main(call) == 2
-    assert "cannot use --device warp" in capsys.readouterr().err
+    assert "cannot use device warp" in capsys.readouterr().err
 
 
 def test_missing_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["eval", "--dataset", "camvid", "--data-path", str(tmp_path), "--checkpoint", "x.safetensors"]) == 2
+    assert main(["evaluate", "--dataset", "camvid", "--data-path", str(tmp_path), "--checkpoint", "x.safetensors"]) == 2
     assert "no weights file at x.safetensors" in capsys.readouterr().err

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 import warnings
 from pathlib import Path
 
 import pytest
 
 import edgeseg
+from edgeseg.cli import _parser
 
 from .conftest import ROOT
 
@@ -33,6 +35,21 @@ def test_code_runs(block: str, photo: Path, tmp_path: Path, monkeypatch: pytest.
 def test_links_lead_somewhere(path: Path) -> None:
     for link in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
         assert link.startswith("https://") or (path.parent / link).exists(), link
+
+
+def test_commands_are_understood() -> None:
+    """Every `edgeseg` command of the documents, and the table of the original's recipes, parses."""
+    commands = []
+    for path in DOCUMENTS:
+        for block in re.findall(r"```bash\n(.*?)```", path.read_text(), re.DOTALL):
+            lines = block.replace("\\\n", " ").splitlines()
+            commands += [
+                line.rpartition("edgeseg ")[2] for line in lines if re.match(r"(torchrun .*)?edgeseg |torchrun", line)
+            ]
+    rows = re.findall(r"\| `(--dataset [^`]*)` \|", (ROOT / "docs/training.md").read_text())
+    assert len(rows) > 3
+    for command in [*commands, *(f"train --recipe original {row}" for row in rows)]:
+        _parser().parse_args(shlex.split(command))
 
 
 def test_names_in_documents_exist() -> None:

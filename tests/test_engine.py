@@ -248,6 +248,65 @@ def test_evaluate_is_one_matrix_at_the_labels_size(tiny: edgeseg.Pixel2Pixel) ->
     assert torch.equal(matrix.counts, by_hand.counts)
 
 
+def test_the_originals_protocol(tiny: edgeseg.Pixel2Pixel) -> None:
+    """Stretched to the network's size, argmax there; label map and prediction to the output size by nearest pixel."""
+    pairs = [(torch.randint(0, 256, (3, 40, 60), dtype=torch.uint8), torch.randint(0, 2, (40, 60)).byte())]
+    matrix = evaluate(tiny, pairs, protocol="original", size=(32, 48), output_size=(64, 96))
+    (image, target), by_hand = pairs[0], ConfusionMatrix(3)
+    small = F.interpolate(image[None], size=(32, 48), mode="bilinear", antialias=True)
+    with torch.inference_mode():
+        labels = tiny((small.float() - 128) / 64)["segmentation"].argmax(dim=1)
+    doubled = labels[0].repeat_interleave(2, 0).repeat_interleave(2, 1)
+    rows, columns = (torch.arange(n) * m // n for n, m in ((64, 40), (96, 60)))
+    by_hand.update(doubled, target[rows][:, columns])
+    assert torch.equal(matrix.counts, by_hand.counts)
+    assert matrix.miou_of_all == pytest.approx(matrix.iou[:2].sum() / 3)  # class 2 is not in the labels
+
+
+def test_flip_and_scales_average(tiny: edgeseg.Pixel2Pixel) -> None:
+    """A symmetric image gives symmetric answers once the mirrored one is averaged in."""
+    half = torch.randint(0, 256, (3, 64, 32), dtype=torch.uint8)
+    image = torch.cat([half, half.flip(-1)], dim=-1)
+    with torch.inference_mode():
+        labels = [
+            evaluate(tiny, [(image, torch.full((64, 64), 255).index_fill_(1, torch.tensor([column]), 0))], flip=True)
+            for column in (5, 58)
+        ]
+    assert torch.equal(labels[0].counts, labels[1].counts)
+    several = evaluate(tiny, [(image, torch.zeros(64, 64))], scales=(0.5, 1.0, 1.5))
+    assert int(several.counts.sum()) == 64 * 64
+
+
+def test_frequency_weighted_iou() -> None:
+    matrix = ConfusionMatrix(2)
+    matrix.counts = torch.tensor([[6, 2], [1, 1]])
+    assert matrix.frequency_weighted_iou == pytest.approx(0.8 * 6 / 9 + 0.2 * 1 / 4)
+
+
+def test_ohem_takes_hard_pixels() -> None:
+    logits, target = torch.zeros(1, 2, 8, 8), torch.zeros(1, 8, 8)
+    logits[:, 0] = 5.0  # all are easy
+    logits[0, :, 0, :4] = torch.tensor([-5.0, 5.0])[:, None]  # but four
+    easy, hard = F.cross_entropy(logits, target.long(), reduction="none").flatten().sort().values.split([60, 4])
+    assert float(segmentation_loss(logits, target, ohem=0.7)) == pytest.approx(float(hard.mean()), rel=1e-4)
+    assert float(easy.max()) < 0.1
+    logits[0, :, 0, :4] = torch.tensor([5.0, -5.0])[:, None]  # none is hard: the worst 16th is taken
+    assert float(segmentation_loss(logits, target, ohem=0.7)) == pytest.approx(float(easy.mean()), rel=1e-3)
+
+
+def test_label_smoothing_is_torchs() -> None:
+    logits, target = torch.randn(2, 4, 6, 5), torch.randint(0, 4, (2, 6, 5))
+    expected = F.cross_entropy(logits, target, label_smoothing=0.1)
+    torch.testing.assert_close(segmentation_loss(logits, target, label_smoothing=0.1), expected)
+
+
+def test_ignored_pixels_in_the_denominator() -> None:
+    logits, target = torch.randn(1, 4, 4, 4), torch.randint(0, 4, (1, 4, 4))
+    target[0, :2] = IGNORE
+    plain, original = (segmentation_loss(logits, target, count_ignored=flag) for flag in (False, True))
+    torch.testing.assert_close(original, plain / 2)
+
+
 def test_cross_entropy_is_torchs() -> None:
     logits, weights = torch.randn(2, 4, 6, 5), torch.tensor([1.0, 2.0, 0.5, 3.0])
     target = torch.randint(0, 4, (2, 6, 5))

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import edgeseg
 from edgeseg import Preprocess, Task
-from edgeseg.preprocess import input_size, load_image, to_input
+from edgeseg.preprocess import input_size, load_image, tiles, to_input
 
 
 def by_hand(model: edgeseg.Pixel2Pixel, image: np.ndarray) -> np.ndarray:
@@ -123,3 +123,25 @@ def test_several_inputs_and_tasks() -> None:
     assert len(model.predict(flows, images)) == 2
     with pytest.raises(ValueError, match=r"as many images, got \[2, 1\]"):
         model.predict(flows, images[:1])
+
+
+def test_tiles_cover_the_image_once() -> None:
+    for size, tile in (((100, 70), (40, 30)), ((33, 200), (64, 50)), ((10, 10), (10, 10)), ((41, 41), (40, 40))):
+        seen = np.zeros(size, int)
+        for outer, inner in tiles(size, tile):
+            assert all(len(o) <= t for o, t in zip(outer, tile, strict=True))
+            assert all(o.start <= i.start and i.stop <= o.stop for o, i in zip(outer, inner, strict=True))
+            seen[inner[0].start : inner[0].stop, inner[1].start : inner[1].stop] += 1
+        assert (seen == 1).all()
+
+
+def test_prediction_in_tiles(tiny: edgeseg.Pixel2Pixel) -> None:
+    """A photo that fits one tile is predicted whole; in tiles most pixels are the same, at any input size."""
+    image = (np.indices((120, 160)).sum(axis=0)[..., None] * [1, 2, 1] % 256).astype(np.uint8)
+    for size in (None, (60, 80)):
+        tiny.preprocess = edgeseg.Preprocess(size=size)
+        whole = tiny.predict(image)
+        assert (tiny.predict(image, tile=(120, 160)) == whole).all()
+        pieces = tiny.predict(image, tile=(96, 96))
+        assert pieces.shape == whole.shape
+        assert (pieces == whole).mean() > 0.7

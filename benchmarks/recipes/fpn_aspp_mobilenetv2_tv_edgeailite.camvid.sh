@@ -9,10 +9,10 @@ common=(--dataset camvid --data-path "$camvid")
 edgeseg train "${common[@]}" --model $model --encoder-weights "$imagenet" --epochs 10 --img-resize 360 480 --rand-scale 0.5 2 \
     -o runs/camvid_choice
 for size in "360 480" "420 560" "480 640" "540 720"; do
-    edgeseg eval "${common[@]}" --split val --size $size --checkpoint runs/camvid_choice/last.safetensors
+    edgeseg evaluate "${common[@]}" --split val --img-resize $size --checkpoint runs/camvid_choice/last.safetensors
 done
 
 # Once on train and val, then once on test.
 edgeseg train "${common[@]}" --model $model --encoder-weights "$imagenet" --epochs 40 \
     --train-split trainval --val-split none -o runs/camvid
-edgeseg eval "${common[@]}" --split test --checkpoint runs/camvid/last.safetensors
+edgeseg evaluate "${common[@]}" --split test --checkpoint runs/camvid/last.safetensors

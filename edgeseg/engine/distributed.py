@@ -17,10 +17,15 @@ def process_group(device: str) -> Iterator[torch.device]:
     Args:
         device: "cuda" becomes the GPU of this process; on a CPU the processes talk over gloo.
     """
+    try:
+        own = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"cannot use device {device}: {error}") from error
     if "LOCAL_RANK" not in os.environ:
-        yield torch.device(device)
+        yield own
         return
-    own = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if device == "cuda" else torch.device(device)
+    if device == "cuda":
+        own = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     distributed.init_process_group("nccl" if own.type == "cuda" else "gloo")
     try:
         yield own

@@ -1,14 +1,24 @@
-"""What a run writes for people: a line of json an epoch, TensorBoard where it is installed, curves."""
+"""What a run and a scoring write for people: lines of json, tables, curves, a page of samples."""
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from edgeseg.engine import distributed
+from edgeseg.engine.metrics import ConfusionMatrix
+from edgeseg.spec import Task
+from edgeseg.visualize import class_names, colorize, overlay, palette_of
+from edgeseg.weights.checkpoint import replacing
+
+SAMPLES = 4
 
 
 class Log:
@@ -53,3 +63,79 @@ class Log:
         if self.tensorboard is not None:
             for name, value in rounded.items():
                 self.tensorboard.add_scalar(name, value, int(rounded["epoch"]))
+
+
+def scores_of(matrix: ConfusionMatrix, task: Task, protocol: str) -> dict[str, Any]:
+    """All figures of a scoring, in percent; None for a class that occurs nowhere."""
+    ious = [None if iou != iou else round(100 * iou, 4) for iou in matrix.iou.tolist()]
+    return {
+        "protocol": protocol,
+        "miou": round(100 * (matrix.miou_of_all if protocol == "original" else matrix.miou), 4),
+        "pixel_accuracy": round(100 * matrix.pixel_accuracy, 4),
+        "frequency_weighted_iou": round(100 * matrix.frequency_weighted_iou, 4),
+        "iou": dict(zip(class_names(task), ious, strict=True)),
+    }
+
+
+def print_scores(scores: Mapping[str, Any]) -> None:
+    """A table for the terminal."""
+    width = max(map(len, [*scores["iou"], "frequency weighted IoU"]))
+    for name, iou in scores["iou"].items():
+        print(f"{name:{width}}  {'-' if iou is None else f'{iou:.2f}':>6}")
+    for title, key in (("mIoU", "miou"), ("pixel accuracy", "pixel_accuracy")):
+        print(f"{title:{width}}  {scores[key]:6.2f}")
+    print(f"{'frequency weighted IoU':{width}}  {scores['frequency_weighted_iou']:6.2f}")
+
+
+def write_scores(scores: Mapping[str, Any], path: Path) -> None:
+    """The same as .json, or as .csv with a row a figure."""
+    with replacing(path) as temporary:
+        if path.suffix == ".json":
+            temporary.write_text(json.dumps(scores, indent=2) + "\n")
+            return
+        with temporary.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["name", "percent"])
+            writer.writerows([key, scores[key]] for key in ("miou", "pixel_accuracy", "frequency_weighted_iou"))
+            writer.writerows(scores["iou"].items())
+
+
+def draw_curves(folder: Path) -> None:
+    """`curves.png` from `metrics.jsonl`, where matplotlib is installed (the extra edgeseg[plots])."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    figure = Figure(figsize=(12, 3.5), layout="constrained")
+    for axes, name in zip(figure.subplots(1, 3), ("loss", "miou", "lr"), strict=True):
+        points = [(row["epoch"], row[name]) for row in rows if name in row]
+        if points:
+            axes.plot(*zip(*points, strict=True), marker="o" if len(points) < 30 else None)
+        axes.set(title="mIoU in percent" if name == "miou" else name, xlabel="epoch")
+        axes.grid(alpha=0.3)
+    with replacing(folder / "curves.png") as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
+
+
+def draw_samples(model: Any, dataset: Any, path: Path) -> None:
+    """A page of some samples: image, truth and prediction side by side."""
+    name, task = next((name, task) for name, task in model.tasks.items() if task.kind == "segmentation")
+    rows = []
+    for index in np.linspace(0, len(dataset) - 1, min(SAMPLES, len(dataset))).astype(int):
+        images, target = dataset[int(index)]
+        images = images if isinstance(images, tuple) else (images,)
+        truth = (target[name] if isinstance(target, dict) else target).numpy()
+        photo = Image.fromarray(images[-1].permute(1, 2, 0).numpy())
+        tinted = overlay(photo, model.predict(*images, task=name), task)
+        row = Image.new("RGB", (3 * photo.width, tinted.height), "white")
+        for i, part in enumerate((photo, Image.fromarray(colorize(truth, palette_of(task))), tinted)):
+            row.paste(part, (i * photo.width, 0))
+        rows.append(row.resize((1200, round(1200 * row.height / row.width))))
+    page = Image.new("RGB", (1200, sum(row.height for row in rows)), "white")
+    top = 0
+    for row in rows:
+        page.paste(row, (0, top))
+        top += row.height
+    with replacing(path) as temporary:
+        page.save(temporary, format="png")

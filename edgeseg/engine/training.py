@@ -26,7 +26,7 @@ from edgeseg.engine.evaluation import evaluate
 from edgeseg.engine.losses import log_class_weights, segmentation_loss
 from edgeseg.engine.memory import keep_freed_memory
 from edgeseg.engine.optimization import build_optimizer, set_learning_rate
-from edgeseg.engine.report import Log
+from edgeseg.engine.report import Log, draw_curves, draw_samples
 from edgeseg.engine.run_state import FILE, RunState
 from edgeseg.layers import ConvNormAct, resize
 from edgeseg.pixel2pixel import Pixel2Pixel
@@ -49,8 +49,9 @@ def train(
             ignored pixels, or a tuple of images and a dict of label maps by task.
         val_set: The like, scored every `evaluate_every` epochs; None for none.
         config: The recipe.
-        output: Folder for `last.safetensors`, `best.safetensors` (by the mIoU of the first task), `metrics.jsonl` and
-            `run.pt`, from which a stopped run goes on; made where it is missing.
+        output: Folder, made where it is missing, for `last.safetensors`, `best.safetensors` (by the mIoU of the first
+            task), `metrics.jsonl`, `run.pt`, from which a stopped run goes on, and at the end `samples.png` (image,
+            truth, prediction) and, with matplotlib, `curves.png`.
         resume: Go on with the run in `output` where there is one.
 
     Raises:
@@ -179,6 +180,10 @@ def train(
                 save_checkpoint(averaged, output / "last.safetensors", recipe=asdict(config), epoch=epoch + 1)
             _save(state, output)
             saved = time.monotonic()
+    if distributed.rank() == 0:
+        draw_curves(output)
+        if val_set is not None:
+            draw_samples(averaged, val_set, output / "samples.png")
     return averaged.eval()
 
 

@@ -1,0 +1,83 @@
+"""The options that several verbs have, and the model that they mean."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import edgeseg
+from edgeseg.data import DATASETS
+
+if TYPE_CHECKING:
+    import torch
+
+    from edgeseg.pixel2pixel import Pixel2Pixel
+
+DEFAULT_MODEL = "fpn_aspp_mobilenetv2_tv_edgeailite.camvid"
+
+
+def add_model(verb: argparse.ArgumentParser) -> None:
+    """--model, --checkpoint and --device."""
+    verb.add_argument("--model", metavar="NAME[.TAG]", help=f"default {DEFAULT_MODEL}, or the checkpoint's")
+    verb.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights of your own for the model")
+    add_device(verb)
+
+
+def add_device(verb: argparse.ArgumentParser) -> None:
+    """--device."""
+    verb.add_argument("--device", default="cpu", help="such as cuda (default cpu)")
+
+
+def add_dataset(verb: argparse.ArgumentParser) -> None:
+    """--dataset, --data-path and what they take."""
+    verb.add_argument(
+        "--dataset",
+        "--dataset-name",
+        "--dataset_name",
+        required=True,
+        choices=sorted(DATASETS),
+        metavar="NAME",
+        help=", ".join(sorted(DATASETS)),
+    )
+    verb.add_argument("--data-path", "--data_path", required=True, type=Path, metavar="DIR")
+    verb.add_argument(
+        "--download", action="store_true", help="fetch the set where it is missing (camvid, voc_segmentation)"
+    )
+    verb.add_argument("--skip-unreadable", action="store_true", help="leave out samples whose files cannot be read")
+    verb.add_argument("--image-folders", nargs="+", metavar="DIR", help="of Cityscapes, one an input")
+    verb.add_argument("--overlap", choices=["ignore", "original"], help="of COCO: pixels of several objects")
+
+
+def dataset_options(options: argparse.Namespace) -> dict[str, Any]:
+    """What the flags of `add_dataset` mean for `load_dataset`."""
+    given = {
+        "download": options.download or None,
+        "on_error": "skip" if options.skip_unreadable else None,
+        "image_folders": options.image_folders,
+        "overlap": options.overlap,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def load_model(options: argparse.Namespace, device: torch.device) -> Pixel2Pixel:
+    """The model of --model and --checkpoint, ready to predict."""
+    name = options.model or DEFAULT_MODEL
+    if options.checkpoint is not None and options.model is None:
+        from edgeseg.weights.checkpoint import read_config
+
+        config = read_config(options.checkpoint)
+        name = config.model if config else ""
+        if not name:
+            raise ValueError(f"{options.checkpoint} does not say which model it is; pass --model NAME")
+    tagged = "." in name or options.checkpoint is not None
+    model = edgeseg.create_model(name, pretrained=not tagged, checkpoint_path=options.checkpoint)
+    return on_device(model, device).eval()
+
+
+def on_device(model: Pixel2Pixel, device: torch.device) -> Pixel2Pixel:
+    """The model, moved to a device."""
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"cannot use --device {device}: {error}") from error

@@ -1,0 +1,132 @@
+"""edgeseg predict."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeseg.cli.model import add_model, load_model
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from edgeseg.spec import Task
+
+IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+VIDEO_SUFFIXES = {".avi", ".mkv", ".mov", ".mp4", ".webm"}
+OUTPUTS = ("labels", "color", "overlay", "label_ids")
+
+
+def add(verbs: Any) -> None:
+    """The verb."""
+    verb = verbs.add_parser("predict", help="segment photos and videos")
+    verb.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE|FOLDER|VIDEO", help="folders are searched recursively"
+    )
+    verb.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="made where it is missing")
+    add_model(verb)
+    verb.add_argument(
+        "--outputs",
+        nargs="+",
+        choices=OUTPUTS,
+        default=["labels", "color", "overlay"],
+        help="what to write of a photo: class ids, colours, a tinted photo with a legend, Cityscapes' label ids",
+    )
+    verb.add_argument(
+        "--tile", nargs=2, type=int, metavar=("H", "W"), help="segment large photos in tiles of this size"
+    )
+    verb.set_defaults(run=_predict)
+
+
+def _predict(options: argparse.Namespace) -> int:
+    """Under torchrun each process takes its share of the files."""
+    from edgeseg.engine.distributed import process_group
+
+    with process_group(options.device) as device:
+        return _predict_share(options, device)
+
+
+def _predict_share(options: argparse.Namespace, device: torch.device) -> int:
+    from PIL import Image
+    from tqdm import tqdm
+
+    from edgeseg.engine import distributed
+    from edgeseg.preprocess import load_image
+
+    videos = [path for path in options.images if path.suffix.lower() in VIDEO_SUFFIXES]
+    files, failed = _find_images([path for path in options.images if path not in videos], options.output)
+    done = 0
+    model = load_model(options, device)
+    task_name = next((name for name, task in model.tasks.items() if task.kind == "segmentation"), None)
+    if task_name is None:
+        raise ValueError(f"{model.name} has no segmentation task")
+    task = model.tasks[task_name]
+    if "label_ids" in options.outputs and task.channels != 19:
+        raise ValueError(f"Cityscapes' label ids need a model of its 19 classes, this one has {task.channels}")
+    for path in videos:
+        from edgeseg.video import segment_video
+
+        options.output.mkdir(parents=True, exist_ok=True)
+        segment_video(model, path, options.output / f"{path.stem}_overlay.mp4", task_name)
+        done += 1
+    share = files[distributed.rank() :: distributed.world_size()]
+    for path, name in tqdm(share, unit="image", disable=None if len(share) > 1 and not distributed.rank() else True):
+        try:
+            pixels = load_image(path)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow raises each of them
+            failed.append(f"{path}: {error}")
+            continue
+        labels = model.predict(pixels, task=task_name, tile=options.tile)
+        _write(labels, pixels, task, options.output / name, options.outputs)
+        done += 1
+    for problem in failed:
+        print(f"edgeseg predict: not read: {problem}", file=sys.stderr)
+    print(f"{done} of {done + len(failed)} segmented into {options.output}")
+    return 1 if failed else 0
+
+
+def _write(labels: np.ndarray, pixels: torch.Tensor, task: Task, target: Path, outputs: Sequence[str]) -> None:
+    """The pictures of one photo, their names beginning with `target`."""
+    import torch
+    from PIL import Image
+
+    from edgeseg.visualize import colorize, overlay, palette_of
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if "labels" in outputs:
+        Image.fromarray(labels).save(f"{target}_labels.png")
+    if "color" in outputs:
+        Image.fromarray(colorize(labels, palette_of(task))).save(f"{target}_color.png")
+    if "overlay" in outputs:
+        overlay(Image.fromarray(pixels.permute(1, 2, 0).numpy()), labels, task).save(f"{target}_overlay.png")
+    if "label_ids" in outputs:
+        from edgeseg.data.cityscapes import to_label_ids
+
+        Image.fromarray(to_label_ids(torch.from_numpy(labels)).numpy()).save(f"{target}_label_ids.png")
+
+
+def _find_images(paths: Sequence[Path], output: Path) -> tuple[list[tuple[Path, str]], list[str]]:
+    """The image files and the name that each one's pictures begin with; and what is not there."""
+    found: list[tuple[Path, Path]] = []  # file, its place below the argument
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(
+                p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and output not in p.parents
+            )
+            found += [(file, file.relative_to(path)) for file in inside]
+        elif path.exists():
+            found.append((path, Path(path.name)))
+    stems = Counter(place.with_suffix("") for _, place in found)
+    names = [(file, str(place if stems[place.with_suffix("")] > 1 else place.with_suffix(""))) for file, place in found]
+    twice = [name for name, count in Counter(name for _, name in names).items() if count > 1]
+    if twice:
+        raise ValueError(f"several images would be written as {twice[0]}; predict their folders one by one")
+    missing = [f"{path}: no such file or folder" for path in paths if not path.exists()]
+    if paths and not found and not missing:
+        raise ValueError(f"no images in {', '.join(map(str, paths))}")
+    return names, missing
