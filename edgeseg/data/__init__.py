@@ -5,7 +5,12 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgeseg.data.streets import Streets
+
+__all__ = ["DATASETS", "Streets", "load_dataset"]
 
 FLOW = ("leftImg8bit_flow_confidence_768x384", "leftImg8bit")
 
@@ -54,3 +59,9 @@ def load_dataset(name: str, root: str | os.PathLike[str], split: str, **options:
         if "unexpected keyword" in str(error):
             raise ValueError(f"{name} has no such option: {error}") from error
         raise
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Streets":
+        raise AttributeError(f"module 'edgeseg.data' has no attribute {name!r}")
+    return importlib.import_module("edgeseg.data.streets").Streets
