@@ -129,9 +129,10 @@ def create_model(
             `save_pretrained` and `push_to_hub` wrote, `"local-dir:PATH"` or `"hf-hub:OWNER/REPO[@REVISION]"`.
         pretrained: Load the name's default weights. A tag loads its weights with or without this.
         num_classes: Short for one segmentation task of that many classes, called "segmentation".
-        tasks: What to predict, one decoder each. By default what the weights were trained for, else 19 classes.
+        tasks: What to predict, one decoder each. By default what the weights were trained for, else 19 classes. With
+            weights for other tasks all but the prediction layers is loaded, and a warning says so.
         in_channels: Channels of each input, by default those of the weights, else (3,); with several the first stages
-            are doubled and fused.
+            are doubled and fused. Weights of a single input fill all of them.
         encoder_weights: ImageNet weights for the encoder: "imagenet" for the usual ones, "timm/NAME.TAG" for those of
             timm's repository on the hub, or a file in torchvision's, timm's or pycls' layout.
         checkpoint_path: File of weights for the whole network: our safetensors, or the original's .pth or .onnx.
@@ -179,7 +180,7 @@ def create_model(
     if file is not None:
         from edgeseg.weights.load import load_checkpoint
 
-        load_checkpoint(model, file, new_classes=wanted is not None)
+        load_checkpoint(model, file, adapt=wanted is not None or in_channels is not None)
     if config:
         model.preprocess = config.preprocess
     return model

@@ -228,3 +228,17 @@ def test_unfolded_batch_norms_train(tmp_path: Path) -> None:
     assert jump(folded) > 0.1
     with pytest.raises(ValueError, match="at least one batch"):
         unfold_batch_norms(ready, [])
+
+
+def test_single_into_several(tmp_path: Path) -> None:
+    """A published network, of one input and task, into a network of two and two."""
+    source = trained(edgeseg.create_model(FPN, num_classes=32))
+    path = export(source, tmp_path / "ade.onnx", shrunk=True)
+    tasks = {"semantic": Task("segmentation", 32), "motion": Task("segmentation", 2)}
+    with pytest.warns(UserWarning, match="start anew"):
+        model = edgeseg.create_model(FPN, in_channels=(3, 3), tasks=tasks, checkpoint_path=path)
+    image = torch.randn(1, 3, 64, 128)
+    deepest = [single.eval().encoder.trunk["17"] for single in (source, model)]
+    x = torch.randn(1, 160, 4, 8)
+    torch.testing.assert_close(deepest[0](x), deepest[1](x), rtol=1e-3, atol=1e-4)
+    assert model.eval()(image, image)["semantic"].shape == (1, 32, 64, 128)

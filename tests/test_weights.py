@@ -219,3 +219,64 @@ def test_pretrained_with_other_classes() -> None:
     assert model.tasks["segmentation"] == Task("segmentation", 4)
     assert same(model.encoder, pretrained.encoder)
     assert model.preprocess == pretrained.preprocess
+
+
+THREE = {
+    "semantic": Task("segmentation", 5),
+    "depth": Task("depth", 1, range=(0, 128)),
+    "motion": Task("segmentation", 2),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fpn_aspp_mobilenetv2_tv_edgeailite",
+        "deeplabv3plus_mobilenetv2_tv_edgeailite",
+        "fpn_aspp_regnetx400mf_edgeailite",
+        "unet_aspp_resnet50_edgeailite",
+        "bifpn_aspp_mobilenetv2_tv_edgeailite",
+        "timm",
+    ],
+)
+def test_single_input_and_task_into_several(name: str, tmp_path: Path) -> None:
+    """One input's blocks fill all inputs, flow of two channels too, and one decoder all tasks but their predictions."""
+    options = {"encoder": TINY, "channels": 16} if name == "timm" else {}
+    family = "fpn" if name == "timm" else name
+    source = edgeseg.create_model(family, num_classes=19, **options)
+    torch.save({"state_dict": source.state_dict()}, tmp_path / "single.pth")
+    with pytest.warns(UserWarning, match="for other tasks, classes or inputs"):
+        model = edgeseg.create_model(
+            family, in_channels=(2, 3), tasks=THREE, checkpoint_path=tmp_path / "single.pth", **options
+        )
+    theirs, ours = source.state_dict(), model.state_dict()
+    filled = 0
+    for key, value in ours.items():
+        kind, part, *rest = key.split(".")
+        if key.startswith("encoder.fusion."):
+            continue
+        origin = ".".join([kind, part, "0", *rest[1:]] if part == "streams" else [kind, part, *rest])
+        if kind == "decoders":
+            origin = ".".join([kind, "segmentation", *rest])
+        if value.shape == theirs[origin].shape:
+            assert torch.equal(value, theirs[origin]), key
+            filled += 1
+    assert filled > 0.9 * (len(ours) - sum(key.startswith("encoder.fusion.") for key in ours)) or "unet" in name
+    stem = next(key for key in ours if key.startswith("encoder.streams.0.") and ours[key].ndim == 4)
+    assert ours[stem].shape[1] == 2
+    # Two of three channels, made stronger by half: a grey input keeps its response.
+    expected = theirs[stem][:, :2] * 1.5
+    torch.testing.assert_close(ours[stem], expected)
+    outputs = model.eval()(torch.randn(1, 2, 64, 64), torch.randn(1, 3, 64, 64))
+    assert {key: value.shape[1] for key, value in outputs.items()} == {"semantic": 5, "depth": 1, "motion": 2}
+
+
+def test_published_weights_into_several(tmp_path: Path) -> None:
+    """The shipped weights, by their name."""
+    name = "fpn_aspp_mobilenetv2_tv_edgeailite"
+    single = edgeseg.create_model(name, pretrained=True)
+    with pytest.warns(UserWarning, match="start anew"):
+        model = edgeseg.create_model(name, pretrained=True, in_channels=(3, 3), tasks=THREE)
+    assert same(model.encoder.trunk, single.encoder.trunk)
+    assert same(model.encoder.streams[1], single.encoder.streams[0])
+    assert same(model.decoders["depth"].context, single.decoders["segmentation"].context)

@@ -158,7 +158,7 @@ def render(world: World, time: float, size: tuple[int, int], rng: np.random.Gene
 
 
 class Camera:
-    """A pinhole camera. Its rays are forward plus `x` times right plus `y` times up: what multiplies one is the depth."""
+    """A pinhole camera. Its rays are forward plus `x` times right plus `y` times up; their factor is the depth."""
 
     def __init__(self, position: Array, axes: Array, size: tuple[int, int]) -> None:
         self.position, self.axes, (self.height, self.width) = position, axes, size

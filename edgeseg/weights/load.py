@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeseg.encoders import Encoder
-from edgeseg.pixel2pixel import Pixel2Pixel
+from edgeseg.pixel2pixel import Pixel2Pixel, build
 from edgeseg.weights import encoder_files, original, original_onnx
 from edgeseg.weights.checkpoint import is_onnx, read_weights
 
@@ -32,37 +32,76 @@ class LoadReport:
     ignored: list[str] = field(default_factory=list)
 
 
-def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, new_classes: bool = False) -> LoadReport:
+def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, adapt: bool = False) -> LoadReport:
     """Loads a whole model from our safetensors, or from a checkpoint or an ONNX network of the original zoo.
 
     Args:
         model: A `Pixel2Pixel`, or any module for a plain state dict.
         path: .safetensors, .pth, .pt, .pyth or .onnx.
-        new_classes: Keep what a decoder of another number of classes cannot take (its prediction layer; in a UNet the
-            layers whose width follows the classes) as it is, with a warning, instead of raising.
+        adapt: Take what fits of a file for other tasks, classes or inputs, and warn of what starts anew, instead of
+            raising: a single decoder is copied to all tasks, a single input's blocks to all inputs, the first
+            convolution to other numbers of channels; prediction layers of other classes (in a UNet all layers whose
+            width follows them) and the fusion of the inputs stay as they are.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: corrupt, or it does not fit; the model is then unchanged.
     """
-    state, own = _read(model, path), model.state_dict()
+    state, own = _read(model, path, adapt=adapt), model.state_dict()
     predictions = _other_classes(own, state)
-    if predictions and not new_classes:
+    if predictions and not adapt:
         name, (ours, theirs) = next(iter(predictions.items()))
         raise ValueError(
             f"{path} was trained for {theirs[0]} classes and this model has {ours[0]}: {name} is {theirs} in the file "
             f"and {ours} in the model; pass num_classes={theirs[0]} for the file's classes, or num_classes or tasks of "
             f"your own to start that layer anew"
         )
-    decoders = tuple(name.removesuffix("head.1.weight") for name in predictions)
-    resized = {key for key in own if key.startswith(decoders) and key in state and own[key].shape != state[key].shape}
-    kept = {key: value for key, value in state.items() if key not in resized}
-    _fill(model, kept, path, may_miss=resized)
-    if resized:
+    anew: set[str] = set()
+    if adapt:
+        state = _fit_stems(_copy_to_all(own, state), own)
+        anew = {key for key in own if key.startswith("encoder.fusion.") and key not in state}
+        decoders = tuple(name.removesuffix("head.1.weight") for name in _other_classes(own, state))
+        anew |= {key for key in own if key.startswith(decoders) and key in state and own[key].shape != state[key].shape}
+    kept = {key: value for key, value in state.items() if key not in anew}
+    _fill(model, kept, path, may_miss=anew)
+    if anew:
         warnings.warn(
-            f"other classes than in {path}: {len(resized)} tensors start anew ({_some(sorted(resized))})", stacklevel=2
+            f"{path} is for other tasks, classes or inputs: {len(anew)} tensors start anew ({_some(sorted(anew))})",
+            stacklevel=2,
         )
-    return LoadReport(sorted(kept), sorted(resized), ignored=sorted(set(state) & resized))
+    return LoadReport(sorted(kept), sorted(anew), ignored=sorted(set(state) & anew))
+
+
+def _copy_to_all(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`state` with the blocks of a single input for every input, and a single decoder for every task."""
+    decoders = {key.split(".")[1] for key in state if key.startswith("decoders.")}
+    tasks = {key.split(".")[1] for key in own if key.startswith("decoders.")}
+    copied = decoders - tasks if len(decoders) == 1 else set()  # under its own name the single decoder has no place
+    result = {key: value for key, value in state.items() if not key.startswith(tuple(f"decoders.{d}." for d in copied))}
+    for key in own:
+        kind, name, *rest = key.split(".")
+        if kind == "encoder" and name == "streams" and key not in state:
+            source = ".".join([kind, name, "0", *rest[1:]])
+        elif kind == "decoders" and name not in decoders and len(decoders) == 1:
+            source = ".".join([kind, *decoders, *rest])
+        else:
+            continue
+        if source in state:
+            result[key] = state[source]
+    return result
+
+
+def _fit_stems(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`state` with the first convolution of each input summed or repeated to its number of channels, as timm does."""
+    result = dict(state)
+    for key, value in state.items():
+        mine = own.get(key)
+        stem = "streams." in key and value.ndim == 4 and mine is not None and mine.shape[1] != value.shape[1]
+        if stem and mine is not None and mine.shape[0] == value.shape[0] and mine.shape[2:] == value.shape[2:]:
+            from timm.models import adapt_input_conv
+
+            result[key] = adapt_input_conv(mine.shape[1], value)
+    return result
 
 
 def count_classes(path: str | os.PathLike[str]) -> int:
@@ -79,12 +118,19 @@ def count_classes(path: str | os.PathLike[str]) -> int:
     raise ValueError(f"{path} has no prediction layer of a decoder")
 
 
-def _read(model: nn.Module, path: str | os.PathLike[str]) -> Mapping[str, Tensor]:
+def _read(model: nn.Module, path: str | os.PathLike[str], *, adapt: bool) -> Mapping[str, Tensor]:
     """The tensors of a file of any format under our keys."""
     if is_onnx(path):
         if not isinstance(model, Pixel2Pixel):
             raise ValueError(f"{path} can be read into a Pixel2Pixel network, not into {type(model).__name__}")
-        return original_onnx.read_onnx(path, model)
+        try:
+            return original_onnx.read_onnx(path, model)
+        except ValueError:
+            if not adapt or model.spec is None:
+                raise
+        # Perhaps it has a single input and task, as the published ones.
+        single = build(model.spec, tasks=dict([next(iter(model.tasks.items()))]), in_channels=(3,))
+        return original_onnx.read_onnx(path, single)
     state = read_weights(path)
     if original.is_original(state) and isinstance(model, Pixel2Pixel) and isinstance(model.encoder, Encoder):
         encoder = model.encoder
@@ -120,7 +166,7 @@ def load_encoder(model: Pixel2Pixel, path: str | os.PathLike[str]) -> LoadReport
         else:
             state[f"trunk.{key}"] = value
     fusion = {key for key in encoder.state_dict() if key.startswith("fusion.")}
-    _fill(encoder, state, path, may_miss=fusion)
+    _fill(encoder, _fit_stems(state, encoder.state_dict()), path, may_miss=fusion)
     return LoadReport(sorted(state), sorted(fusion), ignored)
 
 
