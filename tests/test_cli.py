@@ -175,14 +175,34 @@ def test_train_and_evaluate(camvid: Path, tmp_path: Path, capsys: pytest.Capture
     assert len(out) == 14
     assert out[0].startswith("sky")
     assert out[11].startswith("mIoU")
-    scores = json.loads(Path(files[0]).read_text())
+    scores = json.loads(Path(files[0]).read_text())["segmentation"]
     assert f"{scores['miou']:.2f}" in out[11]
     assert next(iter(scores["iou"])) == "sky"
-    assert Path(files[1]).read_text().startswith(f"name,percent\nmiou,{scores['miou']}\n")
+    assert f"segmentation,miou,{scores['miou']}\n" in Path(files[1]).read_text()
     for other in (["--img-resize", "32", "32"], ["--flip"], ["--scales", "0.5", "1"], ["--protocol", "original"]):
         assert main([*evaluate, *other]) == 0
         assert capsys.readouterr().out.splitlines() != out, other
     assert main([*evaluate, "-o", "scores.txt"]) == 2
+
+
+def test_several_inputs_and_tasks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On the synthetic streets, without any file: one table with all tasks."""
+    data = ["--dataset", "streets", "--inputs", "flow", "image", "--tasks", "semantic", "depth", "motion"]
+    sizes = ["--img-resize", "32", "32", "--rand-crop", "32", "32", "--batch-size", "8", "--workers", "0"]
+    run = str(tmp_path / "run")
+    assert main(["train", *data, "--length", "8", *sizes, "--model", NAME, "--epochs", "1", "-o", run]) == 0
+    call = ["evaluate", *data, "--length", "4", "--checkpoint", f"{run}/last.safetensors", "--workers", "0"]
+    assert main(call) == 0
+    out = capsys.readouterr().out
+    assert [line for line in out.splitlines() if line in ("semantic", "depth", "motion")] == [
+        "semantic",
+        "depth",
+        "motion",
+    ]
+    assert "relative error, 3 to 80 m" in out
+    assert "moving" in out
+    assert main(["train", "--dataset", "camvid", "--model", NAME, "-o", run]) == 2
+    assert "camvid needs the folder that it is in" in capsys.readouterr().err
 
 
 def test_train_from_weights(camvid: Path, checkpoint: Path, tmp_path: Path) -> None:

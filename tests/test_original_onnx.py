@@ -87,9 +87,11 @@ def difference(a: edgeseg.Pixel2Pixel, b: edgeseg.Pixel2Pixel) -> float:
     return max(float((ours[name] - theirs[name]).abs().max() / ours[name].std()) for name in ours)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("shrunk", [False, True], ids=["full", "outby"])
+@pytest.mark.parametrize(
+    ("name", "shrunk"), [*((name, True) for name in FAMILIES), *((name, False) for name in FAMILIES[::5])]
+)
 def test_round_trip(name: str, shrunk: bool, tmp_path: Path) -> None:
+    """At the decoder's size, and for a UNet and an FPN at full size too."""
     source = trained(edgeseg.create_model(name, num_classes=21))
     path = export(source, tmp_path / "model.onnx", shrunk=shrunk)
     loaded = edgeseg.create_model(name, num_classes=21, checkpoint_path=path)

@@ -11,7 +11,7 @@ from edgeseg.data.labels import IGNORE
 from edgeseg.data.tensors import Depth, Flow
 from edgeseg.data.transforms import AUGMENTATIONS, Augmented, RandomScale
 from edgeseg.preprocess import to_input
-from edgeseg.spec import Preprocess
+from edgeseg.spec import Preprocess, Task
 
 SIZE = (48, 64)
 
@@ -102,7 +102,12 @@ def test_scale_one_is_the_size_of_evaluation() -> None:
 
 def test_a_sample_follows_from_its_key() -> None:
     image, labels = torch.randint(0, 256, (3, 40, 40), dtype=torch.uint8), torch.zeros(40, 40, dtype=torch.uint8)
-    data = Augmented([(image, labels)] * 3, AUGMENTATIONS["modern"]((40, 40), (32, 32)), ["segmentation"], seed=1)
+    data = Augmented(
+        [(image, labels)] * 3,
+        AUGMENTATIONS["modern"]((40, 40), (32, 32)),
+        {"segmentation": Task("segmentation", 2)},
+        seed=1,
+    )
     torch.manual_seed(5)
     before = torch.get_rng_state()
     first = data[1][0][0]

@@ -36,7 +36,7 @@ def add(verbs: Any) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from edgeseg.engine import distributed, evaluate
+    from edgeseg.engine import distributed, evaluate_tasks
     from edgeseg.engine.report import print_scores, scores_of, write_scores
 
     wrong = [path for path in options.output if path.suffix not in (".json", ".csv")]
@@ -45,22 +45,19 @@ def _evaluate(options: argparse.Namespace) -> int:
     with distributed.process_group(options.device) as device:
         model = load_model(options, device)
         dataset = load_dataset(options.dataset, options.data_path, options.split, **dataset_options(options))
-        task = next(iter(model.tasks.values()))
-        if dataset.task.channels > task.channels:
-            raise ValueError(f"{options.dataset} has {dataset.task.channels} classes, the model has {task.channels}")
-        matrix = evaluate(
-            model,
-            dataset,
-            protocol=options.protocol,
-            size=options.img_resize,
-            output_size=options.output_size,
-            scales=options.scales,
-            flip=options.flip,
-            workers=options.workers,
-        )
+        for name, task in dataset.tasks.items():
+            if name in model.tasks and task.channels > model.tasks[name].channels:
+                raise ValueError(
+                    f"{options.dataset} has {task.channels} classes, the model {model.tasks[name].channels}"
+                )
+        metrics = evaluate_tasks(
+            model, dataset, protocol=options.protocol, size=options.img_resize, output_size=options.output_size,
+            scales=options.scales, flip=options.flip, workers=options.workers,
+        )  # fmt: skip
         if distributed.rank() == 0:
-            scores = scores_of(matrix, task, options.protocol)
-            print_scores(scores)
+            scores = {name: scores_of(metric, model.tasks[name], options.protocol) for name, metric in metrics.items()}
+            for name, figures in scores.items():
+                print_scores(figures, title=name if len(scores) > 1 else "")
             for path in options.output:
                 write_scores(scores, path)
     return 0

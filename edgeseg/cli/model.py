@@ -40,12 +40,15 @@ def add_dataset(verb: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=", ".join(sorted(DATASETS)),
     )
-    verb.add_argument("--data-path", "--data_path", required=True, type=Path, metavar="DIR")
+    verb.add_argument("--data-path", "--data_path", type=Path, metavar="DIR", help="needed by all but streets")
     verb.add_argument(
         "--download", action="store_true", help="fetch the set where it is missing (camvid, voc_segmentation)"
     )
     verb.add_argument("--skip-unreadable", action="store_true", help="leave out samples whose files cannot be read")
     verb.add_argument("--image-folders", nargs="+", metavar="DIR", help="of Cityscapes, one an input")
+    verb.add_argument("--inputs", nargs="+", metavar="NAME", help="of streets: flow, image")
+    verb.add_argument("--tasks", nargs="+", metavar="NAME", help="of streets and Cityscapes: semantic, depth, motion")
+    verb.add_argument("--length", type=int, help="of streets: number of samples")
     verb.add_argument("--overlap", choices=["ignore", "original"], help="of COCO: pixels of several objects")
 
 
@@ -55,6 +58,9 @@ def dataset_options(options: argparse.Namespace) -> dict[str, Any]:
         "download": options.download or None,
         "on_error": "skip" if options.skip_unreadable else None,
         "image_folders": options.image_folders,
+        "inputs": tuple(options.inputs) if options.inputs else None,
+        "targets": tuple(options.tasks) if options.tasks else None,
+        "length": options.length,
         "overlap": options.overlap,
     }
     return {name: value for name, value in given.items() if value is not None}

@@ -18,6 +18,7 @@ FLOW = ("leftImg8bit_flow_confidence_768x384", "leftImg8bit")
 DATASETS: dict[str, tuple[str, dict[str, Any]]] = {
     "camvid": ("camvid:CamVid", {}),
     "images_masks": ("folder:ImagesMasks", {}),
+    "streets": ("streets:Streets", {}),
     "voc_segmentation": ("voc:VOC", {}),
     "ade20k_segmentation": ("ade20k:ADE20K", {}),
     "ade20k_seg_class32": ("ade20k:ADE20K", {"classes": 32}),
@@ -36,10 +37,11 @@ DATASETS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def load_dataset(name: str, root: str | os.PathLike[str], split: str, **options: Any) -> Any:
+def load_dataset(name: str, root: str | os.PathLike[str] | None, split: str, **options: Any) -> Any:
     """A split of the data set `name` in the folder `root`.
 
     Args:
+        root: None for the synthetic "streets", which has no files.
         options: Of the set's class, such as `download`, `on_error`, `image_folders` or `overlap`.
 
     Raises:
@@ -53,8 +55,11 @@ def load_dataset(name: str, root: str | os.PathLike[str], split: str, **options:
     target, fixed = DATASETS[name]
     module, _, class_name = target.partition(":")
     kind = getattr(importlib.import_module(f"edgeseg.data.{module}"), class_name)
+    if root is None and name != "streets":
+        raise ValueError(f"{name} needs the folder that it is in")
+    place = () if name == "streets" else (root,)
     try:
-        return kind(root, split, **{**fixed, **options})
+        return kind(*place, split, **{**fixed, **options})
     except TypeError as error:
         if "unexpected keyword" in str(error):
             raise ValueError(f"{name} has no such option: {error}") from error

@@ -63,6 +63,11 @@ class LabelledImages(Dataset[Any]):
             raise ValueError(f"{type(self).__name__} has no samples here")
 
     @property
+    def input_count(self) -> int:
+        """Images of a sample."""
+        return len(self.files[0].images)
+
+    @property
     def task(self) -> Task:
         """The first task."""
         return next(iter(self.tasks.values()))

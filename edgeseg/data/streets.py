@@ -85,6 +85,11 @@ class Streets(Dataset[Any]):
         self.tasks = {name: known_tasks[name] for name in targets}
 
     @property
+    def input_count(self) -> int:
+        """Images of a sample."""
+        return len(self.inputs)
+
+    @property
     def task(self) -> Task:
         """The first task."""
         return next(iter(self.tasks.values()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 from edgeseg.data.labels import IGNORE
 from edgeseg.data.tensors import Depth, Flow
 from edgeseg.preprocess import input_size
-from edgeseg.spec import Preprocess
+from edgeseg.spec import Preprocess, Task
 
 # Padding and empty corners: mean grey in the image, which preprocessing makes zero, no motion in the flow, and pixels
 # that count nowhere in the targets.
@@ -138,14 +138,14 @@ class Augmented(Dataset[tuple[tuple[Tensor, ...], dict[str, Tensor], int]]):
     Args:
         dataset: Has a length and gives images and targets, each one tensor or several.
         transform: Of torchvision's v2 kind.
-        tasks: Names of the tasks; a single target is that of the first.
+        tasks: What is to be predicted; a single target is that of the first, a missing one counts nowhere.
         cache: Decode all samples once, now.
     """
 
     def __init__(
-        self, dataset: Any, transform: v2.Transform, tasks: Sequence[str], *, seed: int, cache: bool = False
+        self, dataset: Any, transform: v2.Transform, tasks: Mapping[str, Task], *, seed: int, cache: bool = False
     ) -> None:
-        self.dataset, self.transform, self.tasks, self.seed = dataset, transform, list(tasks), seed
+        self.dataset, self.transform, self.tasks, self.seed = dataset, transform, dict(tasks), seed
         self.decoded = [self.sample(index) for index in range(len(dataset))] if cache else None
 
     def __len__(self) -> int:
@@ -155,11 +155,17 @@ class Augmented(Dataset[tuple[tuple[Tensor, ...], dict[str, Tensor], int]]):
         """Images and targets as they are in the data set, typed for torchvision."""
         images, targets = self.dataset[index]
         images = images if isinstance(images, tuple) else (images,)
-        targets = targets if isinstance(targets, dict) else {self.tasks[0]: targets}
+        targets = targets if isinstance(targets, dict) else {next(iter(self.tasks)): targets}
         typed = [x if isinstance(x, tv_tensors.TVTensor) else tv_tensors.Image(x) for x in images]
-        return tuple(typed), {
-            name: x if isinstance(x, tv_tensors.TVTensor) else tv_tensors.Mask(x) for name, x in targets.items()
-        }
+        kinds = {name: x if isinstance(x, tv_tensors.TVTensor) else tv_tensors.Mask(x) for name, x in targets.items()}
+        return tuple(typed), {name: kinds.get(name, self._nothing(name, typed[-1])) for name in self.tasks}
+
+    def _nothing(self, name: str, image: Tensor) -> Tensor:
+        """The target of a sample that has none for a task."""
+        size = image.shape[-2:]
+        if self.tasks[name].kind == "segmentation":
+            return tv_tensors.Mask(torch.full(size, IGNORE, dtype=torch.uint8))
+        return Depth(torch.zeros(1, *size))
 
     def __getitem__(self, key: int) -> tuple[tuple[Tensor, ...], dict[str, Tensor], int]:
         index = key % len(self)

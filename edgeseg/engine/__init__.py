@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING, Any
 from edgeseg.engine.config import RECIPES, TrainConfig
 
 if TYPE_CHECKING:
-    from edgeseg.engine.evaluation import evaluate
+    from edgeseg.engine.depth import DepthErrors
+    from edgeseg.engine.evaluation import evaluate, evaluate_tasks
     from edgeseg.engine.metrics import ConfusionMatrix
     from edgeseg.engine.training import train
 
-__all__ = ["RECIPES", "ConfusionMatrix", "TrainConfig", "evaluate", "train"]
+__all__ = ["RECIPES", "ConfusionMatrix", "DepthErrors", "TrainConfig", "evaluate", "evaluate_tasks", "train"]
 
 # Names that need torch, found when first used (PEP 562).
 _LAZY = {
     "ConfusionMatrix": "edgeseg.engine.metrics",
+    "DepthErrors": "edgeseg.engine.depth",
     "evaluate": "edgeseg.engine.evaluation",
+    "evaluate_tasks": "edgeseg.engine.evaluation",
     "train": "edgeseg.engine.training",
 }
 

@@ -40,6 +40,9 @@ class TrainConfig:
         label_smoothing: Share of the probability that goes to all classes alike.
         ohem: Probability up to which a pixel is hard; the cross-entropy takes only those, a 16th at least. 0 for all.
         dice: Weight of the Dice loss beside the cross-entropy.
+        depth_losses: Of depth tasks; see `edgeseg.engine.depth`.
+        depth_factors: Their weights.
+        task_factors: Weights of the tasks' losses, in their order; default 1 each.
         aux_loss: Weight of a further prediction from the encoder's deepest feature, in training only.
         ema: Decay of the moving average of the weights, which is what is evaluated and saved; 0 for none.
         freeze_encoder: Train the decoders only.
@@ -85,6 +88,9 @@ class TrainConfig:
     label_smoothing: float = 0.0
     ohem: float = 0.0
     dice: float = 0.5
+    depth_losses: tuple[str, ...] = ("smooth_l1", "scale")
+    depth_factors: tuple[float, ...] = (1.0, 1.0)
+    task_factors: tuple[float, ...] = ()
     aux_loss: float = 0.0
     ema: float = 0.998
     freeze_encoder: bool = False
@@ -104,6 +110,8 @@ class TrainConfig:
         for name, kind in get_type_hints(type(self)).items():
             if get_origin(kind) is Literal and getattr(self, name) not in get_args(kind):
                 raise ValueError(f"{name} is one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}")
+        if len(self.depth_losses) != len(self.depth_factors):
+            raise ValueError(f"{len(self.depth_losses)} depth_losses need as many depth_factors")
         for name in ("epochs", "batch_size", "iter_size", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is at least 1, got {getattr(self, name)}")

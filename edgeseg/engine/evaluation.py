@@ -1,4 +1,4 @@
-"""One pass over a labelled set -> confusion matrix."""
+"""One pass over a labelled set -> a metric for each task."""
 
 from __future__ import annotations
 
@@ -12,20 +12,34 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from edgeseg.engine import distributed
+from edgeseg.engine.depth import DepthErrors
 from edgeseg.engine.metrics import ConfusionMatrix
 from edgeseg.layers import resize
 from edgeseg.pixel2pixel import Pixel2Pixel
 from edgeseg.preprocess import to_input
+from edgeseg.spec import Task
 
 Protocol = Literal["native", "original"]
 
 
+Metric = ConfusionMatrix | DepthErrors
+
+
+def evaluate(model: Pixel2Pixel, dataset: Any, *, task: str | None = None, **options: Any) -> ConfusionMatrix:
+    """Scores one segmentation task, by default the first; see `evaluate_tasks`."""
+    task = task or next(iter(model.tasks))
+    metric = evaluate_tasks(model, dataset, tasks=[task], **options)[task]
+    if not isinstance(metric, ConfusionMatrix):
+        raise ValueError(f"{task!r} is no segmentation task; evaluate_tasks scores it")
+    return metric
+
+
 @torch.inference_mode()
-def evaluate(
+def evaluate_tasks(
     model: Pixel2Pixel,
     dataset: Any,
     *,
-    task: str | None = None,
+    tasks: Sequence[str] | None = None,
     protocol: Protocol = "native",
     size: Sequence[int] | None = None,
     output_size: Sequence[int] | None = None,
@@ -33,30 +47,35 @@ def evaluate(
     flip: bool = False,
     bf16: bool = False,
     workers: int = 0,
-) -> ConfusionMatrix:
-    """Scores `model` on images and label maps, 255 ignored. Images are preprocessed as the weights say.
+) -> dict[str, Metric]:
+    """Scores tasks of `model` in one pass over images and targets. Images are preprocessed as the weights say.
 
-    Under torchrun each process scores its share, and all get the matrix of the whole set.
+    Under torchrun each process scores its share, and all get the metrics of the whole set.
 
     Args:
         model: Put into evaluation mode for the pass.
-        dataset: Has a length and gives pairs of a uint8 image [3,H,W] (or a tuple of them) and a label map [h,w] (or a
-            dict of them by task).
-        task: A segmentation task of the model; by default the first.
-        protocol: "native" resizes the logits to the label map's own size before the argmax. "original" is how the zoo's
-            published figures were taken: images stretched to `size`, the argmax there, then prediction and label map
+        dataset: Has a length and gives pairs of a uint8 image [3,H,W] (or a tuple of them) and a target (or a dict of
+            them by task): a label map [h,w], 255 ignored, or depth [1,h,w] in metres, 0 ignored. A sample may lack the
+            target of a task.
+        tasks: Names of tasks; by default all.
+        protocol: "native" resizes the logits to the target's own size before the argmax. "original" is how the zoo's
+            published figures were taken: images stretched to `size`, the argmax there, then prediction and target
             resized to `output_size` by nearest neighbour.
         size: Height and width at the network; default that of the model's preprocessing.
-        output_size: Of the original's protocol; default the label map's own size.
+        output_size: Of the original's protocol; default the target's own size.
         scales: Factors on `size`; the probabilities of all are averaged.
         flip: Average with the mirrored image too.
         bf16: Run the network under bfloat16 autocast.
         workers: Processes that decode.
+
+    Raises:
+        ValueError: a task that the model does not have, or without any target in the set; names it.
     """
-    task = task or next(iter(model.tasks))
-    if model.tasks[task].kind != "segmentation":
-        raise ValueError(f"{task!r} is no segmentation task")
-    matrix = ConfusionMatrix(model.tasks[task].channels)
+    names = list(tasks or model.tasks)
+    unknown = [name for name in names if name not in model.tasks]
+    if unknown:
+        raise ValueError(f"no task named {', '.join(unknown)}; this model has {', '.join(model.tasks)}")
+    metrics = {name: _metric(model.tasks[name]) for name in names}
     parameter = next(model.parameters())
     preprocess = replace(model.preprocess, size=(size[0], size[1])) if size is not None else model.preprocess
     if protocol == "original":
@@ -64,55 +83,75 @@ def evaluate(
     was_training = model.training
     model.eval()
 
-    def logits(images: Sequence[Tensor], scale: float, mirror: bool) -> Tensor:
+    def view(images: Sequence[Tensor], scale: float, mirror: bool) -> dict[str, Tensor]:
+        """Logits by task for one of the averaged versions of the images."""
         inputs = [to_input(image, preprocess, scale=scale).to(parameter) for image in images]
         inputs = [(x.flip(-1) if mirror else x).contiguous(memory_format=torch.channels_last) for x in inputs]
         with torch.autocast(parameter.device.type, torch.bfloat16, enabled=bf16):
-            output = model.decode(*inputs)[task].float()
-        output = resize(output, inputs[0].shape[-2:]) if protocol == "original" else output
-        return output.flip(-1) if mirror else output
+            outputs = model.decode(*inputs)
+        outputs = {name: outputs[name].float() for name in names}
+        if protocol == "original":
+            outputs = {name: resize(output, inputs[0].shape[-2:]) for name, output in outputs.items()}
+        return {name: output.flip(-1) if mirror else output for name, output in outputs.items()}
 
     try:
-        for images, target in _share(dataset, task, workers):
+        for images, targets in DataLoader(_Share(dataset, names[0]), batch_size=None, num_workers=workers):
             views = [
-                logits(images, scale, mirror) for scale in scales for mirror in ((False, True) if flip else (False,))
+                view(images, scale, mirror) for scale in scales for mirror in ((False, True) if flip else (False,))
             ]
-            if protocol == "native":
-                views = [resize(view, target.shape[-2:]) for view in views]
-            whole = [resize(view, views[0].shape[-2:]) for view in views]
-            mean = whole[0] if len(whole) == 1 else torch.stack([view.softmax(dim=1) for view in whole]).mean(dim=0)
-            prediction = mean[0].argmax(dim=0).to(target.device)
-            if protocol == "original":
-                scored = tuple(output_size or target.shape[-2:])
-                prediction, target = _nearest(prediction, scored), _nearest(target, scored)
-            matrix.update(prediction, target)
+            for name in [name for name in names if name in targets]:
+                target, task = targets[name], model.tasks[name]
+                common = target.shape[-2:] if protocol == "native" else views[0][name].shape[-2:]
+                maps = [resize(each[name], common) for each in views]
+                prediction = _average(maps, task)[0].to(target.device)
+                if protocol == "original":
+                    scored = tuple(output_size or target.shape[-2:])
+                    prediction, target = _nearest(prediction, scored), _nearest(target, scored)
+                metrics[name].update(prediction.reshape(target.shape), target)
     finally:
         model.train(was_training)
-    matrix.reduce()
-    return matrix
+    for metric in metrics.values():
+        metric.reduce()
+    empty = [name for name, metric in metrics.items() if not bool(metric.counted)]
+    if empty:
+        raise ValueError(f"the data set has no target for {', '.join(empty)}")
+    return metrics
 
 
-class _Share(torch.utils.data.Dataset[tuple[tuple[Tensor, ...], Tensor]]):
-    """What this process has to score: every n-th sample, as a tuple of images and one label map."""
+def _metric(task: Task) -> Metric:
+    return ConfusionMatrix(task.channels) if task.kind == "segmentation" else DepthErrors(task.range)
 
-    def __init__(self, dataset: Any, task: str) -> None:
-        self.dataset, self.task = dataset, task
+
+def _average(maps: Sequence[Tensor], task: Task) -> Tensor:
+    """Outputs [N,C,H,W] of several views -> labels [N,H,W], or the mean depth [N,1,H,W]."""
+    if task.kind != "segmentation":
+        return torch.stack(list(maps)).mean(dim=0)
+    mean = maps[0] if len(maps) == 1 else torch.stack([each.softmax(dim=1) for each in maps]).mean(dim=0)
+    return mean.argmax(dim=1)
+
+
+class _Share(torch.utils.data.Dataset[tuple[tuple[Tensor, ...], dict[str, Tensor]]]):
+    """What this process has to score: every n-th sample, as a tuple of images and targets by task."""
+
+    def __init__(self, dataset: Any, first: str) -> None:
+        self.dataset, self.first = dataset, first
         self.indices = range(distributed.rank(), len(dataset), distributed.world_size())
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index: int) -> tuple[tuple[Tensor, ...], Tensor]:
-        images, target = self.dataset[self.indices[index]]
+    def __getitem__(self, index: int) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        images, targets = self.dataset[self.indices[index]]
         images = images if isinstance(images, tuple) else (images,)
-        return images, target[self.task] if isinstance(target, dict) else target
+        targets = targets if isinstance(targets, dict) else {self.first: targets}
+        # As plain tensors: torchvision's kinds would follow every operation.
+        plain = tuple(image.as_subclass(Tensor) for image in images)
+        return plain, {name: target.as_subclass(Tensor) for name, target in targets.items()}
 
 
-def _share(dataset: Any, task: str, workers: int) -> DataLoader[Any]:
-    return DataLoader(_Share(dataset, task), batch_size=None, num_workers=workers)
-
-
-def _nearest(labels: Tensor, size: tuple[int, ...]) -> Tensor:
-    if labels.shape[-2:] == size:
-        return labels
-    return F.interpolate(labels[None, None].float(), size=size, mode="nearest")[0, 0].to(labels.dtype)
+def _nearest(values: Tensor, size: tuple[int, ...]) -> Tensor:
+    """A map [H,W] or [1,H,W] at another size."""
+    if values.shape[-2:] == size:
+        return values
+    four = values.reshape(1, 1, *values.shape[-2:]).float()
+    return F.interpolate(four, size=size, mode="nearest").reshape(*values.shape[:-2], *size).to(values.dtype)

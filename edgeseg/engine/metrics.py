@@ -28,6 +28,11 @@ class ConfusionMatrix:
         self.counts = distributed.total(self.counts)
 
     @property
+    def counted(self) -> int:
+        """Pixels that count."""
+        return int(self.counts.sum())
+
+    @property
     def iou(self) -> Tensor:
         """Intersection over union of each class, 0 to 1; NaN where a class is neither there nor predicted."""
         intersection = self.counts.diag().double()

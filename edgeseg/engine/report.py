@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from edgeseg.engine import distributed
+from edgeseg.engine.depth import DepthErrors
 from edgeseg.engine.metrics import ConfusionMatrix
 from edgeseg.spec import Task
 from edgeseg.visualize import class_names, colorize, overlay, palette_of
@@ -65,39 +66,60 @@ class Log:
                 self.tensorboard.add_scalar(name, value, int(rounded["epoch"]))
 
 
-def scores_of(matrix: ConfusionMatrix, task: Task, protocol: str) -> dict[str, Any]:
-    """All figures of a scoring, in percent; None for a class that occurs nowhere."""
-    ious = [None if iou != iou else round(100 * iou, 4) for iou in matrix.iou.tolist()]
+def headline(metric: ConfusionMatrix | DepthErrors, protocol: str) -> tuple[str, float]:
+    """The figure that a task is judged by, and its name: mIoU, or the relative error of depth; both in percent."""
+    if isinstance(metric, DepthErrors):
+        return ("ard", metric.ard_3_to_80 if protocol == "original" else metric.ard)
+    return "miou", 100 * (metric.miou_of_all if protocol == "original" else metric.miou)
+
+
+def scores_of(metric: ConfusionMatrix | DepthErrors, task: Task, protocol: str) -> dict[str, Any]:
+    """All figures of a task, in percent but for the RMSE in metres; None for a class that occurs nowhere."""
+    if isinstance(metric, DepthErrors):
+        names = ("ard", "ard_3_to_80", "rmse", "delta", "outside")
+        return {"protocol": protocol, **{name: round(getattr(metric, name), 4) for name in names}}
+    ious = [None if iou != iou else round(100 * iou, 4) for iou in metric.iou.tolist()]
     return {
         "protocol": protocol,
-        "miou": round(100 * (matrix.miou_of_all if protocol == "original" else matrix.miou), 4),
-        "pixel_accuracy": round(100 * matrix.pixel_accuracy, 4),
-        "frequency_weighted_iou": round(100 * matrix.frequency_weighted_iou, 4),
         "iou": dict(zip(class_names(task), ious, strict=True)),
+        "miou": round(headline(metric, protocol)[1], 4),
+        "pixel_accuracy": round(100 * metric.pixel_accuracy, 4),
+        "frequency_weighted_iou": round(100 * metric.frequency_weighted_iou, 4),
     }
 
 
-def print_scores(scores: Mapping[str, Any]) -> None:
+TITLES = {
+    "miou": "mIoU", "pixel_accuracy": "pixel accuracy", "frequency_weighted_iou": "frequency weighted IoU",
+    "ard": "relative error", "ard_3_to_80": "relative error, 3 to 80 m", "rmse": "RMSE in metres",
+    "delta": "within a factor of 1.25", "outside": "true depth out of range",
+}  # fmt: skip
+
+
+def _rows(scores: Mapping[str, Any]) -> list[tuple[str, float | None]]:
+    """Classes first, then the figures of the whole."""
+    return [*scores.get("iou", {}).items(), *((key, scores[key]) for key in TITLES if key in scores)]
+
+
+def print_scores(scores: Mapping[str, Any], *, title: str = "") -> None:
     """A table for the terminal."""
-    width = max(map(len, [*scores["iou"], "frequency weighted IoU"]))
-    for name, iou in scores["iou"].items():
-        print(f"{name:{width}}  {'-' if iou is None else f'{iou:.2f}':>6}")
-    for title, key in (("mIoU", "miou"), ("pixel accuracy", "pixel_accuracy")):
-        print(f"{title:{width}}  {scores[key]:6.2f}")
-    print(f"{'frequency weighted IoU':{width}}  {scores['frequency_weighted_iou']:6.2f}")
+    rows = [(TITLES.get(name, name), value) for name, value in _rows(scores)]
+    width = max(len(name) for name, _ in rows)
+    if title:
+        print(title)
+    for name, value in rows:
+        print(f"{name:{width}}  {'-' if value is None else f'{value:.2f}':>6}")
 
 
-def write_scores(scores: Mapping[str, Any], path: Path) -> None:
-    """The same as .json, or as .csv with a row a figure."""
+def write_scores(scores: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """The scores of all tasks as .json, or as .csv with a row a figure."""
     with replacing(path) as temporary:
         if path.suffix == ".json":
             temporary.write_text(json.dumps(scores, indent=2) + "\n")
             return
         with temporary.open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["name", "percent"])
-            writer.writerows([key, scores[key]] for key in ("miou", "pixel_accuracy", "frequency_weighted_iou"))
-            writer.writerows(scores["iou"].items())
+            writer.writerow(["task", "name", "value"])
+            writer.writerows([task, name, value] for task, each in scores.items() for name, value in _rows(each))
 
 
 def draw_curves(folder: Path) -> None:
@@ -120,7 +142,9 @@ def draw_curves(folder: Path) -> None:
 
 def draw_samples(model: Any, dataset: Any, path: Path) -> None:
     """A page of some samples: image, truth and prediction side by side."""
-    name, task = next((name, task) for name, task in model.tasks.items() if task.kind == "segmentation")
+    name, task = next(((name, task) for name, task in model.tasks.items() if task.kind == "segmentation"), ("", None))
+    if task is None:
+        return
     rows = []
     for index in np.linspace(0, len(dataset) - 1, min(SAMPLES, len(dataset))).astype(int):
         images, target = dataset[int(index)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +24,7 @@ class RunState:
 
     Attributes:
         step: Optimizer steps that are done.
-        best: Highest mIoU in percent so far.
+        best: Highest figure of the first task so far.
         losses: Sum of the losses of the epoch so far.
     """
 
@@ -32,7 +33,7 @@ class RunState:
     ) -> None:
         self.name, self.config, self.modules, self.optimizer = name, config, modules, optimizer
         self.step = 0
-        self.best = -1.0
+        self.best = -math.inf
         self.losses = 0.0
 
     def save(self, folder: Path) -> None:

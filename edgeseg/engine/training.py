@@ -22,11 +22,12 @@ from edgeseg.data.labels import IGNORE
 from edgeseg.data.transforms import AUGMENTATIONS, Augmented
 from edgeseg.engine import distributed
 from edgeseg.engine.config import TrainConfig
-from edgeseg.engine.evaluation import evaluate
+from edgeseg.engine.depth import depth_loss
+from edgeseg.engine.evaluation import evaluate_tasks
 from edgeseg.engine.losses import log_class_weights, segmentation_loss
 from edgeseg.engine.memory import keep_freed_memory
 from edgeseg.engine.optimization import build_optimizer, set_learning_rate
-from edgeseg.engine.report import Log, draw_curves, draw_samples
+from edgeseg.engine.report import Log, draw_curves, draw_samples, headline
 from edgeseg.engine.run_state import FILE, RunState
 from edgeseg.layers import ConvNormAct, resize
 from edgeseg.pixel2pixel import Pixel2Pixel
@@ -39,19 +40,20 @@ CACHE_LIMIT = 2e9  # bytes of decoded samples
 def train(
     model: Pixel2Pixel, train_set: Any, val_set: Any | None, config: TrainConfig, output: Path, *, resume: bool = False
 ) -> Pixel2Pixel:
-    """Trains the segmentation tasks of `model` in place and gives back its moving average, in evaluation mode.
+    """Trains the tasks of `model` in place and gives back its moving average, in evaluation mode.
 
     Started by torchrun, each process trains on its share of every batch.
 
     Args:
         model: On the device to train on. Its preprocessing gets the size of `config`.
         train_set: Has a length and gives images and targets: a uint8 image [3,H,W] and a label map [H,W] with 255 for
-            ignored pixels, or a tuple of images and a dict of label maps by task.
+            ignored pixels, or a tuple of images and a dict of targets by task: label maps, and depth [1,H,W] in metres
+            with 0 for unknown. A sample may lack the targets of some tasks.
         val_set: The like, scored every `evaluate_every` epochs; None for none.
         config: The recipe.
-        output: Folder, made where it is missing, for `last.safetensors`, `best.safetensors` (by the mIoU of the first
-            task), `metrics.jsonl`, `run.pt`, from which a stopped run goes on, and at the end `samples.png` (image,
-            truth, prediction) and, with matplotlib, `curves.png`.
+        output: Folder, made where it is missing, for `last.safetensors`, `best.safetensors` (by the first task),
+            `metrics.jsonl`, `run.pt`, from which a stopped run goes on, and at the end `samples.png` (image, truth,
+            prediction) and, with matplotlib, `curves.png`.
         resume: Go on with the run in `output` where there is one.
 
     Raises:
@@ -70,7 +72,7 @@ def train(
         rotation=config.transform_rotation,
         jitter=config.jitter,
     )
-    samples = Augmented(train_set, augment, list(model.tasks), seed=config.seed, cache=_fits(train_set, config))
+    samples = Augmented(train_set, augment, model.tasks, seed=config.seed, cache=_fits(train_set, config))
     sampler = EpochSampler(samples, config)
     loader = DataLoader(
         samples,
@@ -123,8 +125,8 @@ def train(
         return total
 
     def score(epoch: int) -> dict[str, float]:
-        """mIoU in percent; the best weights so far are kept."""
-        matrix = evaluate(
+        """Figures in percent of all tasks; the weights that are best at the first are kept."""
+        metrics = evaluate_tasks(
             averaged,
             val_set,
             protocol=config.protocol,
@@ -132,12 +134,14 @@ def train(
             bf16=bf16,
             workers=config.workers,
         )
-        miou = 100 * (matrix.miou_of_all if config.protocol == "original" else matrix.miou)
-        if miou > state.best:
-            state.best = miou
+        figures = {name: headline(metric, config.protocol) for name, metric in metrics.items()}
+        (kind, first), alone = next(iter(figures.values())), len(figures) == 1
+        if (quality := first if kind == "miou" else -first) > state.best:
+            state.best = quality
             if distributed.rank() == 0:
-                save_checkpoint(averaged, output / "best.safetensors", recipe=asdict(config), epoch=epoch, miou=miou)
-        return {"miou": miou}
+                facts: dict[str, Any] = {"recipe": asdict(config), "epoch": epoch, kind: first}
+                save_checkpoint(averaged, output / "best.safetensors", **facts)
+        return {kind if alone else f"{name}_{kind}": value for name, (kind, value) in figures.items()}
 
     steps = len(sampler)
     saved = time.monotonic()
@@ -263,16 +267,21 @@ def _losses(
     model: Pixel2Pixel, train_set: Any, samples: Augmented, config: TrainConfig, device: torch.device
 ) -> Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]:
     """The sum of the losses of all outputs, as a function of logits and targets."""
-    other = [name for name, task in model.tasks.items() if task.kind != "segmentation"]
-    if other:
-        raise ValueError(f"training of {', '.join(other)} is not known; only segmentation tasks can be trained")
+    if config.task_factors and len(config.task_factors) != len(model.tasks):
+        raise ValueError(f"{len(config.task_factors)} task_factors for the tasks {', '.join(model.tasks)}")
+    given_tasks = getattr(train_set, "tasks", model.tasks)
+    missing = [name for name in model.tasks if len(model.tasks) > 1 and name not in given_tasks]
+    if missing:
+        raise ValueError(f"the training set has no target for {', '.join(missing)}; it has {', '.join(given_tasks)}")
+    factors = dict(zip(model.tasks, config.task_factors or [1.0] * len(model.tasks), strict=True))
+    depth_factors = dict(zip(config.depth_losses, config.depth_factors, strict=True))
     weights: dict[str, Tensor | None] = dict.fromkeys(model.tasks)
     if config.class_weights == "dataset":
         given = getattr(train_set, "class_weights", None)
         if given is not None:
             weights[next(iter(model.tasks))] = torch.tensor(given, device=device)
     elif config.class_weights == "log":
-        weights = {name: w.to(device) for name, w in _log_weights(samples, model).items()}
+        weights |= {name: w.to(device) for name, w in _log_weights(samples, model).items()}
 
     def sum_of_losses(logits: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
         weighted = config.class_weights_probability >= 1 or float(torch.rand(())) < config.class_weights_probability
@@ -280,8 +289,12 @@ def _losses(
         for output, values in logits.items():
             name, _, auxiliary = output.partition("/")
             target = targets[name]
-            total = total + (config.aux_loss if auxiliary else 1.0) * segmentation_loss(
-                resize(values, target.shape[-2:]),
+            values = resize(values, target.shape[-2:])
+            if model.tasks[name].kind != "segmentation":
+                total = total + factors[name] * depth_loss(values, target, depth_factors)
+                continue
+            total = total + factors[name] * (config.aux_loss if auxiliary else 1.0) * segmentation_loss(
+                values,
                 target,
                 class_weights=weights[name] if weighted else None,
                 dice=0.0 if auxiliary else config.dice,
@@ -295,10 +308,10 @@ def _losses(
 
 
 def _log_weights(samples: Augmented, model: Pixel2Pixel) -> dict[str, Tensor]:
-    pixels = {name: torch.zeros(task.channels) for name, task in model.tasks.items()}
+    pixels = {n: torch.zeros(task.channels) for n, task in model.tasks.items() if task.kind == "segmentation"}
     for index in range(len(samples)):
         _, targets = samples.decoded[index] if samples.decoded else samples.sample(index)
-        for name, target in targets.items():
+        for name, target in ((name, targets[name]) for name in pixels):
             labels = target[target != IGNORE].flatten().long()
             if labels.numel() and int(labels.max()) >= len(pixels[name]):
                 raise ValueError(
