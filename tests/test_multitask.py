@@ -169,3 +169,39 @@ def test_flow_of_a_resized_sample_is_resized(tmp_path: Path) -> None:
         expected = F.interpolate(whole[None], SIZE, mode="nearest")[0] / 2
         flipped = torch.stack([-expected[0], expected[1]]).flip(-1)
         assert min(float((flow - each).abs().max()) for each in (expected, flipped)) <= 0.5
+
+
+@pytest.mark.parametrize("balancing", ["uncertainty", "dwa", "gradnorm", "pseudo_gradnorm"])
+def test_balanced_and_resumed(balancing: str, tmp_path: Path) -> None:
+    """Every way of balancing trains, says its weights, and goes on where it was stopped."""
+    data = Streets("train", SIZE, length=8, **EVERYTHING)
+    config = replace(SMALL, epochs=4, evaluate_every=4, balancing=balancing)
+    torch.manual_seed(0)
+    whole = train(make(data), data, data, config, tmp_path / "whole")
+    rows = [json.loads(line) for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert len({rows[-1][f"{name}_weight"] for name in data.tasks}) > 1
+
+    class Stopped(Exception):
+        pass
+
+    class Once:
+        """The scenes, until the third epoch is asked for."""
+
+        tasks, inputs, count = data.tasks, data.inputs, 0
+
+        def __len__(self) -> int:
+            return len(data)
+
+        def __getitem__(self, index: int) -> Any:
+            self.count += 1
+            if self.count > 21:
+                raise Stopped
+            return data[index]
+
+    torch.manual_seed(0)
+    first = replace(config, cache=False)
+    with pytest.raises(Stopped):
+        train(make(data), Once(), data, first, tmp_path / "parts")
+    resumed = train(make(data), data, data, config, tmp_path / "parts", resume=True)
+    assert all(torch.equal(value, resumed.state_dict()[key]) for key, value in whole.state_dict().items())

@@ -43,6 +43,7 @@ class TrainConfig:
         depth_losses: Of depth tasks; see `edgeseg.engine.depth`.
         depth_factors: Their weights.
         task_factors: Weights of the tasks' losses, in their order; default 1 each.
+        balancing: How these weights go on: "fixed", "uncertainty", "dwa", "gradnorm" or "pseudo_gradnorm".
         aux_loss: Weight of a further prediction from the encoder's deepest feature, in training only.
         ema: Decay of the moving average of the weights, which is what is evaluated and saved; 0 for none.
         freeze_encoder: Train the decoders only.
@@ -91,6 +92,7 @@ class TrainConfig:
     depth_losses: tuple[str, ...] = ("smooth_l1", "scale")
     depth_factors: tuple[float, ...] = (1.0, 1.0)
     task_factors: tuple[float, ...] = ()
+    balancing: Literal["fixed", "uncertainty", "dwa", "gradnorm", "pseudo_gradnorm"] = "fixed"
     aux_loss: float = 0.0
     ema: float = 0.998
     freeze_encoder: bool = False

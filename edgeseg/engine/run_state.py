@@ -25,7 +25,7 @@ class RunState:
     Attributes:
         step: Optimizer steps that are done.
         best: Highest figure of the first task so far.
-        losses: Sum of the losses of the epoch so far.
+        losses: Sums of the losses of the epoch so far, of all and by task.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class RunState:
         self.name, self.config, self.modules, self.optimizer = name, config, modules, optimizer
         self.step = 0
         self.best = -math.inf
-        self.losses = 0.0
+        self.losses: dict[str, float] = {}
 
     def save(self, folder: Path) -> None:
         """Writes the file whole or not at all."""

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from edgeseg.data.labels import IGNORE
 from edgeseg.data.transforms import AUGMENTATIONS, Augmented
 from edgeseg.engine import distributed
+from edgeseg.engine.balancing import BALANCERS
 from edgeseg.engine.config import TrainConfig
 from edgeseg.engine.depth import depth_loss
 from edgeseg.engine.evaluation import evaluate_tasks
@@ -91,38 +92,42 @@ def train(
     losses = _losses(model, train_set, samples, config, device)
     average = AveragedModel(model, multi_avg_fn=_moving_average(config.ema), use_buffers=True)
     averaged = cast(Pixel2Pixel, average.module)
-    optimizer = build_optimizer(model.encoder, [model.decoders, network.auxiliary], config)
+    balancer = BALANCERS[config.balancing](model.tasks, config.task_factors or [1.0] * len(model.tasks)).to(device)
+    optimizer = build_optimizer(model.encoder, [model.decoders, network.auxiliary, balancer], config)
     bf16 = has_bf16(device) if config.bf16 is None else config.bf16
-    modules = {"model": model, "average": average, "auxiliary": network.auxiliary}
+    modules = {"model": model, "average": average, "auxiliary": network.auxiliary, "balancer": balancer}
     state = RunState(model.name, config, modules, optimizer)
     if resume and (output / FILE).is_file():
         state.load(output)
     forward = _parallel(network, config, device)
 
-    def step(batches: Sequence[tuple[Sequence[Tensor], Mapping[str, Tensor], Tensor]]) -> float:
-        """One optimizer step on `iter_size` batches; the mean loss."""
+    def step(batches: Sequence[tuple[Sequence[Tensor], Mapping[str, Tensor], Tensor]]) -> dict[str, float]:
+        """One optimizer step on `iter_size` batches; the mean losses, of all and by task."""
         torch.manual_seed(config.seed * 1_000_003 + state.step * distributed.world_size() + distributed.rank())
-        total = 0.0
+        means: dict[str, float] = {}
         optimizer.zero_grad(set_to_none=True)
         for images, targets, indices in batches:
             inputs = [normalize(image.to(device), model.preprocess) for image in images]
             inputs = [image.contiguous(memory_format=torch.channels_last) for image in inputs]
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                logits = forward(*inputs)
-            loss = losses(logits, {name: target.to(device) for name, target in targets.items()})
+                outputs = forward(*inputs)
+            features = outputs.pop("features")
+            by_task = losses(outputs, {name: target.to(device) for name, target in targets.items()})
+            loss = balancer.total(by_task, features)
             if not math.isfinite(value := float(loss.detach())):
                 names = ", ".join(_name(train_set, int(index)) for index in indices)
                 raise FloatingPointError(
                     f"the loss is {value} in step {state.step + 1}; lower lr={config.lr}, or look at {names}"
                 )
             (loss / len(batches)).backward()
-            total += value / len(batches)
+            for name, each in {"loss": loss, **by_task}.items():
+                means[name] = means.get(name, 0.0) + float(each.detach()) / len(batches)
         if config.clip_grad:
             nn.utils.clip_grad_norm_(network.parameters(), config.clip_grad)
         optimizer.step()
         if config.ema:
             average.update_parameters(model)
-        return total
+        return means
 
     def score(epoch: int) -> dict[str, float]:
         """Figures in percent of all tasks; the weights that are best at the first are kept."""
@@ -160,10 +165,11 @@ def train(
                 if len(batches) < config.iter_size:
                     continue
                 lr = set_learning_rate(optimizer, config, state.step / steps)
-                state.losses += (loss := step(batches))
+                for name, value in (means := step(batches)).items():
+                    state.losses[name] = state.losses.get(name, 0.0) + value
                 batches = []
                 state.step += 1
-                bar.set_postfix({"loss": f"{loss:.3f}", "lr": f"{lr:.2g}"} | _memory(device), refresh=False)
+                bar.set_postfix({"loss": f"{means['loss']:.3f}", "lr": f"{lr:.2g}"} | _memory(device), refresh=False)
                 bar.update()
                 if stopped() or time.monotonic() - saved > 60 * config.save_every:
                     _save(state, output)
@@ -174,12 +180,17 @@ def train(
             if not config.ema:
                 averaged.load_state_dict(model.state_dict())
             seconds = time.perf_counter() - start
-            row = {"epoch": epoch + 1, "loss": state.losses / steps, "lr": lr, "seconds": seconds}
+            means = {name: value / steps for name, value in state.losses.items()}
+            balancer.end_epoch(means)
+            row = {"epoch": epoch + 1, "loss": means["loss"], "lr": lr, "seconds": seconds}
+            if len(model.tasks) > 1:
+                row |= {f"{name}_loss": means[name] for name in model.tasks}
+                row |= {f"{name}_weight": float(w) for name, w in zip(model.tasks, balancer.weights, strict=True)}
             row["images_per_second"] = (steps - sampler.start) * config.batch_size * config.iter_size / seconds
             if val_set is not None and ((epoch + 1) % config.evaluate_every == 0 or epoch + 1 == config.epochs):
                 row |= score(epoch + 1)
             log.write(row)
-            state.losses = 0.0
+            state.losses = {}
             if distributed.rank() == 0:
                 save_checkpoint(averaged, output / "last.safetensors", recipe=asdict(config), epoch=epoch + 1)
             _save(state, output)
@@ -240,10 +251,11 @@ class _Network(nn.Module):
                     )
 
     def forward(self, *images: Tensor) -> dict[str, Tensor]:
-        """Logits by task at the decoders' stride, the auxiliary ones as `task/auxiliary`."""
+        """Logits by task at the decoders' stride, the auxiliary ones as `task/auxiliary`, and the deepest features."""
         features = self.model.encoder(images)
         outputs = {name: decoder(features) for name, decoder in self.model.decoders.items()}
-        return outputs | {f"{name}/auxiliary": head(features[-1]) for name, head in self.auxiliary.items()}
+        outputs |= {f"{name}/auxiliary": head(features[-1]) for name, head in self.auxiliary.items()}
+        return outputs | {"features": features[-1]}
 
     def train(self, mode: bool = True) -> _Network:
         super().train(mode)
@@ -265,15 +277,14 @@ def _parallel(network: _Network, config: TrainConfig, device: torch.device) -> C
 
 def _losses(
     model: Pixel2Pixel, train_set: Any, samples: Augmented, config: TrainConfig, device: torch.device
-) -> Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]:
-    """The sum of the losses of all outputs, as a function of logits and targets."""
+) -> Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], dict[str, Tensor]]:
+    """The loss of each task, as a function of logits and targets."""
     if config.task_factors and len(config.task_factors) != len(model.tasks):
         raise ValueError(f"{len(config.task_factors)} task_factors for the tasks {', '.join(model.tasks)}")
     given_tasks = getattr(train_set, "tasks", model.tasks)
     missing = [name for name in model.tasks if len(model.tasks) > 1 and name not in given_tasks]
     if missing:
         raise ValueError(f"the training set has no target for {', '.join(missing)}; it has {', '.join(given_tasks)}")
-    factors = dict(zip(model.tasks, config.task_factors or [1.0] * len(model.tasks), strict=True))
     depth_factors = dict(zip(config.depth_losses, config.depth_factors, strict=True))
     weights: dict[str, Tensor | None] = dict.fromkeys(model.tasks)
     if config.class_weights == "dataset":
@@ -283,17 +294,17 @@ def _losses(
     elif config.class_weights == "log":
         weights |= {name: w.to(device) for name, w in _log_weights(samples, model).items()}
 
-    def sum_of_losses(logits: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
+    def by_task(logits: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         weighted = config.class_weights_probability >= 1 or float(torch.rand(())) < config.class_weights_probability
-        total = torch.zeros((), device=device)
+        totals = {name: torch.zeros((), device=device) for name in model.tasks}
         for output, values in logits.items():
             name, _, auxiliary = output.partition("/")
             target = targets[name]
             values = resize(values, target.shape[-2:])
             if model.tasks[name].kind != "segmentation":
-                total = total + factors[name] * depth_loss(values, target, depth_factors)
+                totals[name] = depth_loss(values, target, depth_factors)
                 continue
-            total = total + factors[name] * (config.aux_loss if auxiliary else 1.0) * segmentation_loss(
+            totals[name] = totals[name] + (config.aux_loss if auxiliary else 1.0) * segmentation_loss(
                 values,
                 target,
                 class_weights=weights[name] if weighted else None,
@@ -302,9 +313,9 @@ def _losses(
                 ohem=config.ohem,
                 count_ignored=config.count_ignored,
             )
-        return total
+        return totals
 
-    return sum_of_losses
+    return by_task
 
 
 def _log_weights(samples: Augmented, model: Pixel2Pixel) -> dict[str, Tensor]:
