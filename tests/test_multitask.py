@@ -171,7 +171,15 @@ def test_flow_of_a_resized_sample_is_resized(tmp_path: Path) -> None:
         assert min(float((flow - each).abs().max()) for each in (expected, flipped)) <= 0.5
 
 
-@pytest.mark.parametrize("balancing", ["uncertainty", "dwa", "gradnorm", "pseudo_gradnorm"])
+@pytest.mark.parametrize(
+    "balancing",
+    [
+        "uncertainty",
+        "pseudo_gradnorm",
+        pytest.param("dwa", marks=pytest.mark.slow),
+        pytest.param("gradnorm", marks=pytest.mark.slow),
+    ],
+)
 def test_balanced_and_resumed(balancing: str, tmp_path: Path) -> None:
     """Every way of balancing trains, says its weights, and goes on where it was stopped."""
     data = Streets("train", SIZE, length=8, **EVERYTHING)
