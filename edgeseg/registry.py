@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgeseg.spec import ModelSpec, Task
 from edgeseg.weights.catalog import WEIGHTS, Weights
+from edgeseg.weights.fetch import FOLDER, HUB
 from edgeseg.zoo import ALIASES, FAMILIES, ZOO
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def create_model(
     """
     if isinstance(in_channels, int) or in_channels == ():
         raise ValueError(f"in_channels has the channels of each input, such as (3,) or (2, 3), got {in_channels!r}")
-    published = name.startswith(("hf-hub:", "local-dir:"))
+    published = name.startswith((HUB, FOLDER))
     architecture, tag = ("", "") if published else _split(name)
     entry = _find_weights(architecture, tag) if not published and (pretrained or tag) else None
     given = {"pretrained weights": published or entry is not None, "checkpoint_path": checkpoint_path is not None}

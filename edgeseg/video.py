@@ -11,7 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from edgeseg.pixel2pixel import Pixel2Pixel
-from edgeseg.visualize import colorize, palette_of
+from edgeseg.visualize import tint
 from edgeseg.weights.checkpoint import replacing
 
 
@@ -26,7 +26,6 @@ def segment_video(model: Pixel2Pixel, source: Path, target: Path, task: str, *, 
         import av
     except ImportError as error:
         raise ImportError("videos need PyAV: pip install edgeseg[video]") from error
-    palette = palette_of(model.tasks[task])
     count = 0
     try:
         reader = av.open(os.fspath(source))
@@ -39,8 +38,9 @@ def segment_video(model: Pixel2Pixel, source: Path, target: Path, task: str, *, 
         encoded.bit_rate = 8_000_000
         for frame in tqdm(reader.decode(stream), total=stream.frames or None, unit="frame", disable=None):
             pixels = frame.to_ndarray(format="rgb24")
-            tint = colorize(model.predict(pixels, task=task), palette)
-            mixed = np.asarray(Image.blend(Image.fromarray(pixels), Image.fromarray(tint), alpha))
+            mixed = np.asarray(
+                tint(Image.fromarray(pixels), model.predict(pixels, task=task), model.tasks[task], alpha=alpha)
+            )
             picture = np.ascontiguousarray(mixed[: encoded.height, : encoded.width])
             writer.mux(encoded.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
             count += 1

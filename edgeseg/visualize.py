@@ -28,10 +28,15 @@ def colorize(labels: np.ndarray, palette: Sequence[Color]) -> np.ndarray:
     return table[labels]
 
 
+def tint(image: Image.Image, labels: np.ndarray, task: Task, *, alpha: float = 0.55) -> Image.Image:
+    """`image` mixed with the colours of its class ids [H,W] of the same size."""
+    return Image.blend(image.convert("RGB"), Image.fromarray(colorize(labels, palette_of(task))), alpha)
+
+
 def overlay(image: Image.Image, labels: np.ndarray, task: Task, *, alpha: float = 0.55) -> Image.Image:
     """`image` tinted by its class ids [H,W] of the same size, with a legend of the classes that occur below it."""
     palette, names = palette_of(task), class_names(task)
-    tinted = Image.blend(image.convert("RGB"), Image.fromarray(colorize(labels, palette)), alpha)
+    tinted = tint(image, labels, task, alpha=alpha)
     present = [int(i) for i in np.unique(labels) if i < len(names)]
     key = legend([names[i] for i in present], [palette[i] for i in present], tinted.width)
     picture = Image.new("RGB", (tinted.width, tinted.height + key.height), "white")

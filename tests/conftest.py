@@ -48,7 +48,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubServer:
     """The hub on loopback, empty, and an empty cache."""
     from huggingface_hub import constants
 
-    _hub.__init__(_hub.url)  # type: ignore[misc]
+    _hub.reset()
     home = tmp_path / "hf-home"
     monkeypatch.setenv("HF_HOME", str(home))  # for subprocesses
     monkeypatch.setattr(constants, "HF_HOME", str(home))

@@ -28,8 +28,12 @@ class HubServer:
         requests: Method, path and Range header of each request.
     """
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self) -> None:
+        self.url = ""
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets everything but the address."""
         self.repos: dict[str, dict[str, bytes]] = {}
         self.files: dict[str, bytes] = {}
         self.redirects: dict[str, str] = {}
@@ -45,7 +49,7 @@ class HubServer:
 
 def serve() -> HubServer:
     """A running server on a free port of 127.0.0.1, until the process ends."""
-    hub = HubServer("")
+    hub = HubServer()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
     hub.url = f"http://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -92,8 +92,7 @@ class LabelledImages(Dataset[Any]):
                 raise ValueError(
                     f"{path} is {tuple(tensor.shape[-2:])} and {files.images[-1]} is {tuple(size)} (height, width)"
                 )
-        single_target = next(iter(targets.values())) if len(targets) == 1 else targets
-        return (images[0] if len(images) == 1 else images), single_target
+        return simplified(images, targets)
 
     def read_target(self, name: str, path: Path, files: Files) -> Tensor:
         """The target of a task; a set whose files are no plain label maps overrides this or `to_classes`."""
@@ -122,6 +121,20 @@ class LabelledImages(Dataset[Any]):
         if self.skipped:
             some = "; ".join(self.skipped[:3])
             warnings.warn(f"{len(self.skipped)} samples left out, their files cannot be read: {some}", stacklevel=3)
+
+
+def as_sample(sample: tuple[Any, Any], first_task: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What a data set gives, in its general form: a tuple of images, and targets by task."""
+    images, targets = sample
+    return (
+        images if isinstance(images, tuple) else (images,),
+        targets if isinstance(targets, dict) else {first_task: targets},
+    )
+
+
+def simplified(images: tuple[Any, ...], targets: dict[str, Any]) -> tuple[Any, Any]:
+    """The reverse, as data sets give samples: a single image and a single target stand alone."""
+    return (images[0] if len(images) == 1 else images), (next(iter(targets.values())) if len(targets) == 1 else targets)
 
 
 def read_image(path: Path, *, flow: bool = False) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from edgeseg.data.base import Files, LabelledImages, check_split, read_labels, require
-from edgeseg.data.labels import IGNORE, segmentation_task
+from edgeseg.data.labels import DEPTH, IGNORE, MOTION, segmentation_task
 from edgeseg.data.tensors import Depth
 from edgeseg.spec import Task
 
@@ -117,9 +117,7 @@ class Cityscapes(LabelledImages):
 
 def to_label_ids(labels: Tensor) -> Tensor:
     """Train ids 0 to 18 -> label ids, as the benchmark's server takes them."""
-    table = torch.zeros(256, dtype=torch.uint8)
-    table[list(TRAIN_IDS.values())] = torch.tensor(list(TRAIN_IDS), dtype=torch.uint8)
-    return table[labels.long()]
+    return _LABEL_IDS[labels.long()]
 
 
 def _target(root: Path, split: str, image: Path, name: str) -> Path:
@@ -130,14 +128,18 @@ def _target(root: Path, split: str, image: Path, name: str) -> Path:
 
 _TABLE = torch.full((256,), IGNORE, dtype=torch.uint8)
 _TABLE[list(TRAIN_IDS)] = torch.tensor(list(TRAIN_IDS.values()), dtype=torch.uint8)
+_LABEL_IDS = torch.zeros(256, dtype=torch.uint8)
+_LABEL_IDS[list(TRAIN_IDS.values())] = torch.tensor(list(TRAIN_IDS), dtype=torch.uint8)
 
-FIVE_COLORS = ((128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153))
 TASKS = {
     "segmentation": segmentation_task("cityscapes"),
     "semantic": segmentation_task("cityscapes"),
     "five_classes": Task(
-        "segmentation", 5, classes=("road", "sky", "pedestrian", "vehicle", "background"), palette=FIVE_COLORS
+        "segmentation",
+        5,
+        classes=("road", "sky", "pedestrian", "vehicle", "background"),
+        palette=segmentation_task("cityscapes").palette[:5],
     ),
-    "motion": Task("segmentation", 2, classes=("static", "moving"), palette=((0, 0, 0), (119, 11, 32))),
-    "depth": Task("depth", 1, range=(0, 128)),
+    "motion": MOTION,
+    "depth": DEPTH,
 }

@@ -67,17 +67,19 @@ def voc_color(label: int) -> Color:
 def generic_palette(classes: int) -> tuple[Color, ...]:
     """Distinct colours for classes that come without, as the original has them: a grid over RGB, darkest first."""
     step = 255 if classes < 8 else 127 if classes < 27 else 63 if classes < 64 else 31
-    levels = range(0, 256, step)
-    grid = [(r, g, b) for r in levels for g in levels for b in levels]
+    grid = _grid(step)
     return tuple(grid[i % len(grid)] for i in range(classes))
 
 
 def grid_palette(classes: int) -> tuple[Color, ...]:
     """The original's colours for ADE20K: `classes` taken evenly from a grid over RGB."""
-    step = int(256 / round(classes ** (1 / 3), 9))
-    levels = range(0, 256, step)
-    grid = [(r, g, b) for r in levels for g in levels for b in levels]
+    grid = _grid(int(256 / round(classes ** (1 / 3), 9)))
     return tuple(grid[round(i * len(grid) / classes)] for i in range(classes))
+
+
+def _grid(step: int) -> list[Color]:
+    levels = range(0, 256, step)
+    return [(r, g, b) for r in levels for g in levels for b in levels]
 
 
 LABELS: dict[str, dict[str, Color]] = {
@@ -87,6 +89,9 @@ LABELS: dict[str, dict[str, Color]] = {
     "coco21": dict(zip(VOC_CLASSES, generic_palette(21), strict=True)),  # COCO's objects in Pascal VOC's classes
     "ade20k32": dict(zip(ADE20K32_CLASSES, grid_palette(32), strict=True)),
 }
+
+MOTION = Task("segmentation", 2, classes=("static", "moving"), palette=((0, 0, 0), (119, 11, 32)))
+DEPTH = Task("depth", 1, range=(0, 128))
 
 
 def segmentation_task(labels: str) -> Task:

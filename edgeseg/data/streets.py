@@ -14,7 +14,8 @@ import torch
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
-from edgeseg.data.labels import IGNORE, segmentation_task
+from edgeseg.data.base import simplified
+from edgeseg.data.labels import DEPTH, IGNORE, MOTION, segmentation_task
 from edgeseg.data.street_world import CLASSES, ELLIPSE, TRIANGLE, Array, Pieces, World, build_world
 from edgeseg.data.tensors import Depth, Flow
 from edgeseg.spec import Task
@@ -77,11 +78,7 @@ class Streets(Dataset[Any]):
                 raise ValueError(f"Streets has no {what} {', '.join(unknown)}; there are {', '.join(known)}")
         self.split, self.size, self.seed, self.length = split, size, seed, length
         self.inputs, self.targets, self.labels = inputs, targets, labels
-        known_tasks = {
-            "semantic": segmentation_task(labels),
-            "depth": Task("depth", 1, range=(0, FAR)),
-            "motion": Task("segmentation", 2, classes=("static", "moving"), palette=((0, 0, 0), (119, 11, 32))),
-        }
+        known_tasks = {"semantic": segmentation_task(labels), "depth": DEPTH, "motion": MOTION}
         self.tasks = {name: known_tasks[name] for name in targets}
 
     @property
@@ -123,12 +120,7 @@ class Streets(Dataset[Any]):
             "depth": Depth(torch.from_numpy(frame.depth)[None]),
             "motion": tv_tensors.Mask(torch.from_numpy(frame.motion.astype(np.uint8))),
         }
-        chosen = tuple(images[name] for name in self.inputs)
-        wanted = {name: targets[name] for name in self.targets}
-        return (
-            chosen[0] if len(chosen) == 1 else chosen,
-            next(iter(wanted.values())) if len(wanted) == 1 else wanted,
-        )
+        return simplified(tuple(images[name] for name in self.inputs), {name: targets[name] for name in self.targets})
 
 
 def render(world: World, time: float, size: tuple[int, int], rng: np.random.Generator) -> Frame:

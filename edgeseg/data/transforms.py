@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from edgeseg.data.base import as_sample
 from edgeseg.data.labels import IGNORE
 from edgeseg.data.tensors import Depth, Flow
 from edgeseg.preprocess import input_size
@@ -153,12 +154,12 @@ class Augmented(Dataset[tuple[tuple[Tensor, ...], dict[str, Tensor], int]]):
 
     def sample(self, index: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Images and targets as they are in the data set, typed for torchvision."""
-        images, targets = self.dataset[index]
-        images = images if isinstance(images, tuple) else (images,)
-        targets = targets if isinstance(targets, dict) else {next(iter(self.tasks)): targets}
+        images, targets = as_sample(self.dataset[index], next(iter(self.tasks)))
         typed = [x if isinstance(x, tv_tensors.TVTensor) else tv_tensors.Image(x) for x in images]
         kinds = {name: x if isinstance(x, tv_tensors.TVTensor) else tv_tensors.Mask(x) for name, x in targets.items()}
-        return tuple(typed), {name: kinds.get(name, self._nothing(name, typed[-1])) for name in self.tasks}
+        return tuple(typed), {
+            name: kinds[name] if name in kinds else self._nothing(name, typed[-1]) for name in self.tasks
+        }
 
     def _nothing(self, name: str, image: Tensor) -> Tensor:
         """The target of a sample that has none for a task."""

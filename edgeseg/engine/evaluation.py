@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from edgeseg.data.base import as_sample
 from edgeseg.engine import distributed
 from edgeseg.engine.depth import DepthErrors
 from edgeseg.engine.metrics import ConfusionMatrix
@@ -141,9 +142,7 @@ class _Share(torch.utils.data.Dataset[tuple[tuple[Tensor, ...], dict[str, Tensor
         return len(self.indices)
 
     def __getitem__(self, index: int) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
-        images, targets = self.dataset[self.indices[index]]
-        images = images if isinstance(images, tuple) else (images,)
-        targets = targets if isinstance(targets, dict) else {self.first: targets}
+        images, targets = as_sample(self.dataset[self.indices[index]], self.first)
         # As plain tensors: torchvision's kinds would follow every operation.
         plain = tuple(image.as_subclass(Tensor) for image in images)
         return plain, {name: target.as_subclass(Tensor) for name, target in targets.items()}

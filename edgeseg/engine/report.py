@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from edgeseg.data.base import as_sample
 from edgeseg.engine import distributed
 from edgeseg.engine.depth import DepthErrors
 from edgeseg.engine.metrics import ConfusionMatrix
@@ -142,14 +143,13 @@ def draw_curves(folder: Path) -> None:
 
 def draw_samples(model: Any, dataset: Any, path: Path) -> None:
     """A page of some samples: image, truth and prediction side by side."""
-    name, task = next(((name, task) for name, task in model.tasks.items() if task.kind == "segmentation"), ("", None))
-    if task is None:
+    name = next((name for name, task in model.tasks.items() if task.kind == "segmentation"), None)
+    if name is None:
         return
-    rows = []
+    task, rows = model.tasks[name], []
     for index in np.linspace(0, len(dataset) - 1, min(SAMPLES, len(dataset))).astype(int):
-        images, target = dataset[int(index)]
-        images = images if isinstance(images, tuple) else (images,)
-        truth = (target[name] if isinstance(target, dict) else target).numpy()
+        images, targets = as_sample(dataset[int(index)], name)
+        truth = targets[name].numpy()
         photo = Image.fromarray(images[-1].permute(1, 2, 0).numpy())
         tinted = overlay(photo, model.predict(*images, task=name), task)
         row = Image.new("RGB", (3 * photo.width, tinted.height), "white")

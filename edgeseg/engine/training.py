@@ -6,7 +6,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Sampler
 from tqdm import tqdm
 
+from edgeseg.data.base import as_sample
 from edgeseg.data.labels import IGNORE
 from edgeseg.data.transforms import AUGMENTATIONS, Augmented
 from edgeseg.engine import distributed
@@ -357,8 +358,7 @@ def _fits(dataset: Any, config: TrainConfig) -> bool:
     """Whether to decode the whole set into memory."""
     if config.cache is not None or len(dataset) == 0:
         return bool(config.cache)
-    image = dataset[0][0]
-    images = image if isinstance(image, tuple) else (image,)
+    images, _ = as_sample(dataset[0], "")
     return sum(x.numel() for x in images) * 4 / 3 * len(dataset) < CACHE_LIMIT
 
 
@@ -393,8 +393,7 @@ def _stoppable() -> Iterator[Callable[[], bool]]:
     try:
         before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     except ValueError:  # not in the main thread: signals stay as they are
-        with nullcontext():
-            yield stopped
+        yield stopped
         return
     try:
         yield stopped

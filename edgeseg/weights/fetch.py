@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 HUB = "hf-hub:"
+FOLDER = "local-dir:"
 PACKAGE = "package:"
 CHUNK = 1 << 20  # what a cut can cost
 LOOPBACK = ("127.0.0.1", "localhost", "::1")

@@ -11,18 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from edgeseg.weights.checkpoint import replacing, save_checkpoint
 from edgeseg.weights.config import ModelConfig, from_json, to_json
-from edgeseg.weights.fetch import HUB, hub_file
+from edgeseg.weights.fetch import FOLDER, HUB, hub_file
 
 if TYPE_CHECKING:
     from edgeseg.pixel2pixel import Pixel2Pixel
 
-FOLDER = "local-dir:"
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
-
-
-def is_published(name: str) -> bool:
-    """Whether `name` means a repository of the hub or a folder, rather than a row of the zoo."""
-    return name.startswith((HUB, FOLDER))
 
 
 def open_published(name: str) -> tuple[Path, ModelConfig]:
