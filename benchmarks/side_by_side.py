@@ -1,0 +1,44 @@
+"""Ways of doing one thing, each in processes of its own, in turns: medians, spread and the ratio to the first."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+
+Case = Callable[[argparse.Namespace], float]
+
+
+def compare(cases: Mapping[str, Case], parser: argparse.ArgumentParser) -> None:
+    """The main function of a benchmark: prints a Markdown table.
+
+    Args:
+        cases: What each way is called, and the function that does it and answers images per second. It runs in a fresh
+            process, so that neither memory settings nor caches of one way serve another.
+        parser: With the benchmark's own options, which the functions get.
+    """
+    parser.add_argument("--rounds", type=int, default=3, help="processes for each way (default 3)")
+    parser.add_argument("--only", choices=tuple(cases), help="run one way once, and print its figures as JSON")
+    options = parser.parse_args()
+    if options.only:
+        rate = cases[options.only](options)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps({"images_per_second": rate, "peak_mb": peak}))
+        return
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in cases}
+    for number in range(options.rounds):
+        for name, figures in found.items():
+            call = [sys.executable, *sys.argv, "--only", name]
+            output = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True).stdout
+            figures.append(json.loads(output.splitlines()[-1]))
+            print(f"round {number + 1}  {name}: {figures[-1]}", file=sys.stderr)
+    reference = statistics.median(each["images_per_second"] for each in next(iter(found.values())))
+    print("\n| | images/s (lowest to highest) | ratio | peak memory, MB |\n|---|---|---|---|")
+    for name, figures in found.items():
+        rates = [each["images_per_second"] for each in figures]
+        rate, peak = statistics.median(rates), statistics.median(each["peak_mb"] for each in figures)
+        print(f"| {name} | {rate:.2f} ({min(rates):.2f} to {max(rates):.2f}) | {rate / reference:.2f} | {peak:,.0f} |")

@@ -1,0 +1,98 @@
+"""Training on the CPU, images per second: edgeseg.engine.train beside plain loops: python benchmarks/train_step.py
+
+edgeseg's figure is what `train` reports, with augmentation, class weights, Dice loss and moving average. The plain
+loops are what one writes first, float32 and contiguous, with ready tensors and cross-entropy alone: on the same
+network, and on the nearest one of segmentation_models_pytorch (pip install edgeseg[benchmarks]).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from side_by_side import compare
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision import tv_tensors
+
+import edgeseg
+
+CLASSES = 11
+
+
+def trained(options: argparse.Namespace) -> float:
+    """`edgeseg.engine.train` with its defaults."""
+    return _train(options)
+
+
+def trained_default_allocator(options: argparse.Namespace) -> float:
+    """The same, with memory given back to the system after use."""
+    with patch("edgeseg.engine.training.keep_freed_memory"):
+        return _train(options)
+
+
+def _train(options: argparse.Namespace) -> float:
+    from edgeseg.engine import TrainConfig, train
+
+    images = [
+        (
+            tv_tensors.Image(torch.randint(0, 256, (3, 360, 480), dtype=torch.uint8)),
+            tv_tensors.Mask(torch.randint(0, CLASSES, (360, 480), dtype=torch.uint8)),
+        )
+        for _ in range(options.batch * options.steps)
+    ]
+    model = edgeseg.create_model(options.model, num_classes=CLASSES)
+    with tempfile.TemporaryDirectory() as folder:
+        train(model, images, None, TrainConfig(epochs=2, batch_size=options.batch), Path(folder))
+        lines = (Path(folder) / "metrics.jsonl").read_text().splitlines()
+    return float(json.loads(lines[-1])["images_per_second"])
+
+
+def plain(options: argparse.Namespace) -> float:
+    """A plain loop on edgeseg's network."""
+    model = edgeseg.create_model(options.model, num_classes=CLASSES)
+    return _plain(model, lambda images: model(images)["segmentation"], options)
+
+
+def smp(options: argparse.Namespace) -> float:
+    """A plain loop on segmentation_models_pytorch's FPN with MobileNetV2."""
+    import segmentation_models_pytorch
+
+    model = segmentation_models_pytorch.FPN("mobilenet_v2", encoder_weights=None, classes=CLASSES)
+    return _plain(model, model, options)
+
+
+def _plain(model: nn.Module, forward: Callable[[Tensor], Tensor], options: argparse.Namespace) -> float:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    images, target = torch.randn(options.batch, 3, 320, 416), torch.randint(0, CLASSES, (options.batch, 320, 416))
+    model.train()
+    start = 0.0
+    for step in range(2 * options.steps):
+        if step == options.steps:
+            start = time.perf_counter()
+        optimizer.zero_grad()
+        F.cross_entropy(forward(images), target).backward()
+        optimizer.step()
+    return options.steps * options.batch / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="fpn_aspp_mobilenetv2_tv_edgeailite")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=4, help="to warm up, and again to measure")
+    compare(
+        {
+            "plain loop, float32, contiguous": plain,
+            "plain loop, segmentation_models_pytorch FPN": smp,
+            "edgeseg.engine.train, default allocator": trained_default_allocator,
+            "edgeseg.engine.train": trained,
+        },
+        parser,
+    )
