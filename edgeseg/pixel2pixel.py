@@ -29,6 +29,10 @@ class Pixel2Pixel(nn.Module):
         tasks: What each decoder predicts, with class names and palette where they are known.
         in_channels: Channels of each input.
         preprocess: How photos become input tensors.
+
+    Attributes:
+        input_names: Of the inputs, the last is the photo that is labelled; by default "image", or "flow" and "image".
+            Inputs with "flow" in their name are optical flow, see `edgeseg.flow`.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class Pixel2Pixel(nn.Module):
         self.decoders = nn.ModuleDict(dict(decoders))
         self.tasks = dict(tasks)
         self.in_channels = tuple(in_channels)
+        self.input_names = default_input_names(len(self.in_channels))
         self.preprocess = preprocess or Preprocess()
         self.name = ""
         self.spec: ModelSpec | None = None
@@ -95,19 +100,20 @@ class Pixel2Pixel(nn.Module):
         task = task or next(iter(self.tasks))
         if task not in self.tasks:
             raise ValueError(f"no task named {task!r}; this model has {', '.join(self.tasks)}")
-        if len(images) != len(self.in_channels):
-            raise ValueError(f"this model takes {len(self.in_channels)} inputs, got {len(images)}")
+        self._check_count(images)
         single = not isinstance(images[0], list | tuple)
         streams = [list(stream) if isinstance(stream, list | tuple) else [stream] for stream in images]
         if len({len(stream) for stream in streams}) > 1:
-            raise ValueError(f"each input needs as many images, got {[len(stream) for stream in streams]}")
-        was_training = self.training
-        self.eval()
-        try:
-            maps = [self._predict_one(frame, task, tile) for frame in zip(*streams, strict=True)]
-        finally:
-            self.train(was_training)
+            counts = zip(self.input_names, map(len, streams), strict=True)
+            raise ValueError(f"each input needs as many images, got {', '.join(f'{n} {count}' for n, count in counts)}")
+        maps = [self._predict_frame(frame, [task], tile)[task] for frame in zip(*streams, strict=True)]
         return maps[0] if single else maps
+
+    @torch.inference_mode()
+    def predict_tasks(self, *images: ImageLike, tile: Sequence[int] | None = None) -> dict[str, np.ndarray]:
+        """All tasks in one pass: `{task: map [H,W]}` for one image per input; arguments as of `predict`."""
+        self._check_count(images)
+        return self._predict_frame(images, list(self.tasks), tile)
 
     def save_pretrained(self, directory: str | os.PathLike[str], **card: Any) -> None:
         """Writes a folder that `create_model("local-dir:DIRECTORY")` reads: config.json, model.safetensors, README.md.
@@ -135,45 +141,81 @@ class Pixel2Pixel(nn.Module):
 
         return push_to_hub(self, repo_id, **options)
 
-    def _predict_one(self, images: Sequence[ImageLike], task: str, tile: Sequence[int] | None) -> np.ndarray:
+    def _predict_frame(
+        self, images: Sequence[ImageLike], tasks: Sequence[str], tile: Sequence[int] | None
+    ) -> dict[str, np.ndarray]:
         pixels = [load_image(image) for image in images]
+        self._check_sizes(pixels)
+        was_training = self.training
+        self.eval()
+        try:
+            height, width = pixels[-1].shape[-2:]
+            if tile is None or (height <= tile[0] and width <= tile[1]):
+                return self._predict_pixels(pixels, self.preprocess, tasks)
+            return self._predict_tiles(pixels, tasks, tile)
+        finally:
+            self.train(was_training)
+
+    def _predict_tiles(
+        self, pixels: Sequence[Tensor], tasks: Sequence[str], tile: Sequence[int]
+    ) -> dict[str, np.ndarray]:
         height, width = pixels[-1].shape[-2:]
-        if tile is None or (height <= tile[0] and width <= tile[1]):
-            return self._predict_pixels(pixels, self.preprocess, task)
         whole = input_size((height, width), self.preprocess)
-        result: np.ndarray | None = None
+        result: dict[str, np.ndarray] = {}
         for outer, inner in tiles((height, width), tile):
             size = [max(round(len(r) * n / m), 1) for r, n, m in zip(outer, whole, (height, width), strict=True)]
             piece = [image[:, outer[0].start : outer[0].stop, outer[1].start : outer[1].stop] for image in pixels]
             preprocess = replace(self.preprocess, size=(size[0], size[1]), keep_aspect=False)
-            found = self._predict_pixels(piece, preprocess, task)
-            if result is None:
-                result = np.empty((height, width), found.dtype)
             y, x = (slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
-            result[inner[0].start : inner[0].stop, inner[1].start : inner[1].stop] = found[y, x]
-        assert result is not None
+            for name, found in self._predict_pixels(piece, preprocess, tasks).items():
+                part = result.setdefault(name, np.empty((height, width), found.dtype))
+                part[inner[0].start : inner[0].stop, inner[1].start : inner[1].stop] = found[y, x]
         return result
 
-    def _predict_pixels(self, pixels: Sequence[Tensor], preprocess: Preprocess, task: str) -> np.ndarray:
+    def _predict_pixels(
+        self, pixels: Sequence[Tensor], preprocess: Preprocess, tasks: Sequence[str]
+    ) -> dict[str, np.ndarray]:
         parameter = next(self.parameters())
-        inputs = [to_input(image, preprocess).to(parameter) for image in pixels]
-        # Straight from the decoder's stride to the photo's own size: one resize, not two.
-        logits = resize(self.decode(*inputs)[task].float(), pixels[-1].shape[-2:])[0]
-        if self.tasks[task].kind == "depth":
-            return logits[0].cpu().numpy()
-        return logits.argmax(dim=0).cpu().numpy().astype(np.uint8 if len(logits) <= 256 else np.uint16)
+        named = zip(self.input_names, pixels, strict=True)
+        outputs = self.decode(*(to_input(image, preprocess, name=name).to(parameter) for name, image in named))
+        maps = {}
+        for name in tasks:
+            # Straight from the decoder's stride to the photo's own size: one resize, not two.
+            logits = resize(outputs[name].float(), pixels[-1].shape[-2:])[0]
+            if self.tasks[name].kind == "depth":
+                maps[name] = logits[0].cpu().numpy()
+            else:
+                maps[name] = logits.argmax(dim=0).cpu().numpy().astype(np.uint8 if len(logits) <= 256 else np.uint16)
+        return maps
 
     def _check(self, images: Sequence[Tensor]) -> None:
-        wanted = ", ".join(f"[N,{channels},H,W]" for channels in self.in_channels)
-        if len(images) != len(self.in_channels):
-            raise ValueError(f"this model takes {len(self.in_channels)} input(s) {wanted}, got {len(images)}")
-        for image, channels in zip(images, self.in_channels, strict=True):
+        self._check_count(images)
+        for name, image, channels in zip(self.input_names, images, self.in_channels, strict=True):
             if image.ndim != 4 or image.shape[1] != channels:
-                raise ValueError(f"this model takes {wanted}, got a tensor of shape {list(image.shape)}")
+                raise ValueError(f"{name} is [N,{channels},H,W], got a tensor of shape {list(image.shape)}")
             if not image.is_floating_point():
-                raise TypeError(f"this model takes preprocessed float tensors, got {image.dtype}; see predict()")
-            if len(images) > 1 and image.shape[-2:] != images[0].shape[-2:]:
-                raise ValueError(f"all inputs need one size, got {[list(i.shape[-2:]) for i in images]}")
+                raise TypeError(f"{name} is a preprocessed float tensor, got {image.dtype}; see predict()")
+        self._check_sizes(images)
+
+    def _check_count(self, images: Sequence[Any]) -> None:
+        if len(images) != len(self.in_channels):
+            wanted = zip(self.input_names, self.in_channels, strict=True)
+            inputs = ", ".join(f"{name} ({channels} channels)" for name, channels in wanted)
+            raise ValueError(f"this model takes {inputs}, got {len(images)} inputs")
+
+    def _check_sizes(self, images: Sequence[Tensor]) -> None:
+        if len({image.shape[-2:] for image in images}) > 1:
+            sizes = zip(self.input_names, images, strict=True)
+            raise ValueError(
+                f"all inputs need one size, got {', '.join(f'{n} {list(i.shape[-2:])}' for n, i in sizes)}"
+            )
+
+
+def default_input_names(count: int) -> tuple[str, ...]:
+    """Names of that many inputs: the photo comes last, one before it is optical flow."""
+    if count == 2:
+        return ("flow", "image")
+    return (*(f"input{i}" for i in range(1, count)), "image")
 
 
 def build(spec: ModelSpec, *, tasks: Mapping[str, Task], in_channels: Sequence[int] = (3,)) -> Pixel2Pixel:

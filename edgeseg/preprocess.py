@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
+from edgeseg.flow import is_flow, mirror_flow, resize_flow
 from edgeseg.spec import Preprocess
 
 ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
@@ -63,16 +64,26 @@ def normalize(images: Tensor, preprocess: Preprocess) -> Tensor:
     return (images.float() - mean) / std
 
 
-def to_input(image: Tensor, preprocess: Preprocess, *, scale: float = 1.0) -> Tensor:
+def to_input(
+    image: Tensor, preprocess: Preprocess, *, name: str = "image", scale: float = 1.0, mirror: bool = False
+) -> Tensor:
     """uint8 [C,H,W] -> float32 [1,C,h,w]: resized as `preprocess` says (antialiased bilinear), normalized.
 
-    `scale` is a further factor on that size.
+    Args:
+        name: Of the input; one with "flow" in it is optical flow, whose vectors change with the picture.
+        scale: A further factor on the size.
+        mirror: Left and right change places.
     """
     height, width = input_size(image.shape[-2:], preprocess)
-    batch, size = image.unsqueeze(0), (max(round(height * scale), 1), max(round(width * scale), 1))
-    if size != tuple(image.shape[-2:]):
+    size = [max(round(height * scale), 1), max(round(width * scale), 1)]
+    if is_flow(name):
+        flow = resize_flow(image.permute(1, 2, 0).numpy(), size)
+        pixels = torch.from_numpy(np.ascontiguousarray(mirror_flow(flow) if mirror else flow))
+        return normalize(pixels.permute(2, 0, 1).unsqueeze(0), preprocess)
+    batch = image.unsqueeze(0)
+    if size != list(image.shape[-2:]):
         batch = F.interpolate(batch, size=size, mode="bilinear", antialias=True)
-    return normalize(batch, preprocess)
+    return normalize(batch.flip(-1) if mirror else batch, preprocess)
 
 
 def input_size(size: Sequence[int], preprocess: Preprocess) -> tuple[int, int]:

@@ -117,7 +117,7 @@ def create_model(
     pretrained: bool = False,
     num_classes: int | None = None,
     tasks: Mapping[str, Task] | None = None,
-    in_channels: Sequence[int] | None = None,
+    in_channels: Sequence[int] | Mapping[str, int] | None = None,
     encoder_weights: str | os.PathLike[str] | None = None,
     checkpoint_path: str | os.PathLike[str] | None = None,
     **overrides: Any,
@@ -133,7 +133,8 @@ def create_model(
         tasks: What to predict, one decoder each. By default what the weights were trained for, else 19 classes. With
             weights for other tasks all but the prediction layers is loaded, and a warning says so.
         in_channels: Channels of each input, by default those of the weights, else (3,); with several the first stages
-            are doubled and fused. Weights of a single input fill all of them.
+            are doubled and fused. Weights of a single input fill all of them. A mapping names the inputs, such as
+            `{"previous": 3, "image": 3}`; two without names are "flow" and "image".
         encoder_weights: ImageNet weights for the encoder: "imagenet" for the usual ones, "timm/NAME.TAG" for those of
             timm's repository on the hub, or a file in torchvision's, timm's or pycls' layout.
         checkpoint_path: File of weights for the whole network: our safetensors, or the original's .pth or .onnx.
@@ -146,7 +147,7 @@ def create_model(
         ValueError: unknown name, tag or override, contradicting arguments, or a file that does not fit.
         OSError: no such file, or weights that cannot be downloaded.
     """
-    if isinstance(in_channels, int) or in_channels == ():
+    if in_channels is not None and (isinstance(in_channels, int) or not in_channels):
         raise ValueError(f"in_channels has the channels of each input, such as (3,) or (2, 3), got {in_channels!r}")
     published = name.startswith((HUB, FOLDER))
     architecture, tag = ("", "") if published else _split(name)
@@ -171,8 +172,11 @@ def create_model(
         builder: Callable[..., Any] = partial(build_from_spec, config.spec)  # a free combination, say
     else:
         builder = partial(build_untrained, architecture)
-    model = builder(tasks=used, in_channels=tuple(in_channels or (config.in_channels if config else (3,))), **overrides)
+    inputs = in_channels or (config.in_channels if config else (3,))
+    model = builder(tasks=used, in_channels=_counts(inputs), **overrides)
     model.name = architecture
+    if isinstance(inputs, Mapping):
+        model.input_names = tuple(inputs)
     if encoder_weights is not None:
         from edgeseg.weights.load import load_encoder
         from edgeseg.weights.pretrained import encoder_file
@@ -267,6 +271,10 @@ def _tasks(num_classes: int | None, tasks: Mapping[str, Task] | None) -> Mapping
     if tasks is not None and (not tasks or not all(isinstance(task, Task) for task in tasks.values())):
         raise ValueError(f"tasks has a Task for each name, such as {{'depth': Task('depth')}}, got {tasks!r}")
     return tasks
+
+
+def _counts(inputs: Sequence[int] | Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(inputs.values() if isinstance(inputs, Mapping) else inputs)
 
 
 def _channels(tasks: Mapping[str, Task]) -> dict[str, int]:

@@ -10,23 +10,38 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from edgeseg.flow import FLOW, farneback_flow
 from edgeseg.pixel2pixel import Pixel2Pixel
 from edgeseg.visualize import tint
 from edgeseg.weights.checkpoint import replacing
 
 
-def segment_video(model: Pixel2Pixel, source: Path, target: Path, task: str, *, alpha: float = 0.55) -> int:
+def segment_video(
+    model: Pixel2Pixel, source: Path, target: Path, task: str | None = None, *, alpha: float = 0.55
+) -> int:
     """Writes a video of the same size and rate with every frame tinted by its classes; gives the number of frames.
 
+    For a network that takes "flow" and "image" the optical flow is computed between the frames.
+
+    Args:
+        task: By default the first segmentation task.
+
     Raises:
-        ImportError: no PyAV.
+        ImportError: no PyAV, or no OpenCV for the flow.
         OSError: not a video.
+        ValueError: a network of other inputs, or without a segmentation task.
     """
+    task = task or next((name for name, each in model.tasks.items() if each.kind == "segmentation"), None)
+    if task is None:
+        raise ValueError(f"{model.name} has no segmentation task")
+    if model.input_names not in (("image",), (FLOW, "image")):
+        raise ValueError(f"a video has no {' and '.join(model.input_names)}; predict the frames as images")
     try:
         import av
     except ImportError as error:
         raise ImportError("videos need PyAV: pip install edgeseg[video]") from error
     count = 0
+    previous: np.ndarray | None = None
     try:
         reader = av.open(os.fspath(source))
     except av.error.FFmpegError as error:
@@ -38,9 +53,12 @@ def segment_video(model: Pixel2Pixel, source: Path, target: Path, task: str, *, 
         encoded.bit_rate = 8_000_000
         for frame in tqdm(reader.decode(stream), total=stream.frames or None, unit="frame", disable=None):
             pixels = frame.to_ndarray(format="rgb24")
-            mixed = np.asarray(
-                tint(Image.fromarray(pixels), model.predict(pixels, task=task), model.tasks[task], alpha=alpha)
-            )
+            inputs = [pixels]
+            if FLOW in model.input_names:
+                inputs = [farneback_flow(pixels if previous is None else previous, pixels), pixels]
+                previous = pixels
+            labels = model.predict(*inputs, task=task)
+            mixed = np.asarray(tint(Image.fromarray(pixels), labels, model.tasks[task], alpha=alpha))
             picture = np.ascontiguousarray(mixed[: encoded.height, : encoded.width])
             writer.mux(encoded.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
             count += 1

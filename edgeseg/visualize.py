@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from edgeseg.data.labels import generic_palette
+from edgeseg.flow import ZERO
 from edgeseg.spec import Color, Task
 
 
@@ -33,16 +34,97 @@ def tint(image: Image.Image, labels: np.ndarray, task: Task, *, alpha: float = 0
     return Image.blend(image.convert("RGB"), Image.fromarray(colorize(labels, palette_of(task))), alpha)
 
 
+def picture_of(found: np.ndarray, task: Task, photo: Image.Image | None = None) -> Image.Image:
+    """A map [H,W] in colours: class ids, on the photo where there is one, or depth in metres."""
+    if task.kind == "depth":
+        return colorize_depth(found)
+    return tint(photo, found, task) if photo else Image.fromarray(colorize(found, palette_of(task)))
+
+
+def with_key(picture: Image.Image, found: np.ndarray, task: Task) -> Image.Image:
+    """`picture` above what explains its colours: a legend of the classes that occur in `found`, or a scale of depth."""
+    if task.kind == "depth":
+        return stack([picture, depth_scale(picture.width)])
+    palette, names = palette_of(task), class_names(task)
+    present = [int(i) for i in np.unique(found) if i < len(names)]
+    return stack([picture, legend([names[i] for i in present], [palette[i] for i in present], picture.width)])
+
+
 def overlay(image: Image.Image, labels: np.ndarray, task: Task, *, alpha: float = 0.55) -> Image.Image:
     """`image` tinted by its class ids [H,W] of the same size, with a legend of the classes that occur below it."""
-    palette, names = palette_of(task), class_names(task)
-    tinted = tint(image, labels, task, alpha=alpha)
-    present = [int(i) for i in np.unique(labels) if i < len(names)]
-    key = legend([names[i] for i in present], [palette[i] for i in present], tinted.width)
-    picture = Image.new("RGB", (tinted.width, tinted.height + key.height), "white")
-    picture.paste(tinted)
-    picture.paste(key, (0, tinted.height))
-    return picture
+    return with_key(tint(image, labels, task, alpha=alpha), labels, task)
+
+
+def stack(pictures: Sequence[Image.Image]) -> Image.Image:
+    """One below the other, on white."""
+    page = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), "white")
+    top = 0
+    for picture in pictures:
+        page.paste(picture, (0, top))
+        top += picture.height
+    return page
+
+
+def beside(pictures: Sequence[Image.Image], gap: int = 0) -> Image.Image:
+    """From left to right, on white."""
+    width = sum(p.width for p in pictures) + gap * (len(pictures) - 1)
+    page = Image.new("RGB", (width, max(p.height for p in pictures)), "white")
+    left = 0
+    for picture in pictures:
+        page.paste(picture, (left, 0))
+        left += picture.width + gap
+    return page
+
+
+# From near to far: dark red, orange, yellow, green, blue, dark violet; unknown is black.
+_DEPTH_COLORS = (
+    (90, 0, 10),
+    (230, 60, 20),
+    (250, 180, 40),
+    (190, 230, 90),
+    (60, 180, 150),
+    (50, 90, 180),
+    (50, 20, 90),
+)
+DEPTH_LIMITS = (2.0, 128.0)  # metres, at the ends of the colours, which follow the logarithm
+
+
+def colorize_depth(depth: np.ndarray) -> Image.Image:
+    """Metres [H,W], near red to far violet by the logarithm; 0 and less, which is unknown, black."""
+    low, high = np.log(DEPTH_LIMITS)
+    place = (np.log(np.maximum(depth, 1e-3)) - low) / (high - low)
+    stops = np.linspace(0, 1, len(_DEPTH_COLORS))
+    channels = [np.interp(place, stops, values) for values in zip(*_DEPTH_COLORS, strict=True)]
+    color = np.stack(channels, axis=-1).round().astype(np.uint8)
+    color[depth <= 0] = 0
+    return Image.fromarray(color)
+
+
+def depth_scale(width: int) -> Image.Image:
+    """A white strip with the colours of depth and their metres."""
+    size = max(width // 40, 11)
+    font, left, right = ImageFont.load_default(size), 2 * size, width - 4 * size
+    ramp = np.geomspace(*DEPTH_LIMITS, right - left)
+    strip = Image.new("RGB", (width, round(3.2 * size)), "white")
+    strip.paste(colorize_depth(np.repeat(ramp[None], size, axis=0)), (left, size // 2))
+    draw = ImageDraw.Draw(strip)
+    for metres in (2, 4, 8, 16, 32, 64, 128):
+        x = left + np.log(metres / DEPTH_LIMITS[0]) / np.log(DEPTH_LIMITS[1] / DEPTH_LIMITS[0]) * (right - left)
+        draw.text((x, 2.2 * size), f"{metres} m", fill="black", font=font, anchor="mm")
+    return strip
+
+
+def colorize_flow(flow: np.ndarray, limit: float = 16.0) -> Image.Image:
+    """Optical flow as uint8 [H,W,3], see `edgeseg.flow`: the direction is the hue, white where nothing moves.
+
+    Args:
+        limit: Pixels of motion at which the colour is full.
+    """
+    x, y = (flow[..., i].astype(np.float32) - ZERO for i in (0, 1))
+    hue = (np.arctan2(y, x) / (2 * np.pi) % 1 * 255).astype(np.uint8)
+    saturation = (np.hypot(x, y) / limit * 255).clip(0, 255).astype(np.uint8)
+    parts = [Image.fromarray(part) for part in (hue, saturation, np.full_like(hue, 255))]
+    return Image.merge("HSV", parts).convert("RGB")
 
 
 def legend(names: Sequence[str], colors: Sequence[Color], width: int) -> Image.Image:

@@ -109,6 +109,7 @@ def test_cityscapes_variants(cityscapes: Path) -> None:
     assert depth[0, 0, :4].tolist() == [0, 255, 255, 20]  # unknown; 400 m / 0 and 400 m / 1 clipped; 400 m / 20
     (flow, image), motion = load_dataset("cityscapes_motion_multi_input", cityscapes, "val")[1]
     assert isinstance(flow, Flow)
+    assert load_dataset("cityscapes_motion_multi_input", cityscapes, "val").inputs == ("flow", "image")
     assert isinstance(image, tv_tensors.Image)
     assert motion.unique().tolist() == [0, 1]
     images, targets = load_dataset("cityscapes_depth_semantic_motion_multi_input", cityscapes, "val")[0]
@@ -131,6 +132,36 @@ def test_cityscapes_layout_is_printed(cityscapes: Path, tmp_path: Path) -> None:
         load_dataset("cityscapes_motion_multi_input", cityscapes, "val")
     with pytest.raises(ValueError, match="no target optical; there are"):
         load_dataset("cityscapes_segmentation", cityscapes, "val", targets=("optical",))
+
+
+# KITTI
+
+
+def test_kitti_depth(tmp_path: Path) -> None:
+    """Photos are matched with the depth maps of their name; the first and last have none."""
+    for drive in ("2011_09_26/2011_09_26_drive_0001_sync", "2011_09_26/2011_09_26_drive_0002_sync"):
+        for number in range(4):
+            photo(tmp_path / drive / f"image_02/data/{number:010}.png")
+        for number in (1, 2):
+            path = tmp_path / drive / f"proj_depth/groundtruth/image_02/{number:010}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.tile(np.array([0, 256, 2570], np.uint16), (20, 10))).save(path)
+    (tmp_path / "train.txt").write_text("2011_09_26/2011_09_26_drive_0001_sync\n")
+    (tmp_path / "val.txt").write_text("2011_09_26/2011_09_26_drive_0002_sync\n\n")
+    data = load_dataset("kitti_depth", tmp_path, "val")
+    assert [Path(data.name(i)).name for i in range(len(data))] == ["0000000001.png", "0000000002.png"]
+    assert "drive_0002" in data.name(0)
+    _, depth = data[0]
+    assert isinstance(depth, Depth)
+    assert depth[0, 0, :3].tolist() == [0, 1, 2570 / 256]
+    (tmp_path / "train.txt").write_text("2011_09_26/gone\n")
+    with pytest.raises(
+        FileNotFoundError, match=r"(?s)gone/image_02/data is missing; expected\n.*a drive folder a line"
+    ):
+        load_dataset("kitti_depth", tmp_path, "train")
+    (tmp_path / "train.txt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"train\.txt is missing"):
+        load_dataset("kitti_depth", tmp_path, "train")
 
 
 # VOC

@@ -111,7 +111,7 @@ def change(**values: Any) -> Callable[[dict[str, Any]], None]:
         (lambda config: config["spec"].update(decoder="../../x"), "no decoder named"),
         (lambda config: config["spec"].update(encoder="hf-hub:me/evil"), "no encoder named"),
         (lambda config: config["tasks"]["water"].update(kind="exec"), "unknown task kind"),
-        (change(in_channels=["3"]), "'3' where int is expected"),
+        (change(in_channels={"image": "3"}), "'3' where int is expected"),
         (change(model="no_such_model", spec=None), "no model named 'no_such_model'"),
     ],
 )

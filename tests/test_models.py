@@ -126,16 +126,21 @@ def test_training_and_evaluation_answer_alike(tiny: edgeseg.Pixel2Pixel) -> None
 
 def test_wrong_input(tiny: edgeseg.Pixel2Pixel) -> None:
     image = torch.randn(1, 3, 32, 32)
-    with pytest.raises(ValueError, match=r"takes \[N,3,H,W\], got a tensor of shape \[3, 32, 32\]"):
+    with pytest.raises(ValueError, match=r"image is \[N,3,H,W\], got a tensor of shape \[3, 32, 32\]"):
         tiny(image[0])
     with pytest.raises(ValueError, match=r"shape \[1, 4, 32, 32\]"):
         tiny(torch.randn(1, 4, 32, 32))
-    with pytest.raises(ValueError, match=r"1 input\(s\) \[N,3,H,W\], got 2"):
+    with pytest.raises(ValueError, match=r"takes image \(3 channels\), got 2 inputs"):
         tiny(image, image)
-    with pytest.raises(ValueError, match=r"1 input\(s\) \[N,3,H,W\], got 0"):
+    with pytest.raises(ValueError, match=r"takes image \(3 channels\), got 0 inputs"):
         tiny()
     with pytest.raises(TypeError, match=r"got torch\.uint8; see predict"):
         tiny(image.byte())
-    two = edgeseg.create_model("fpn", encoder="test_efficientnet", in_channels=(3, 3))
-    with pytest.raises(ValueError, match="all inputs need one size"):
-        two(image, torch.randn(1, 3, 32, 64))
+    two = edgeseg.create_model("fpn", encoder="test_efficientnet", in_channels=(2, 3))
+    with pytest.raises(ValueError, match=r"all inputs need one size, got flow \[32, 64\], image \[32, 32\]"):
+        two(torch.randn(1, 2, 32, 64), image)
+    with pytest.raises(ValueError, match=r"flow is \[N,2,H,W\], got a tensor of shape \[1, 3, 32, 32\]"):
+        two(image, image)
+    named = edgeseg.create_model("fpn", encoder="test_efficientnet", in_channels={"previous": 3, "image": 3})
+    with pytest.raises(ValueError, match=r"takes previous \(3 channels\), image \(3 channels\), got 1 inputs"):
+        named(image)

@@ -99,7 +99,7 @@ def test_wrong_images(tiny: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
         tiny.predict(3)  # type: ignore[call-overload]
     with pytest.raises(FileNotFoundError):
         tiny.predict(tmp_path / "none.png")
-    with pytest.raises(ValueError, match="takes 1 inputs, got 2"):
+    with pytest.raises(ValueError, match=r"takes image \(3 channels\), got 2 inputs"):
         tiny.predict(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(ValueError, match="no task named 'depth'; this model has segmentation"):
         tiny.predict(np.zeros((8, 8, 3), np.uint8), task="depth")
@@ -121,8 +121,13 @@ def test_several_inputs_and_tasks() -> None:
     assert (semantic.dtype, semantic.shape) == (np.uint16, (20, 30))
     assert (depth.dtype, depth.shape) == (np.float32, (20, 30))
     assert len(model.predict(flows, images)) == 2
-    with pytest.raises(ValueError, match=r"as many images, got \[2, 1\]"):
+    both = model.predict_tasks(flows[0], images[0])
+    assert (both["semantic"] == semantic).all()
+    assert (both["depth"] == depth).all()
+    with pytest.raises(ValueError, match=r"as many images, got flow 2, image 1"):
         model.predict(flows, images[:1])
+    with pytest.raises(ValueError, match=r"one size, got flow \[10, 15\], image \[20, 30\]"):
+        model.predict(np.zeros((10, 15, 2), np.uint8), images[0])
 
 
 def test_tiles_cover_the_image_once() -> None:

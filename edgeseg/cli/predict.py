@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from edgeseg.cli.model import add_model, load_model
 if TYPE_CHECKING:
     import numpy as np
     import torch
+    from PIL import Image
 
     from edgeseg.spec import Task
 
@@ -31,11 +32,16 @@ def add(verbs: Any) -> None:
     verb.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="made where it is missing")
     add_model(verb)
     verb.add_argument(
+        "--input", action="append", default=[], metavar="NAME=FILE|FOLDER",
+        help="of a network of several inputs, such as flow=FOLDER with a file for each photo; see edgeseg flow",
+    )  # fmt: skip
+    verb.add_argument(
         "--outputs",
         nargs="+",
         choices=OUTPUTS,
         default=["labels", "color", "overlay"],
-        help="what to write of a photo: class ids, colours, a tinted photo with a legend, Cityscapes' label ids",
+        help="what to write of a photo: class ids (of depth: 16 bit, metres x 256), colours, a tinted photo with a "
+        "legend, Cityscapes' label ids",
     )
     verb.add_argument(
         "--tile", nargs=2, type=int, metavar=("H", "W"), help="segment large photos in tiles of this size"
@@ -62,27 +68,29 @@ def _predict_share(options: argparse.Namespace, device: torch.device) -> int:
     files, failed = _find_images([path for path in options.images if path not in videos], options.output)
     done = 0
     model = load_model(options, device)
-    task_name = next((name for name, task in model.tasks.items() if task.kind == "segmentation"), None)
-    if task_name is None:
-        raise ValueError(f"{model.name} has no segmentation task")
-    task = model.tasks[task_name]
-    if "label_ids" in options.outputs and task.channels != 19:
-        raise ValueError(f"Cityscapes' label ids need a model of its 19 classes, this one has {task.channels}")
+    beside = _beside(options.input, model.input_names[:-1], needed=bool(files))
+    classes = [task.channels for task in model.tasks.values() if task.kind == "segmentation"]
+    if "label_ids" in options.outputs and 19 not in classes:
+        has = " and ".join(map(str, classes))
+        raise ValueError(f"Cityscapes' label ids need a model of its 19 classes, this one has {has or 'none'}")
     for path in videos:
         from edgeseg.video import segment_video
 
         options.output.mkdir(parents=True, exist_ok=True)
-        segment_video(model, path, options.output / f"{path.stem}_overlay.mp4", task_name)
+        segment_video(model, path, options.output / f"{path.stem}_overlay.mp4")
         done += 1
     share = files[distributed.rank() :: distributed.world_size()]
     for path, name in tqdm(share, unit="image", disable=None if len(share) > 1 and not distributed.rank() else True):
         try:
-            pixels = load_image(path)
+            pixels = [load_image(found) for found in (*(find(path, name) for find in beside), path)]
+            maps = model.predict_tasks(*pixels, tile=options.tile)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow raises each of them
             failed.append(f"{path}: {error}")
             continue
-        labels = model.predict(pixels, task=task_name, tile=options.tile)
-        _write(labels, pixels, task, options.output / name, options.outputs)
+        photo = Image.fromarray(pixels[-1].permute(1, 2, 0).numpy())
+        for task_name, found in maps.items():
+            target = options.output / (name if len(maps) == 1 else f"{name}_{task_name}")
+            _write(found, photo, model.tasks[task_name], target, options.outputs)
         done += 1
     for problem in failed:
         print(f"edgeseg predict: not read: {problem}", file=sys.stderr)
@@ -90,24 +98,51 @@ def _predict_share(options: argparse.Namespace, device: torch.device) -> int:
     return 1 if failed else 0
 
 
-def _write(labels: np.ndarray, pixels: torch.Tensor, task: Task, target: Path, outputs: Sequence[str]) -> None:
-    """The pictures of one photo, their names beginning with `target`."""
-    import torch
+def _write(found: np.ndarray, photo: Image.Image, task: Task, target: Path, outputs: Sequence[str]) -> None:
+    """The pictures of one photo and task, their names beginning with `target`."""
     from PIL import Image
 
-    from edgeseg.visualize import colorize, overlay, palette_of
+    from edgeseg.visualize import picture_of, with_key
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    if "labels" in outputs:
-        Image.fromarray(labels).save(f"{target}_labels.png")
+    if "labels" in outputs and task.kind == "segmentation":
+        Image.fromarray(found).save(f"{target}_labels.png")
+    if "labels" in outputs and task.kind == "depth":
+        Image.fromarray((found * 256).round().clip(0, 65535).astype("uint16")).save(f"{target}_metres_x256.png")
     if "color" in outputs:
-        Image.fromarray(colorize(labels, palette_of(task))).save(f"{target}_color.png")
+        picture_of(found, task).save(f"{target}_color.png")
     if "overlay" in outputs:
-        overlay(Image.fromarray(pixels.permute(1, 2, 0).numpy()), labels, task).save(f"{target}_overlay.png")
-    if "label_ids" in outputs:
+        with_key(picture_of(found, task, photo), found, task).save(f"{target}_overlay.png")
+    if "label_ids" in outputs and task.channels == 19:
+        import torch
+
         from edgeseg.data.cityscapes import to_label_ids
 
-        Image.fromarray(to_label_ids(torch.from_numpy(labels)).numpy()).save(f"{target}_label_ids.png")
+        Image.fromarray(to_label_ids(torch.from_numpy(found)).numpy()).save(f"{target}_label_ids.png")
+
+
+def _beside(given: Sequence[str], names: Sequence[str], *, needed: bool) -> list[Callable[[Path, str], Path]]:
+    """For each input beside the photo a function that finds its file, from the photo's path and the output's name."""
+    paths = dict(each.partition("=")[::2] for each in given)
+    wrong = [name for name in names if name not in paths] if needed else []
+    if wrong or set(paths) - set(names):
+        takes = " and ".join(f"--input {name}=FILE|FOLDER" for name in names) or "no --input"
+        raise ValueError(f"this model takes {takes} beside the photos, got {', '.join(paths) or 'none'}")
+
+    def finder(place: Path) -> Callable[[Path, str], Path]:
+        if not place.is_dir():
+            return lambda path, name: place
+        known = {str(file.relative_to(place).with_suffix("")): file for file in place.rglob("*")}
+
+        def find(path: Path, name: str) -> Path:
+            found = known.get(name) or known.get(path.stem)
+            if found is None:
+                raise ValueError(f"no file for it in {place}")
+            return found
+
+        return find
+
+    return [finder(Path(paths[name])) for name in names if name in paths]
 
 
 def _find_images(paths: Sequence[Path], output: Path) -> tuple[list[tuple[Path, str]], list[str]]:

@@ -83,7 +83,7 @@ def _train(options: argparse.Namespace) -> int:
         options.model,
         pretrained=options.pretrained == "default",
         tasks=train_set.tasks,
-        in_channels=(3,) * train_set.input_count,
+        in_channels=dict.fromkeys(train_set.inputs, 3),
         encoder_weights=options.encoder_weights,
         checkpoint_path=options.pretrained if options.pretrained != "default" else None,
     )

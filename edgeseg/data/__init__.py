@@ -23,6 +23,7 @@ DATASETS: dict[str, tuple[str, dict[str, Any]]] = {
     "ade20k_segmentation": ("ade20k:ADE20K", {}),
     "ade20k_seg_class32": ("ade20k:ADE20K", {"classes": 32}),
     "coco_seg21": ("coco:COCO21", {}),
+    "kitti_depth": ("kitti:KITTIDepth", {}),
     "cityscapes_segmentation": ("cityscapes:Cityscapes", {}),
     "cityscapes_segmentation_measure": ("cityscapes:Cityscapes", {}),
     "cityscapes_segmentation_infer": ("cityscapes:Cityscapes", {"labelled": False}),

@@ -18,6 +18,7 @@ from torchvision import tv_tensors
 
 from edgeseg.data.labels import IGNORE
 from edgeseg.data.tensors import Flow
+from edgeseg.flow import is_flow
 from edgeseg.spec import Task
 
 
@@ -63,9 +64,9 @@ class LabelledImages(Dataset[Any]):
             raise ValueError(f"{type(self).__name__} has no samples here")
 
     @property
-    def input_count(self) -> int:
-        """Images of a sample."""
-        return len(self.files[0].images)
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the images of a sample; the targets belong to the last."""
+        return ("image",)
 
     @property
     def task(self) -> Task:
@@ -81,7 +82,7 @@ class LabelledImages(Dataset[Any]):
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         files = self.files[index]
-        images = tuple(read_image(path, flow="flow" in str(path.parent)) for path in files.images)
+        images = tuple(read_image(path, flow=is_flow(str(path.parent))) for path in files.images)
         targets = {name: self.read_target(name, path, files) for name, path in files.targets.items()}
         size = images[-1].shape[-2:]
         for path, tensor in [

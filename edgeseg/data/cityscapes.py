@@ -14,6 +14,7 @@ from torch import Tensor
 from edgeseg.data.base import Files, LabelledImages, check_split, read_labels, require
 from edgeseg.data.labels import DEPTH, IGNORE, MOTION, segmentation_task
 from edgeseg.data.tensors import Depth
+from edgeseg.flow import FLOW, is_flow
 from edgeseg.spec import Task
 
 LAYOUT = """\
@@ -90,12 +91,19 @@ class Cityscapes(LabelledImages):
         ]
         if files:
             require(list(files[0].targets.values()), LAYOUT, folder)
-        self.root = folder
+        self.root, self.image_folders = folder, tuple(image_folders)
         self.class_weights = {
             "segmentation": CLASS_WEIGHTS, "semantic": CLASS_WEIGHTS, "five_classes": FIVE_CLASS_WEIGHTS,
             "motion": MOTION_WEIGHTS, "depth": None,
         }[targets[0]]  # fmt: skip
         super().__init__(files, {name: TASKS[name] for name in targets}, **options)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The photo is the "image", the first folder of optical flow the "flow"; others go by their folder."""
+        others = self.image_folders[:-1]
+        first_flow = next((name for name in others if is_flow(name)), None)
+        return (*(FLOW if name == first_flow else name for name in others), "image")
 
     def to_classes(self, name: str, labels: Tensor) -> Tensor:
         """Label ids become train ids; moving is 1."""

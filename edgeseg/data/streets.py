@@ -18,6 +18,7 @@ from edgeseg.data.base import simplified
 from edgeseg.data.labels import DEPTH, IGNORE, MOTION, segmentation_task
 from edgeseg.data.street_world import CLASSES, ELLIPSE, TRIANGLE, Array, Pieces, World, build_world
 from edgeseg.data.tensors import Depth, Flow
+from edgeseg.flow import encode_flow
 from edgeseg.spec import Task
 
 FRAMES = 4  # of a sequence
@@ -82,11 +83,6 @@ class Streets(Dataset[Any]):
         self.tasks = {name: known_tasks[name] for name in targets}
 
     @property
-    def input_count(self) -> int:
-        """Images of a sample."""
-        return len(self.inputs)
-
-    @property
     def task(self) -> Task:
         """The first task."""
         return next(iter(self.tasks.values()))
@@ -107,9 +103,13 @@ class Streets(Dataset[Any]):
         return render(world, number * SECONDS, self.size, np.random.default_rng([self.seed, index]))
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
+        images, targets = self.sample(index)
+        return simplified(tuple(images.values()), targets)
+
+    def sample(self, index: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Inputs and targets by name."""
         frame = self.frame(index)
-        flow = np.full((3, *self.size), 128, np.uint8)
-        flow[:2] = (frame.flow.transpose(2, 0, 1) + 128).round().clip(0, 255)
+        flow = encode_flow(frame.flow[..., 0], frame.flow[..., 1]).transpose(2, 0, 1).copy()
         labels = _CAMVID[frame.labels] if self.labels == "camvid" else frame.labels
         images = {
             "flow": Flow(torch.from_numpy(flow)),
@@ -120,7 +120,7 @@ class Streets(Dataset[Any]):
             "depth": Depth(torch.from_numpy(frame.depth)[None]),
             "motion": tv_tensors.Mask(torch.from_numpy(frame.motion.astype(np.uint8))),
         }
-        return simplified(tuple(images[name] for name in self.inputs), {name: targets[name] for name in self.targets})
+        return {name: images[name] for name in self.inputs}, {name: targets[name] for name in self.targets}
 
 
 def render(world: World, time: float, size: tuple[int, int], rng: np.random.Generator) -> Frame:

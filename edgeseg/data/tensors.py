@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
+
+from edgeseg.flow import ZERO, mirror_flow, resize_flow, turn_flow
 
 
 class Depth(tv_tensors.Mask):
@@ -15,40 +19,29 @@ class Depth(tv_tensors.Mask):
 
 
 class Flow(tv_tensors.TVTensor):
-    """Optical flow as the original zoo stores it: uint8 [3,H,W], x and y motion in pixels + 128, and a third channel.
-
-    A resize scales the vectors with the picture, a flip and a rotation turn them.
-    """
-
-
-ZERO = 128
+    """Optical flow as `edgeseg.flow` has it: a resize scales the vectors, flip and rotation turn them."""
 
 
 def _wrapped(flow: Flow, values: Tensor) -> Flow:
     return tv_tensors.wrap(values, like=flow)
 
 
-def _as_vectors(flow: Tensor, matrix: tuple[tuple[float, float], tuple[float, float]]) -> Tensor:
-    """The flow with its vectors multiplied by a 2x2 matrix, rounded, saturated at what uint8 holds."""
-    (xx, xy), (yx, yy) = matrix
-    x, y = (flow[channel].float() - ZERO for channel in (0, 1))
-    turned = torch.stack([xx * x + xy * y, yx * x + yy * y]) + ZERO
-    return torch.cat([turned.round().clamp(0, 255).to(flow.dtype), flow[2:]])
+def _changed(flow: Flow, change: Callable[[np.ndarray], np.ndarray]) -> Flow:
+    """By a function of `edgeseg.flow`, on [H,W,3]."""
+    changed = change(flow.as_subclass(Tensor).permute(1, 2, 0).numpy())
+    return _wrapped(flow, torch.from_numpy(np.ascontiguousarray(changed.transpose(2, 0, 1))))
 
 
 @F.register_kernel(F.resize, Flow)
 def _resize(
     flow: Flow, size: list[int], interpolation: Any = None, max_size: Any = None, antialias: Any = True
 ) -> Flow:
-    height, width = flow.shape[-2:]
-    resized = F.resize(flow.as_subclass(Tensor), size, interpolation=F.InterpolationMode.NEAREST)
-    factors = (resized.shape[-1] / width, resized.shape[-2] / height)
-    return _wrapped(flow, _as_vectors(resized, ((factors[0], 0.0), (0.0, factors[1]))))
+    return _changed(flow, lambda array: resize_flow(array, size))
 
 
 @F.register_kernel(F.horizontal_flip, Flow)
 def _horizontal_flip(flow: Flow) -> Flow:
-    return _wrapped(flow, _as_vectors(F.horizontal_flip(flow.as_subclass(Tensor)), ((-1.0, 0.0), (0.0, 1.0))))
+    return _changed(flow, mirror_flow)
 
 
 @F.register_kernel(F.rotate, Flow)
@@ -62,7 +55,7 @@ def _rotate(
     radians = torch.deg2rad(torch.tensor(angle))
     cos, sin = float(radians.cos()), float(radians.sin())
     # Counter-clockwise on the screen, where y points down.
-    return _wrapped(flow, _as_vectors(rotated, ((cos, sin), (-sin, cos))))
+    return _changed(_wrapped(flow, rotated), lambda array: turn_flow(array, ((cos, sin), (-sin, cos))))
 
 
 @F.register_kernel(F.crop, Flow)

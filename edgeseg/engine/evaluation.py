@@ -86,8 +86,12 @@ def evaluate_tasks(
 
     def view(images: Sequence[Tensor], scale: float, mirror: bool) -> dict[str, Tensor]:
         """Logits by task for one of the averaged versions of the images."""
-        inputs = [to_input(image, preprocess, scale=scale).to(parameter) for image in images]
-        inputs = [(x.flip(-1) if mirror else x).contiguous(memory_format=torch.channels_last) for x in inputs]
+        inputs = [
+            to_input(image, preprocess, name=name, scale=scale, mirror=mirror)
+            .to(parameter)
+            .contiguous(memory_format=torch.channels_last)
+            for name, image in zip(model.input_names, images, strict=True)
+        ]
         with torch.autocast(parameter.device.type, torch.bfloat16, enabled=bf16):
             outputs = model.decode(*inputs)
         outputs = {name: outputs[name].float() for name in names}

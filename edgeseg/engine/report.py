@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from edgeseg.data.base import as_sample
 from edgeseg.engine import distributed
 from edgeseg.engine.depth import DepthErrors
 from edgeseg.engine.metrics import ConfusionMatrix
+from edgeseg.flow import is_flow
 from edgeseg.spec import Task
-from edgeseg.visualize import class_names, colorize, overlay, palette_of
+from edgeseg.visualize import beside, class_names, colorize_flow, picture_of, stack, with_key
 from edgeseg.weights.checkpoint import replacing
 
-SAMPLES = 4
+SAMPLES, COLUMN = 4, 400  # pictures on a page, and their width
 
 
 class Log:
@@ -142,24 +144,28 @@ def draw_curves(folder: Path) -> None:
 
 
 def draw_samples(model: Any, dataset: Any, path: Path) -> None:
-    """A page of some samples: image, truth and prediction side by side."""
-    name = next((name for name, task in model.tasks.items() if task.kind == "segmentation"), None)
-    if name is None:
-        return
-    task, rows = model.tasks[name], []
+    """A page of some samples: the inputs, then truth and prediction of each task."""
+    rows = []
     for index in np.linspace(0, len(dataset) - 1, min(SAMPLES, len(dataset))).astype(int):
-        images, targets = as_sample(dataset[int(index)], name)
-        truth = targets[name].numpy()
-        photo = Image.fromarray(images[-1].permute(1, 2, 0).numpy())
-        tinted = overlay(photo, model.predict(*images, task=name), task)
-        row = Image.new("RGB", (3 * photo.width, tinted.height), "white")
-        for i, part in enumerate((photo, Image.fromarray(colorize(truth, palette_of(task))), tinted)):
-            row.paste(part, (i * photo.width, 0))
-        rows.append(row.resize((1200, round(1200 * row.height / row.width))))
-    page = Image.new("RGB", (1200, sum(row.height for row in rows)), "white")
-    top = 0
-    for row in rows:
-        page.paste(row, (0, top))
-        top += row.height
+        images, targets = as_sample(dataset[int(index)], next(iter(model.tasks)))
+        rows.append(_sample(model, images, targets))
     with replacing(path) as temporary:
-        page.save(temporary, format="png")
+        stack(rows).save(temporary, format="png")
+
+
+def _sample(model: Any, images: Sequence[Tensor], targets: Mapping[str, Tensor]) -> Image.Image:
+    """One row of the page."""
+    arrays = [image.permute(1, 2, 0).numpy() for image in images]
+    inputs = [
+        colorize_flow(array) if is_flow(name) else Image.fromarray(array)
+        for name, array in zip(model.input_names, arrays, strict=True)
+    ]
+    height = round(COLUMN * inputs[-1].height / inputs[-1].width)
+    parts = [picture.resize((COLUMN, height)) for picture in inputs]
+    for name, found in model.predict_tasks(*images).items():
+        task = model.tasks[name]
+        if name in targets:
+            truth = targets[name].reshape(found.shape).numpy()
+            parts.append(picture_of(truth, task).resize((COLUMN, height), Image.Resampling.NEAREST))
+        parts.append(with_key(picture_of(found, task, inputs[-1]).resize((COLUMN, height)), found, task))
+    return beside(parts)

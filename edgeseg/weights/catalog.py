@@ -105,7 +105,7 @@ WEIGHTS: dict[str, Weights] = {
     "fpn_aspp_mobilenetv2_tv_edgeailite.camvid": Weights(
         addresses=("package:fpn_aspp_mobilenetv2_tv_edgeailite.camvid.safetensors",),
         format="edgeseg",
-        sha256="aa3619d0c4bbb06b3cefdcfba729edc11ad91f05f058c0f21f419878fa19d3a4",
+        sha256="f2504f1d3247570359197b68e49e32945d1aa94e41d341f46ff93828da4b73f8",
         labels="camvid",
         preprocess=Preprocess(size=(480, 640), keep_aspect=True),
         measured_miou=64.22,

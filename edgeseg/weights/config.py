@@ -19,7 +19,7 @@ class ModelConfig:
     Args:
         model: Name in the zoo, of a decoder family, or of a registered builder.
         spec: The network in full; None for a registered builder.
-        in_channels: Channels of each input.
+        in_channels: Channels of each input, by its name.
         tasks: What it predicts.
         preprocess: How photos become input tensors.
         notes: Free facts about the weights, such as the recipe; json values.
@@ -27,7 +27,7 @@ class ModelConfig:
 
     model: str
     spec: ModelSpec | None
-    in_channels: tuple[int, ...]
+    in_channels: Mapping[str, int]
     tasks: Mapping[str, Task]
     preprocess: Preprocess
     notes: Mapping[str, Any]
@@ -39,7 +39,7 @@ def to_json(model: Any, notes: Mapping[str, Any]) -> dict[str, Any]:
         "format": FORMAT,
         "model": model.name,
         "spec": None if model.spec is None else asdict(model.spec),
-        "in_channels": list(model.in_channels),
+        "in_channels": dict(zip(model.input_names, model.in_channels, strict=True)),
         "tasks": {name: asdict(task) for name, task in model.tasks.items()},
         "preprocess": asdict(model.preprocess),
         "notes": dict(notes),
@@ -65,7 +65,7 @@ def from_json(content: Any, where: str) -> ModelConfig:
         return ModelConfig(
             model=_checked(content["model"], str),
             spec=None if content["spec"] is None else _noun(ModelSpec, content["spec"]),
-            in_channels=tuple(_checked(channels, int) for channels in content["in_channels"]),
+            in_channels={name: _checked(n, int) for name, n in _checked(content["in_channels"], dict).items()},
             tasks={name: _noun(Task, task) for name, task in _checked(content["tasks"], dict).items()},
             preprocess=_noun(Preprocess, content["preprocess"]),
             notes=_checked(content["notes"], dict),

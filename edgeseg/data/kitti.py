@@ -1,0 +1,57 @@
+"""KITTI depth (Uhrig et al., 2017, https://arxiv.org/abs/1708.06500): photos of 1242x375 with depth from a laser."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from edgeseg.data.base import Files, LabelledImages, check_split, read_labels, require
+from edgeseg.data.labels import DEPTH
+from edgeseg.data.tensors import Depth
+
+LAYOUT = """\
+  {root}/train.txt, val.txt                                 a drive folder a line, relative to {root}
+  {root}/<drive>/image_02/data/*.png                        RGB photos
+  {root}/<drive>/proj_depth/groundtruth/image_02/*.png      16 bit, metres x 256, 0 for unknown"""
+
+
+class KITTIDepth(LabelledImages):
+    """Photos of the left colour camera, and depth in metres, 0 where unknown.
+
+    A photo without a depth map of its name is left out: the first and last five of each drive.
+
+    Args:
+        root: Folder with the drives and the lists of them.
+        split: "train" or "val": which list.
+        options: `on_error`, see `LabelledImages`.
+
+    Raises:
+        FileNotFoundError: the layout is not there; prints it.
+        ValueError: unknown split, or no samples.
+    """
+
+    splits = ("train", "val")
+
+    def __init__(self, root: str | os.PathLike[str], split: str = "train", **options: Any) -> None:
+        check_split("KITTI", split, self.splits)
+        folder = Path(root)
+        require([folder / f"{split}.txt"], LAYOUT, folder)
+        drives = [folder / line.strip() for line in (folder / f"{split}.txt").read_text().splitlines() if line.strip()]
+        files = []
+        for drive in drives:
+            photos, depths = drive / "image_02" / "data", drive / "proj_depth" / "groundtruth" / "image_02"
+            require([photos, depths], LAYOUT, folder)
+            known = {path.name: path for path in depths.glob("*.png")}
+            files += [
+                Files((path,), {"depth": known[path.name]})
+                for path in sorted(photos.glob("*.png"))
+                if path.name in known
+            ]
+        super().__init__(files, {"depth": DEPTH}, **options)
+
+    def read_target(self, name: str, path: Path, files: Files) -> Tensor:
+        """Metres."""
+        return Depth((read_labels(path).float() / 256).unsqueeze(0))

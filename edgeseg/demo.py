@@ -1,0 +1,78 @@
+"""A drive through synthetic streets, with all that a network of several tasks sees in it, in one picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from edgeseg.data.streets import FRAMES, Streets
+from edgeseg.engine.evaluation import Metric, evaluate_tasks
+from edgeseg.pixel2pixel import Pixel2Pixel
+from edgeseg.visualize import beside, class_names, colorize_flow, depth_scale, legend, palette_of, picture_of, stack
+from edgeseg.weights.checkpoint import replacing
+
+SEED = 7  # a town that the weights were not trained in
+
+
+def run_demo(model: Pixel2Pixel, path: Path, *, sequences: int = 2, seed: int = SEED) -> dict[str, Metric]:
+    """Renders streets, scores `model` on them, and writes a picture of one frame.
+
+    Args:
+        model: Takes "flow" and "image", or "image" alone; its tasks are among "semantic", "depth" and "motion".
+        path: Of the picture: inputs, truth and prediction, as PNG.
+        sequences: How many, four frames each.
+        seed: Of the town.
+
+    Returns:
+        A metric for each task, against the exact truth.
+    """
+    streets = Streets(
+        "test", seed=seed, length=FRAMES * sequences, inputs=model.input_names, targets=tuple(model.tasks)
+    )
+    metrics = evaluate_tasks(model, streets)
+    with replacing(path) as temporary:
+        draw_frame(model, streets, 1).save(temporary, format="png")
+    return metrics
+
+
+def draw_frame(model: Pixel2Pixel, streets: Streets, index: int) -> Image.Image:
+    """Inputs in the first row, the truth of all tasks in the second, the predictions in the third, then the keys."""
+    images, targets = streets.sample(index)
+    arrays = {name: image.permute(1, 2, 0).numpy() for name, image in images.items()}
+    photo = Image.fromarray(arrays["image"])
+    inputs = {"image": photo}
+    if "flow" in arrays:
+        inputs["flow"] = colorize_flow(arrays["flow"])
+    truth, predicted = {}, {}
+    for name, found in model.predict_tasks(*(images[name].as_subclass(torch.Tensor) for name in images)).items():
+        task = model.tasks[name]
+        truth[f"{name}, truth"] = picture_of(targets[name].reshape(found.shape).numpy(), task, photo)
+        predicted[f"{name}, predicted"] = picture_of(found, task, photo)
+    rows = [
+        beside([_titled(picture, title) for title, picture in row.items()], gap=8) for row in (inputs, truth, predicted)
+    ]
+    return stack([*rows, *_keys(model, targets, max(row.width for row in rows))])
+
+
+def _keys(model: Pixel2Pixel, targets: dict[str, Any], width: int) -> list[Image.Image]:
+    names, colors = [], []
+    keys = []
+    for name, task in model.tasks.items():
+        if task.kind == "depth":
+            keys.append(depth_scale(width // 2))
+            continue
+        present = [int(i) for i in torch.unique(targets[name]) if i < task.channels]
+        names += [class_names(task)[i] for i in present]
+        colors += [palette_of(task)[i] for i in present]
+    return [*([legend(names, colors, width)] if names else []), *keys]
+
+
+def _titled(picture: Image.Image, title: str) -> Image.Image:
+    size = max(picture.width // 28, 11)
+    page = Image.new("RGB", (picture.width, picture.height + 2 * size), "white")
+    ImageDraw.Draw(page).text((2, size), title, fill="black", font=ImageFont.load_default(size), anchor="lm")
+    page.paste(picture, (0, 2 * size))
+    return page
