@@ -21,6 +21,18 @@ class Row(NamedTuple):
     note: str = ""
 
 
+class OtherTasks(NamedTuple):
+    """A figure that the original's documents print of a network of other tasks than one segmentation."""
+
+    what: str
+    name: str
+    inputs: int
+    channels: tuple[int, ...]
+    gmacs: str
+    score: str
+    note: str = ""
+
+
 TRUNCATED = "printed without rounding up"
 SAME = "a slip of the table, it seems: the 1536x768 row of the same network, 15.07, is four times 3.767 and not four times 3.84"
 X16 = "a slip of the table, it seems: the original's quantization page prints 26.49 for the same network, size and mIoU"
@@ -59,6 +71,17 @@ ROWS = [
     Row("Cityscapes", "MobileNetV2+SwiftNet",                        "",                                        2048, 1024, "41.0",   "75.3"),
     Row("Cityscapes", "ResNet50+FCN",                                "",                                        1040,  520, "285.4",  "71.6"),
     Row("Cityscapes", "ResNet50+DeepLabV3",                          "",                                        1040,  520, "337.5",  "73.5"),
+]
+# fmt: on
+
+
+# Networks of other tasks and of several, from the original's documents: all of 768x384, on MobileNetV2 or ResNet50.
+# fmt: off
+OTHER_TASKS = [
+    OtherTasks("depth",                              "deeplabv3plus_mobilenetv2_tv_edgeailite", 1, (1,),      "3.44",  "KITTI ARD 7.05 %"),
+    OtherTasks("depth",                              "fpn_aspp_resnet50_edgeailite",            1, (1,),      "28.52", "KITTI ARD 6.31 %"),
+    OtherTasks("motion from flow and image",         "deeplabv3plus_mobilenetv2_tv_edgeailite", 2, (2,),      "3.92",  "Cityscapes mIoU 85.5"),
+    OtherTasks("depth, five classes and motion",     "deeplabv3plus_mobilenetv2_tv_edgeailite", 2, (1, 5, 2), "5.71",  "ARD 12.64 %, mIoU 85.53, mIoU 84.95", "published with an encoder that was never public"),
 ]
 # fmt: on
 

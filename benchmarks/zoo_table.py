@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from published import CLASSES, ROWS, TRUNCATED, Row, agrees
+from published import CLASSES, OTHER_TASKS, ROWS, TRUNCATED, Row, agrees
 
 import edgeseg
 
@@ -57,6 +57,26 @@ def published_line(row: Row) -> str:
         f"| {row.dataset} | {row.system} | `{row.name}` | {size} | {cost.params:,} | {cost.gmacs:.4f} "
         f"| {value:.4f} ({SHORT[row.convention]}) | {row.gmacs} | {verdict} | {row.miou} |"
     )
+
+
+def other_tasks_table() -> str:
+    """Networks of several inputs and tasks."""
+    lines = [
+        "## Several inputs and tasks\n",
+        "768x384, convolutions only. What these networks do on synthetic streets is in docs/multitask.md.\n",
+        "| task | name | inputs | parameters | GMACs computed | GMACs published | agrees | published score |",
+        "|---|---|--:|--:|--:|--:|---|---|",
+    ]
+    for row in OTHER_TASKS:
+        tasks = {f"task{i}": edgeseg.Task(channels=channels) for i, channels in enumerate(row.channels)}
+        model = edgeseg.create_model(row.name, tasks=tasks, in_channels=(3,) * row.inputs)
+        cost = edgeseg.complexity(model, (384, 768))
+        verdict = "yes" if agrees(cost.gmacs, row.gmacs) else f"**no**: {row.note}"
+        lines.append(
+            f"| {row.what} | `{row.name}` | {row.inputs} | {cost.params:,} | {cost.gmacs:.4f} | {row.gmacs} "
+            f"| {verdict} | {row.score} |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 FORMATS = {"edgeseg": "safetensors", "checkpoint": "the original's .pth", "onnx": "the original's .onnx"}
@@ -114,7 +134,7 @@ def main() -> None:
     if output is None:
         print(published_table())
     else:
-        output.write_text(HEADER + "\n".join([published_table(), weights_table(), names_table()]))
+        output.write_text(HEADER + "\n".join([published_table(), other_tasks_table(), weights_table(), names_table()]))
 
 
 if __name__ == "__main__":

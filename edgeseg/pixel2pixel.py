@@ -204,7 +204,7 @@ class Pixel2Pixel(nn.Module):
             raise ValueError(f"this model takes {inputs}, got {len(images)} inputs")
 
     def _check_sizes(self, images: Sequence[Tensor]) -> None:
-        if len({image.shape[-2:] for image in images}) > 1:
+        if any(image.shape[-2:] != images[0].shape[-2:] for image in images):
             sizes = zip(self.input_names, images, strict=True)
             raise ValueError(
                 f"all inputs need one size, got {', '.join(f'{n} {list(i.shape[-2:])}' for n, i in sizes)}"

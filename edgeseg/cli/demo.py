@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-DEMO_MODEL = "fpn_aspp_mobilenetv2_tv_edgeailite.streets"
+DEMO_MODEL = "deeplabv3plus_mobilenetv2_tv_edgeailite.streets"
 
 
 def add(verbs: Any) -> None:
