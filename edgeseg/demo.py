@@ -10,9 +10,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from edgeseg.data.streets import FRAMES, Streets
 from edgeseg.engine.evaluation import Metric, evaluate_tasks
+from edgeseg.files import replacing
 from edgeseg.pixel2pixel import Pixel2Pixel
 from edgeseg.visualize import beside, class_names, colorize_flow, depth_scale, legend, palette_of, picture_of, stack
-from edgeseg.weights.checkpoint import replacing
 
 SEED = 7  # a town that the weights were not trained in
 

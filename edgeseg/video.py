@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from edgeseg.files import replacing
 from edgeseg.flow import FLOW, farneback_flow
 from edgeseg.pixel2pixel import Pixel2Pixel
 from edgeseg.visualize import tint
-from edgeseg.weights.checkpoint import replacing
 
 
 def segment_video(

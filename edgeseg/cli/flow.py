@@ -43,9 +43,8 @@ def _write(previous: Path, current: Path, target: Path) -> None:
     from PIL import Image
 
     from edgeseg.flow import farneback_flow
-    from edgeseg.preprocess import load_image
+    from edgeseg.images import load_pixels
 
-    before, now = (load_image(path).permute(1, 2, 0).numpy() for path in (previous, current))
-    flow = farneback_flow(before, now)
+    flow = farneback_flow(load_pixels(previous), load_pixels(current))
     target.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(flow).save(target, format="png")

@@ -62,7 +62,7 @@ def _predict_share(options: argparse.Namespace, device: torch.device) -> int:
     from tqdm import tqdm
 
     from edgeseg.engine import distributed
-    from edgeseg.preprocess import load_image
+    from edgeseg.images import load_pixels
 
     videos = [path for path in options.images if path.suffix.lower() in VIDEO_SUFFIXES]
     files, failed = _find_images([path for path in options.images if path not in videos], options.output)
@@ -82,12 +82,12 @@ def _predict_share(options: argparse.Namespace, device: torch.device) -> int:
     share = files[distributed.rank() :: distributed.world_size()]
     for path, name in tqdm(share, unit="image", disable=None if len(share) > 1 and not distributed.rank() else True):
         try:
-            pixels = [load_image(found) for found in (*(find(path, name) for find in beside), path)]
+            pixels = [load_pixels(found) for found in (*(find(path, name) for find in beside), path)]
             maps = model.predict_tasks(*pixels, tile=options.tile)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow raises each of them
             failed.append(f"{path}: {error}")
             continue
-        photo = Image.fromarray(pixels[-1].permute(1, 2, 0).numpy())
+        photo = Image.fromarray(pixels[-1])
         for task_name, found in maps.items():
             target = options.output / (name if len(maps) == 1 else f"{name}_{task_name}")
             _write(found, photo, model.tasks[task_name], target, options.outputs)

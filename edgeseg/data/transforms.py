@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 from edgeseg.data.base import as_sample
 from edgeseg.data.labels import IGNORE
 from edgeseg.data.tensors import Depth, Flow
-from edgeseg.preprocess import input_size
+from edgeseg.images import input_size
 from edgeseg.spec import Preprocess, Task
 
 # Padding and empty corners: mean grey in the image, which preprocessing makes zero, no motion in the flow, and pixels

@@ -15,8 +15,9 @@ from edgeseg.data.base import as_sample
 from edgeseg.engine import distributed
 from edgeseg.engine.depth import DepthErrors
 from edgeseg.engine.metrics import ConfusionMatrix
+from edgeseg.images import input_size
 from edgeseg.layers import resize
-from edgeseg.pixel2pixel import Pixel2Pixel
+from edgeseg.pixel2pixel import Pixel2Pixel, labels_at
 from edgeseg.preprocess import to_input
 from edgeseg.spec import Task
 
@@ -94,10 +95,7 @@ def evaluate_tasks(
         ]
         with torch.autocast(parameter.device.type, torch.bfloat16, enabled=bf16):
             outputs = model.decode(*inputs)
-        outputs = {name: outputs[name].float() for name in names}
-        if protocol == "original":
-            outputs = {name: resize(output, inputs[0].shape[-2:]) for name, output in outputs.items()}
-        return {name: output.flip(-1) if mirror else output for name, output in outputs.items()}
+        return {name: outputs[name].float().flip(-1) if mirror else outputs[name].float() for name in names}
 
     try:
         for images, targets in DataLoader(_Share(dataset, names[0]), batch_size=None, num_workers=workers):
@@ -106,9 +104,8 @@ def evaluate_tasks(
             ]
             for name in [name for name in names if name in targets]:
                 target, task = targets[name], model.tasks[name]
-                common = target.shape[-2:] if protocol == "native" else views[0][name].shape[-2:]
-                maps = [resize(each[name], common) for each in views]
-                prediction = _average(maps, task)[0].to(target.device)
+                at = target.shape[-2:] if protocol == "native" else input_size(images[-1].shape[-2:], preprocess)
+                prediction = _predicted([each[name] for each in views], task, at)[0].to(target.device)
                 if protocol == "original":
                     scored = tuple(output_size or target.shape[-2:])
                     prediction, target = _nearest(prediction, scored), _nearest(target, scored)
@@ -127,12 +124,14 @@ def _metric(task: Task) -> Metric:
     return ConfusionMatrix(task.channels) if task.kind == "segmentation" else DepthErrors(task.range)
 
 
-def _average(maps: Sequence[Tensor], task: Task) -> Tensor:
-    """Outputs [N,C,H,W] of several views -> labels [N,H,W], or the mean depth [N,1,H,W]."""
-    if task.kind != "segmentation":
-        return torch.stack(list(maps)).mean(dim=0)
-    mean = maps[0] if len(maps) == 1 else torch.stack([each.softmax(dim=1) for each in maps]).mean(dim=0)
-    return mean.argmax(dim=1)
+def _predicted(views: Sequence[Tensor], task: Task, size: Sequence[int]) -> Tensor:
+    """Outputs [N,C,h,w] of several views -> labels [N,H,W] of their mean probabilities, or the mean depth [N,1,H,W]."""
+    if task.kind == "segmentation" and len(views) == 1:
+        return labels_at(views[0], size)
+    maps = [resize(each, size) for each in views]
+    if task.kind == "segmentation":
+        return torch.stack([each.softmax(dim=1) for each in maps]).mean(dim=0).argmax(dim=1)
+    return torch.stack(maps).mean(dim=0)
 
 
 class _Share(torch.utils.data.Dataset[tuple[tuple[Tensor, ...], dict[str, Tensor]]]):

@@ -17,10 +17,10 @@ from edgeseg.data.base import as_sample
 from edgeseg.engine import distributed
 from edgeseg.engine.depth import DepthErrors
 from edgeseg.engine.metrics import ConfusionMatrix
+from edgeseg.files import replacing
 from edgeseg.flow import is_flow
 from edgeseg.spec import Task
 from edgeseg.visualize import beside, class_names, colorize_flow, picture_of, stack, with_key
-from edgeseg.weights.checkpoint import replacing
 
 SAMPLES, COLUMN = 4, 400  # pictures on a page, and their width
 

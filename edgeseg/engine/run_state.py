@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from edgeseg.engine.config import TrainConfig
-from edgeseg.weights.checkpoint import replacing
+from edgeseg.files import replacing
 
 FILE = "run.pt"
 # What may change between a run and its continuation without making it another run.

@@ -172,6 +172,8 @@ def train(
                 state.step += 1
                 bar.set_postfix({"loss": f"{means['loss']:.3f}", "lr": f"{lr:.2g}"} | _memory(device), refresh=False)
                 bar.update()
+                if state.step % steps == 0:
+                    break  # the epoch's end is saved with its score and its line in the log, never without them
                 if stopped() or time.monotonic() - saved > 60 * config.save_every:
                     _save(state, output)
                     saved = time.monotonic()
@@ -196,6 +198,8 @@ def train(
                 save_checkpoint(averaged, output / "last.safetensors", recipe=asdict(config), epoch=epoch + 1)
             _save(state, output)
             saved = time.monotonic()
+            if stopped() and state.step < config.epochs * steps:
+                raise KeyboardInterrupt(f"stopped after epoch {epoch + 1}; go on with resume, from {output}")
     if distributed.rank() == 0:
         draw_curves(output)
         if val_set is not None:

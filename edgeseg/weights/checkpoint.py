@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from edgeseg.files import replacing
 from edgeseg.weights.config import ModelConfig, from_json, to_json
 
 # Keys under which training programs keep the weights: the original's and torchvision's, pycls'.
@@ -82,17 +82,6 @@ def save_checkpoint(
     }
     with replacing(Path(path)) as temporary:
         save_file(tensors, temporary, metadata={"edgeseg": json.dumps(to_json(model, notes)), "format": "pt"})
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file to write to; it takes the place of `path` when the block ends, and is gone when it fails."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def is_onnx(path: str | os.PathLike[str]) -> bool:

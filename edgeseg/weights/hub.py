@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeseg.weights.checkpoint import replacing, save_checkpoint
+from edgeseg.files import replacing
+from edgeseg.weights.checkpoint import save_checkpoint
 from edgeseg.weights.config import ModelConfig, from_json, to_json
 from edgeseg.weights.fetch import FOLDER, HUB, hub_file
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from edgeseg.files import replacing
 from edgeseg.registry import build_untrained
 from edgeseg.spec import ModelSpec, Task
 from edgeseg.weights.catalog import ENCODER_WEIGHTS, WEIGHTS
-from edgeseg.weights.checkpoint import read_weights, replacing, save_checkpoint
+from edgeseg.weights.checkpoint import read_weights, save_checkpoint
 from edgeseg.weights.config import FORMAT
 from edgeseg.weights.fetch import HUB, cache_folder, fetch, file_sha256
 from edgeseg.weights.load import count_classes, load_checkpoint
