@@ -18,6 +18,8 @@ from edgeseg.spec import ModelSpec, Preprocess, Task
 
 if TYPE_CHECKING:
     from edgeseg.cost import Complexity, complexity
+    from edgeseg.deploy.export import export_onnx, export_program
+    from edgeseg.deploy.segmenter import OnnxSegmenter
     from edgeseg.pixel2pixel import Pixel2Pixel
     from edgeseg.weights.checkpoint import save_checkpoint
     from edgeseg.weights.load import load_checkpoint
@@ -27,11 +29,14 @@ __version__ = "0.1.0"
 __all__ = [
     "Complexity",
     "ModelSpec",
+    "OnnxSegmenter",
     "Pixel2Pixel",
     "Preprocess",
     "Task",
     "complexity",
     "create_model",
+    "export_onnx",
+    "export_program",
     "is_model",
     "list_models",
     "list_weights",
@@ -42,11 +47,14 @@ __all__ = [
     "weights_info",
 ]
 
-# Names that need torch, found when first used (PEP 562).
+# Names that need torch or onnxruntime, found when first used (PEP 562).
 _LAZY = {
     "Complexity": "edgeseg.cost",
+    "OnnxSegmenter": "edgeseg.deploy.segmenter",
     "Pixel2Pixel": "edgeseg.pixel2pixel",
     "complexity": "edgeseg.cost",
+    "export_onnx": "edgeseg.deploy.export",
+    "export_program": "edgeseg.deploy.export",
     "load_checkpoint": "edgeseg.weights.load",
     "save_checkpoint": "edgeseg.weights.checkpoint",
 }

@@ -33,7 +33,7 @@ def load_pixels(image: ImageLike) -> np.ndarray:
         with Image.open(Path(image)) as opened:
             return load_pixels(opened)
     if isinstance(image, Image.Image):
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8:
             raise TypeError(f"image arrays are uint8, 0 to 255, got {image.dtype}")

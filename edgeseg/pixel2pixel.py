@@ -34,6 +34,7 @@ class Pixel2Pixel(nn.Module, Predictor):
     Attributes:
         input_names: Of the inputs, the last is the photo that is labelled; by default "image", or "flow" and "image".
             Inputs with "flow" in their name are optical flow, see `edgeseg.flow`.
+        notes: Facts about the weights: where they come from, their licence, the recipe. Exported files have them.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Pixel2Pixel(nn.Module, Predictor):
         self.input_names = default_input_names(len(self.in_channels))
         self.preprocess = preprocess or Preprocess()
         self.name = ""
+        self.notes: dict[str, Any] = {}
         self.spec: ModelSpec | None = None
 
     def forward(self, *images: Tensor) -> dict[str, Tensor]:

@@ -187,7 +187,9 @@ def create_model(
 
         load_checkpoint(model, file, adapt=wanted is not None or in_channels is not None)
     if config:
-        model.preprocess = config.preprocess
+        model.preprocess, model.notes = config.preprocess, dict(config.notes)
+    if entry is not None:
+        model.notes |= {"weights": entry, "license": WEIGHTS[entry].license}
     return model
 
 

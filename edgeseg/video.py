@@ -12,13 +12,11 @@ from tqdm import tqdm
 
 from edgeseg.files import replacing
 from edgeseg.flow import FLOW, farneback_flow
-from edgeseg.pixel2pixel import Pixel2Pixel
+from edgeseg.prediction import Predictor
 from edgeseg.visualize import tint
 
 
-def segment_video(
-    model: Pixel2Pixel, source: Path, target: Path, task: str | None = None, *, alpha: float = 0.55
-) -> int:
+def segment_video(model: Predictor, source: Path, target: Path, task: str | None = None, *, alpha: float = 0.55) -> int:
     """Writes a video of the same size and rate with every frame tinted by its classes; gives the number of frames.
 
     For a network that takes "flow" and "image" the optical flow is computed between the frames.
@@ -33,7 +31,7 @@ def segment_video(
     """
     task = task or next((name for name, each in model.tasks.items() if each.kind == "segmentation"), None)
     if task is None:
-        raise ValueError(f"{model.name} has no segmentation task")
+        raise ValueError("this network has no segmentation task")
     if model.input_names not in (("image",), (FLOW, "image")):
         raise ValueError(f"a video has no {' and '.join(model.input_names)}; predict the frames as images")
     try:

@@ -1,0 +1,1 @@
+"""To the device: ONNX and torch.export files (export), onnxruntime (segmenter), 8 bit (quantize)."""

@@ -1,0 +1,140 @@
+"""Exported networks in onnxruntime. Needs no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from edgeseg.flow import is_flow, resize_flow
+from edgeseg.images import input_size
+from edgeseg.prediction import Predictor
+from edgeseg.spec import Preprocess
+from edgeseg.upsample import upsampled_argmax
+from edgeseg.weights.config import from_json
+
+
+class OnnxSegmenter(Predictor):
+    """An ONNX file that `edgeseg.export_onnx` or `edgeseg quantize` wrote; `predict` and `predict_tasks` as of a model.
+
+    Args:
+        path: The file.
+        providers: Of onnxruntime, in the order of preference, such as ["CUDAExecutionProvider"]; default the CPU.
+        threads: On the CPU; default as many as this process may use.
+
+    Attributes:
+        session: The onnxruntime session.
+
+    Raises:
+        ImportError: without onnxruntime: `pip install edgeseg[onnx]`.
+        FileNotFoundError: no such file.
+        ValueError: no ONNX file, one that edgeseg did not write, or a provider that this onnxruntime has not.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, providers: Sequence[str] | None = None, threads: int | None = None
+    ) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise ImportError("running ONNX files needs onnxruntime: pip install edgeseg[onnx]") from error
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"no file {path}")
+        wanted = list(providers or ["CPUExecutionProvider"])
+        missing = [name for name in wanted if name not in onnxruntime.get_available_providers()]
+        if missing:
+            has = ", ".join(onnxruntime.get_available_providers())
+            raise ValueError(
+                f"this onnxruntime has no {', '.join(missing)}, only {has}; other providers come in packages of their "
+                "own, such as onnxruntime-gpu"
+            )
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+        try:
+            self.session = onnxruntime.InferenceSession(os.fspath(path), options, providers=wanted)
+        except Exception as error:  # of many kinds, none of them documented
+            raise ValueError(f"onnxruntime cannot load {path}: {error}") from error
+        facts = self.session.get_modelmeta().custom_metadata_map
+        if "edgeseg" not in facts or "edgeseg_file" not in facts:
+            raise ValueError(f"{path} was not written by edgeseg.export_onnx; it does not say what its tensors mean")
+        config = from_json(json.loads(facts["edgeseg"]), str(path))
+        self.path, self.name, self.notes = Path(path), config.model, config.notes
+        self.tasks, self.preprocess = config.tasks, config.preprocess
+        self.input_names, self.in_channels = tuple(config.in_channels), tuple(config.in_channels.values())
+        about = json.loads(facts["edgeseg_file"])
+        self.output, self.normalizes = str(about["output"]), bool(about["preprocess"])
+        self.shape: list[int | str] = self.session.get_inputs()[-1].shape
+
+    def run(self, *images: np.ndarray) -> dict[str, np.ndarray]:
+        """The file itself: tensors [N,C,H,W] as it takes them -> its outputs by task.
+
+        Raises:
+            ValueError: another number of tensors, or shapes or dtypes that the file cannot take; says which it can.
+        """
+        self._check_count(images)
+        for given, image in zip(self.session.get_inputs(), images, strict=True):
+            kind = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}.get(given.type, given.type)
+            fits = len(image.shape) == 4 and all(
+                not isinstance(n, int) or n == m for n, m in zip(given.shape, image.shape, strict=True)
+            )
+            if not fits or str(image.dtype) != kind:
+                raise ValueError(
+                    f"{given.name} is {kind} {list(given.shape)} in {self.path.name}, got {image.dtype} "
+                    f"{list(image.shape)}"
+                )
+        feed = dict(zip(self.input_names, images, strict=True))
+        return dict(zip(self.tasks, self.session.run(list(self.tasks), feed), strict=True))
+
+    def _maps(
+        self, pixels: Sequence[np.ndarray], preprocess: Preprocess, tasks: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        size = pixels[-1].shape[:2]
+        wanted = input_size(size, preprocess)
+        allowed = [n if isinstance(n, int) else m for n, m in zip(self.shape[2:], wanted, strict=True)]
+        if list(wanted) != allowed:
+            raise ValueError(
+                f"{self.path.name} takes images of {allowed[0]}x{allowed[1]} (height x width) only, and a photo of "
+                f"{size[0]}x{size[1]} becomes {wanted[0]}x{wanted[1]} as its weights were trained; export it with "
+                "dynamic height and width"
+            )
+        named = zip(self.input_names, pixels, strict=True)
+        outputs = self.run(*(self._input(image, name, wanted, preprocess) for name, image in named))
+        maps = {}
+        for name in tasks:
+            found = outputs[name][0]
+            if self.tasks[name].kind == "depth":
+                maps[name] = np.asarray(Image.fromarray(found[0]).resize(size[::-1], Image.Resampling.BILINEAR))
+            elif self.output.endswith("labels"):
+                rows, columns = (np.arange(n) * m // n for n, m in zip(size, found.shape, strict=True))
+                maps[name] = found[rows].take(columns, axis=1)
+            else:
+                maps[name] = upsampled_argmax(found, size)
+        return maps
+
+    def _input(self, pixels: np.ndarray, name: str, size: Sequence[int], preprocess: Preprocess) -> np.ndarray:
+        """uint8 [H,W,C] -> what the file takes, [1,C,h,w]."""
+        if is_flow(name):
+            pixels = resize_flow(pixels, size)
+        elif pixels.shape[:2] != tuple(size):
+            pixels = _resized(pixels, size)
+        if self.normalizes:
+            return np.ascontiguousarray(pixels.transpose(2, 0, 1))[None]
+        if preprocess.channel_order == "bgr":
+            pixels = pixels[:, :, ::-1]
+        planes = np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)
+        mean, std = (np.array(values, np.float32).reshape(-1, 1, 1) for values in (preprocess.mean, preprocess.std))
+        return ((planes - mean) / std)[None]
+
+
+def _resized(pixels: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """Antialiased bilinear, as in training."""
+    height, width = size
+    if pixels.shape[2] == 3:
+        return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+    planes: list[Any] = [Image.fromarray(pixels[:, :, i]) for i in range(pixels.shape[2])]
+    return np.stack([np.asarray(p.resize((width, height), Image.Resampling.BILINEAR)) for p in planes], axis=-1)

@@ -1,0 +1,202 @@
+"""Files for devices: they answer as the network does, at every size they claim, and say what they are."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from PIL import Image
+
+import edgeseg
+from edgeseg.cli import main
+from edgeseg.deploy import export as export_module
+from edgeseg.spec import Task
+from edgeseg.weights.checkpoint import save_checkpoint
+
+from .conftest import TINY
+
+THREE = {
+    "semantic": Task("segmentation", 5),
+    "depth": Task("depth", 1, range=(0, 9)),
+    "motion": Task("segmentation", 2),
+}
+
+
+@pytest.fixture
+def model() -> edgeseg.Pixel2Pixel:
+    """A small network, its batch norms as after some training."""
+    made = edgeseg.create_model("fpn", encoder=TINY, channels=16, num_classes=4)
+    return _used(made)
+
+
+def _used(made: edgeseg.Pixel2Pixel) -> edgeseg.Pixel2Pixel:
+    for layer in made.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(layer.running_mean, -0.2, 0.2)
+            torch.nn.init.uniform_(layer.running_var, 0.5, 1.5)
+    made.preprocess = edgeseg.Preprocess(size=(64, 96))
+    return made.eval()
+
+
+def test_sizes_and_names(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
+    done = edgeseg.export_onnx(model, tmp_path / "model.onnx")
+    assert done.sizes == ((2, 3, 64, 96), (1, 3, 37, 51))
+    assert done.differences["segmentation"] < 1e-4
+    file = onnx.load(done.path)
+    assert not [node for node in file.graph.node if node.op_type == "BatchNormalization"]
+    assert [d.dim_param or d.dim_value for d in file.graph.input[0].type.tensor_type.shape.dim] == [
+        "batch", 3, "height", "width",
+    ]  # fmt: skip
+    assert str(Path.cwd()) not in str(file)
+    segmenter = edgeseg.OnnxSegmenter(done.path)
+    for shape in ((1, 3, 64, 96), (3, 3, 33, 47), (2, 3, 128, 64)):
+        image = torch.randn(shape)
+        with torch.inference_mode():
+            expected = model(image)["segmentation"].numpy()
+        found = segmenter.run(image.numpy())["segmentation"]
+        assert np.abs(found - expected).max() < 1e-4 * expected.std() + 1e-6
+
+
+@pytest.mark.parametrize("output", ["logits", "labels", "small_logits", "small_labels"])
+def test_several_inputs_and_tasks(output: export_module.Output, tmp_path: Path) -> None:
+    model = _used(edgeseg.create_model("fpn", encoder=TINY, channels=8, in_channels=(3, 3), tasks=THREE))
+    done = edgeseg.export_onnx(model, tmp_path / "model.onnx", output=output, preprocess=True)
+    segmenter = edgeseg.OnnxSegmenter(done.path)
+    assert segmenter.input_names == ("flow", "image")
+    pixels = [np.random.default_rng(i).integers(0, 256, (2, 3, 40, 56), dtype=np.uint8) for i in (0, 1)]
+    found = segmenter.run(*pixels)
+    assert list(found) == list(THREE)
+    size = (10, 14) if output.startswith("small") else (40, 56)
+    shapes = {name: each.shape for name, each in found.items()}
+    if output.endswith("labels"):
+        assert found["semantic"].dtype == np.uint8
+        assert shapes == {"semantic": (2, *size), "depth": (2, 1, *size), "motion": (2, *size)}
+    else:
+        assert shapes == {"semantic": (2, 5, *size), "depth": (2, 1, *size), "motion": (2, 2, *size)}
+    flow, photo = (np.random.default_rng(i).integers(0, 256, (64, 96, 3), dtype=np.uint8) for i in (0, 1))
+    maps, expected = segmenter.predict_tasks(flow, photo), model.predict_tasks(flow, photo)
+    assert np.abs(maps["depth"] - expected["depth"]).max() < (1e-4 if size == (40, 56) else 0.1)
+    if output == "small_logits":
+        assert all((maps[name] == expected[name]).mean() > 0.999 for name in ("semantic", "motion"))
+
+
+def test_fixed_file(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
+    done = edgeseg.export_onnx(model, tmp_path / "model.onnx", dynamic=(), size=(32, 64))
+    segmenter = edgeseg.OnnxSegmenter(done.path)
+    with pytest.raises(
+        ValueError, match=r"image is float32 \[1, 3, 32, 64\] in model\.onnx, got float32 \[1, 3, 64, 64\]"
+    ):
+        segmenter.run(np.zeros((1, 3, 64, 64), np.float32))
+    with pytest.raises(ValueError, match=r"got uint8 \[1, 3, 32, 64\]"):
+        segmenter.run(np.zeros((1, 3, 32, 64), np.uint8))
+    with pytest.raises(ValueError, match=r"takes images of 32x64 .* only, and a photo of 50x50 becomes 64x96"):
+        segmenter.predict(np.zeros((50, 50, 3), np.uint8))
+
+
+def test_as_the_network_predicts(model: edgeseg.Pixel2Pixel, photo: Path, tmp_path: Path) -> None:
+    edgeseg.export_onnx(model, tmp_path / "model.onnx", output="small_logits", preprocess=True)
+    found, expected = edgeseg.OnnxSegmenter(tmp_path / "model.onnx").predict(photo), model.predict(photo)
+    assert found.dtype == expected.dtype
+    assert (found == expected).mean() > 0.98  # Pillow's resize rounds differently than torch's
+
+
+def test_difference_is_an_error_and_nothing_is_left(
+    model: edgeseg.Pixel2Pixel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"before")
+    monkeypatch.setitem(export_module.TOLERANCE, "logits", 1e-12)
+    with pytest.raises(RuntimeError, match=r"segmentation differs from the network's by .* above 1e-12"):
+        edgeseg.export_onnx(model, tmp_path / "model.onnx")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("model.onnx", b"before")]
+
+
+def test_wrong_calls(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no dimension named depth; there are batch, height, width"):
+        edgeseg.export_onnx(model, tmp_path / "m.onnx", dynamic=("depth",))
+    with pytest.raises(ValueError, match="no output named 'softmax'; there are logits"):
+        edgeseg.export_onnx(model, tmp_path / "m.onnx", output="softmax")  # type: ignore[arg-type]
+
+
+def test_wrong_files(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no file .*none\.onnx"):
+        edgeseg.OnnxSegmenter(tmp_path / "none.onnx")
+    (tmp_path / "bad.onnx").write_bytes(b"not onnx")
+    with pytest.raises(ValueError, match=r"onnxruntime cannot load .*bad\.onnx"):
+        edgeseg.OnnxSegmenter(tmp_path / "bad.onnx")
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    graph = onnx.helper.make_graph([node], "other", values[:1], values[1:])
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8),
+        tmp_path / "other.onnx",
+    )
+    with pytest.raises(ValueError, match="was not written by edgeseg"):
+        edgeseg.OnnxSegmenter(tmp_path / "other.onnx")
+    with pytest.raises(ValueError, match=r"has no NoSuchProvider, only .*CPUExecutionProvider"):
+        edgeseg.OnnxSegmenter(tmp_path / "other.onnx", providers=["NoSuchProvider"])
+
+
+def test_program(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
+    done = edgeseg.export_program(model, tmp_path / "model.pt2", output="labels", preprocess=True)
+    loaded = torch.export.load(done.path).module()
+    image = torch.randint(0, 256, (1, 3, 70, 50), dtype=torch.uint8)
+    (labels,) = loaded(image)
+    expected = model((image.float() - 128) / 64)["segmentation"].argmax(dim=1)
+    assert labels.dtype == torch.uint8
+    assert (labels == expected).float().mean() > 0.999
+
+
+def test_command_and_metadata(
+    model: edgeseg.Pixel2Pixel, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights, file, out = tmp_path / "w.safetensors", tmp_path / "model.onnx", tmp_path / "out"
+    model.tasks = {"segmentation": Task("segmentation", 4, classes=("a", "b", "c", "d"))}
+    save_checkpoint(model, weights, license="CC0", recipe={"epochs": 3})
+    call = ["export", "--checkpoint", str(weights), "--model", "fpn", "-o", str(file), "--output", "labels"]
+    assert main([*call, "--preprocess", "--fixed", "--img-resize", "64", "96"]) == 0
+    out_text = capsys.readouterr().out
+    assert "segmentation: differs from the network by" in out_text
+    assert "of the pixels at 1x3x64x96" in out_text
+    facts = {each.key: each.value for each in onnx.load(file).metadata_props}
+    assert json.loads(facts["classes"]) == {"segmentation": ["a", "b", "c", "d"]}
+    assert facts["license"] == "CC0"
+    assert json.loads(facts["edgeseg"])["notes"]["recipe"] == {"epochs": 3}
+    assert main(["predict", str(photo), "--onnx", str(file), "-o", str(out)]) == 0
+    labels = np.asarray(Image.open(out / "photo_labels.png"))
+    assert (labels == edgeseg.OnnxSegmenter(file).predict(photo)).all()
+    assert main(["export", "--checkpoint", str(weights), "-o", str(tmp_path / "model.tflite")]) == 2
+    assert "the suffix is .onnx or .pt2" in capsys.readouterr().err
+
+
+def test_running_a_file_needs_no_torch(model: edgeseg.Pixel2Pixel, photo: Path, tmp_path: Path) -> None:
+    edgeseg.export_onnx(model, tmp_path / "model.onnx")
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['torchvision'] = None\n"
+        f"import edgeseg; labels = edgeseg.OnnxSegmenter({str(tmp_path / 'model.onnx')!r}).predict({str(photo)!r})\n"
+        "print(labels.shape, labels.dtype)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    with Image.open(photo) as image:
+        assert done.stdout == f"({image.height}, {image.width}) uint8\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", edgeseg.list_models())
+def test_every_name_exports(name: str, tmp_path: Path) -> None:
+    model = _used(edgeseg.create_model(name, num_classes=3))
+    done = edgeseg.export_onnx(model, tmp_path / "model.onnx", size=(128, 192))
+    assert done.differences["segmentation"] < 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["fpn", "unet", "deeplabv3plus", "bifpn"])
+@pytest.mark.parametrize("encoder", ["mobilenetv2", "regnetx400mf", "resnet50"])
+def test_every_family_exports_with_two_inputs(family: str, encoder: str, tmp_path: Path) -> None:
+    model = _used(edgeseg.create_model(family, encoder=encoder, in_channels=(3, 3), tasks=THREE))
+    edgeseg.export_onnx(model, tmp_path / "model.onnx", size=(128, 192))
