@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import edgeseg
-from edgeseg.cli import demo, evaluate, export, flow, predict, train, weights, zoo
+from edgeseg.cli import demo, evaluate, export, flow, predict, quantize, train, weights, zoo
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,6 +27,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("edgeseg", description="A zoo of edge semantic-segmentation networks.")
     parser.add_argument("--version", action="version", version=f"edgeseg {edgeseg.__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    for verb in (demo, zoo, weights, predict, flow, train, evaluate, export):
+    for verb in (demo, zoo, weights, predict, flow, train, evaluate, export, quantize):
         verb.add(verbs)
     return parser

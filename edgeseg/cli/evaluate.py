@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from edgeseg.cli.model import add_dataset, add_model, dataset_options, load_model
+from edgeseg.cli.model import add_dataset, add_model, dataset_options, load_network
 from edgeseg.data import load_dataset
 
 
@@ -15,6 +15,7 @@ def add(verbs: Any) -> None:
     verb = verbs.add_parser("evaluate", help="mean IoU on a data set")
     add_dataset(verb)
     add_model(verb)
+    verb.add_argument("--onnx", type=Path, metavar="FILE", help="score this file in onnxruntime instead of a network")
     verb.add_argument("--split", default="val")
     verb.add_argument(
         "--protocol",
@@ -43,7 +44,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     if wrong:
         raise ValueError(f"scores are written as .json or .csv, not as {wrong[0]}")
     with distributed.process_group(options.device) as device:
-        model = load_model(options, device)
+        model = load_network(options, device)
         dataset = load_dataset(options.dataset, options.data_path, options.split, **dataset_options(options))
         for name, task in dataset.tasks.items():
             if name in model.tasks and task.channels > model.tasks[name].channels:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from edgeseg.pixel2pixel import Pixel2Pixel
+    from edgeseg.prediction import Predictor
 
 DEFAULT_MODEL = "fpn_aspp_mobilenetv2_tv_edgeailite.camvid"
 
@@ -29,13 +30,13 @@ def add_device(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--device", default="cpu", help="such as cuda (default cpu)")
 
 
-def add_dataset(verb: argparse.ArgumentParser) -> None:
+def add_dataset(verb: argparse.ArgumentParser, *, required: bool = True) -> None:
     """--dataset, --data-path and what they take."""
     verb.add_argument(
         "--dataset",
         "--dataset-name",
         "--dataset_name",
-        required=True,
+        required=required,
         choices=sorted(DATASETS),
         metavar="NAME",
         help=", ".join(sorted(DATASETS)),
@@ -79,6 +80,17 @@ def load_model(options: argparse.Namespace, device: torch.device) -> Pixel2Pixel
     tagged = "." in name or options.checkpoint is not None
     model = edgeseg.create_model(name, pretrained=not tagged, checkpoint_path=options.checkpoint)
     return on_device(model, device).eval()
+
+
+def load_network(options: argparse.Namespace, device: torch.device) -> Predictor:
+    """The model of these, or the file of --onnx."""
+    if options.onnx is None:
+        return load_model(options, device)
+    from edgeseg.deploy.segmenter import OnnxSegmenter
+
+    if options.model or options.checkpoint:
+        raise ValueError("pass --onnx, or --model and --checkpoint, not both")
+    return OnnxSegmenter(options.onnx)
 
 
 def on_device(model: Pixel2Pixel, device: torch.device) -> Pixel2Pixel:

@@ -9,14 +9,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeseg.cli.model import add_model, load_model
+from edgeseg.cli.model import add_model, load_network
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from PIL import Image
 
-    from edgeseg.prediction import Predictor
     from edgeseg.spec import Task
 
 IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -71,7 +70,7 @@ def _predict_share(options: argparse.Namespace, device: torch.device) -> int:
     videos = [path for path in options.images if path.suffix.lower() in VIDEO_SUFFIXES]
     files, failed = _find_images([path for path in options.images if path not in videos], options.output)
     done = 0
-    model = _network(options, device)
+    model = load_network(options, device)
     beside = _beside(options.input, model.input_names[:-1], needed=bool(files))
     classes = [task.channels for task in model.tasks.values() if task.kind == "segmentation"]
     if "label_ids" in options.outputs and 19 not in classes:
@@ -100,16 +99,6 @@ def _predict_share(options: argparse.Namespace, device: torch.device) -> int:
         print(f"edgeseg predict: not read: {problem}", file=sys.stderr)
     print(f"{done} of {done + len(failed)} segmented into {options.output}")
     return 1 if failed else 0
-
-
-def _network(options: argparse.Namespace, device: torch.device) -> Predictor:
-    if options.onnx is None:
-        return load_model(options, device)
-    from edgeseg.deploy.segmenter import OnnxSegmenter
-
-    if options.model or options.checkpoint:
-        raise ValueError("pass --onnx, or --model and --checkpoint, not both")
-    return OnnxSegmenter(options.onnx)
 
 
 def _write(found: np.ndarray, photo: Image.Image, task: Task, target: Path, outputs: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from edgeseg.flow import is_flow, resize_flow
-from edgeseg.images import input_size
+from edgeseg.images import ImageLike, input_size, load_pixels
 from edgeseg.prediction import Predictor
 from edgeseg.spec import Preprocess
 from edgeseg.upsample import upsampled_argmax
@@ -90,20 +90,18 @@ class OnnxSegmenter(Predictor):
         feed = dict(zip(self.input_names, images, strict=True))
         return dict(zip(self.tasks, self.session.run(list(self.tasks), feed), strict=True))
 
+    def feed(self, *images: ImageLike) -> dict[str, np.ndarray]:
+        """The tensors, by input, that `predict` gives the file for one image an input."""
+        self._check_count(images)
+        pixels = [load_pixels(image) for image in images]
+        self._check_sizes([array.shape[:2] for array in pixels])
+        return dict(zip(self.input_names, self._inputs(pixels, self.preprocess), strict=True))
+
     def _maps(
         self, pixels: Sequence[np.ndarray], preprocess: Preprocess, tasks: Sequence[str]
     ) -> dict[str, np.ndarray]:
         size = pixels[-1].shape[:2]
-        wanted = input_size(size, preprocess)
-        allowed = [n if isinstance(n, int) else m for n, m in zip(self.shape[2:], wanted, strict=True)]
-        if list(wanted) != allowed:
-            raise ValueError(
-                f"{self.path.name} takes images of {allowed[0]}x{allowed[1]} (height x width) only, and a photo of "
-                f"{size[0]}x{size[1]} becomes {wanted[0]}x{wanted[1]} as its weights were trained; export it with "
-                "dynamic height and width"
-            )
-        named = zip(self.input_names, pixels, strict=True)
-        outputs = self.run(*(self._input(image, name, wanted, preprocess) for name, image in named))
+        outputs = self.run(*self._inputs(pixels, preprocess))
         maps = {}
         for name in tasks:
             found = outputs[name][0]
@@ -115,6 +113,19 @@ class OnnxSegmenter(Predictor):
             else:
                 maps[name] = upsampled_argmax(found, size)
         return maps
+
+    def _inputs(self, pixels: Sequence[np.ndarray], preprocess: Preprocess) -> list[np.ndarray]:
+        size = pixels[-1].shape[:2]
+        wanted = input_size(size, preprocess)
+        allowed = [n if isinstance(n, int) else m for n, m in zip(self.shape[2:], wanted, strict=True)]
+        if list(wanted) != allowed:
+            raise ValueError(
+                f"{self.path.name} takes images of {allowed[0]}x{allowed[1]} (height x width) only, and a photo of "
+                f"{size[0]}x{size[1]} becomes {wanted[0]}x{wanted[1]} as its weights were trained; export it with "
+                "dynamic height and width"
+            )
+        named = zip(self.input_names, pixels, strict=True)
+        return [self._input(image, name, wanted, preprocess) for name, image in named]
 
     def _input(self, pixels: np.ndarray, name: str, size: Sequence[int], preprocess: Preprocess) -> np.ndarray:
         """uint8 [H,W,C] -> what the file takes, [1,C,h,w]."""

@@ -18,6 +18,7 @@ from edgeseg.engine.metrics import ConfusionMatrix
 from edgeseg.images import input_size
 from edgeseg.layers import resize
 from edgeseg.pixel2pixel import Pixel2Pixel, labels_at
+from edgeseg.prediction import Predictor
 from edgeseg.preprocess import to_input
 from edgeseg.spec import Task
 
@@ -27,7 +28,7 @@ Protocol = Literal["native", "original"]
 Metric = ConfusionMatrix | DepthErrors
 
 
-def evaluate(model: Pixel2Pixel, dataset: Any, *, task: str | None = None, **options: Any) -> ConfusionMatrix:
+def evaluate(model: Predictor, dataset: Any, *, task: str | None = None, **options: Any) -> ConfusionMatrix:
     """Scores one segmentation task, by default the first; see `evaluate_tasks`."""
     task = task or next(iter(model.tasks))
     metric = evaluate_tasks(model, dataset, tasks=[task], **options)[task]
@@ -38,7 +39,7 @@ def evaluate(model: Pixel2Pixel, dataset: Any, *, task: str | None = None, **opt
 
 @torch.inference_mode()
 def evaluate_tasks(
-    model: Pixel2Pixel,
+    model: Predictor,
     dataset: Any,
     *,
     tasks: Sequence[str] | None = None,
@@ -55,7 +56,8 @@ def evaluate_tasks(
     Under torchrun each process scores its share, and all get the metrics of the whole set.
 
     Args:
-        model: Put into evaluation mode for the pass.
+        model: A network, put into evaluation mode for the pass; or an `OnnxSegmenter`, which predicts as it does for
+            users and takes none of the options but `tasks` and `workers`.
         dataset: Has a length and gives pairs of a uint8 image [3,H,W] (or a tuple of them) and a target (or a dict of
             them by task): a label map [h,w], 255 ignored, or depth [1,h,w] in metres, 0 ignored. A sample may lack the
             target of a task.
@@ -78,6 +80,16 @@ def evaluate_tasks(
     if unknown:
         raise ValueError(f"no task named {', '.join(unknown)}; this model has {', '.join(model.tasks)}")
     metrics = {name: _metric(model.tasks[name]) for name in names}
+    samples = DataLoader(_Share(dataset, names[0]), batch_size=None, num_workers=workers)
+    if not isinstance(model, Pixel2Pixel):
+        if protocol != "native" or size or tuple(scales) != (1.0,) or flip or bf16:
+            raise ValueError("an exported file is scored as it predicts: natively, at its size, in a single view")
+        for images, targets in samples:
+            maps = model.predict_tasks(*images)
+            for name in [name for name in names if name in targets]:
+                prediction = _nearest(torch.from_numpy(maps[name]), tuple(targets[name].shape[-2:]))
+                metrics[name].update(prediction.reshape(targets[name].shape), targets[name])
+        return _reduced(metrics)
     parameter = next(model.parameters())
     preprocess = replace(model.preprocess, size=(size[0], size[1])) if size is not None else model.preprocess
     if protocol == "original":
@@ -98,7 +110,7 @@ def evaluate_tasks(
         return {name: outputs[name].float().flip(-1) if mirror else outputs[name].float() for name in names}
 
     try:
-        for images, targets in DataLoader(_Share(dataset, names[0]), batch_size=None, num_workers=workers):
+        for images, targets in samples:
             views = [
                 view(images, scale, mirror) for scale in scales for mirror in ((False, True) if flip else (False,))
             ]
@@ -112,6 +124,11 @@ def evaluate_tasks(
                 metrics[name].update(prediction.reshape(target.shape), target)
     finally:
         model.train(was_training)
+    return _reduced(metrics)
+
+
+def _reduced(metrics: dict[str, Metric]) -> dict[str, Metric]:
+    """Over all processes; raises where nothing was counted."""
     for metric in metrics.values():
         metric.reduce()
     empty = [name for name, metric in metrics.items() if not bool(metric.counted)]

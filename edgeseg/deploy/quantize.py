@@ -1,0 +1,262 @@
+"""Post-training quantization to 8 bit, for onnxruntime and for devices that read QDQ files."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from edgeseg.deploy.export import DIMENSIONS, Output, export_onnx
+from edgeseg.deploy.segmenter import OnnxSegmenter
+from edgeseg.files import replacing
+from edgeseg.images import ImageLike
+from edgeseg.pixel2pixel import Pixel2Pixel
+
+Calibration = Literal["minmax", "entropy", "percentile"]
+Frame = ImageLike | tuple[ImageLike, ...]
+SENSITIVITY_IMAGES = 4
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What was written.
+
+    Args:
+        path: The file.
+        agreement: Of each segmentation task the share of pixels, of the calibration images, that keep their class.
+        sensitivity: Of each convolution that was tried the share of pixels that change when it alone is quantized,
+            most first; empty where none was tried.
+        kept_float: Convolutions that were left in float32.
+    """
+
+    path: Path
+    agreement: Mapping[str, float]
+    sensitivity: Mapping[str, float]
+    kept_float: tuple[str, ...]
+
+
+def quantize_onnx(
+    model: Pixel2Pixel,
+    path: str | os.PathLike[str],
+    images: Sequence[Frame],
+    *,
+    size: Sequence[int] | None = None,
+    dynamic: Sequence[str] = DIMENSIONS,
+    output: Output = "small_logits",
+    preprocess: bool = False,
+    calibration: Calibration = "percentile",
+    power_of_two: bool = False,
+    keep_float: int = 0,
+    reduce_range: bool = True,
+) -> Quantized:
+    """Writes an ONNX file whose convolutions run in 8 bit (QDQ form), for `edgeseg.OnnxSegmenter`.
+
+    Weights are signed, by default with a scale for each channel; activations unsigned with one scale, whose range is
+    that seen on `images`. The last convolution of each task stays in float32: logits of 8 bit have ties.
+
+    Args:
+        model: Trained.
+        path: `.onnx`; written whole or not at all.
+        images: Typical photos, a hundred or so; of several inputs a tuple each. As of `predict`.
+        size, dynamic, output, preprocess: As of `export_onnx`.
+        calibration: How ranges follow from what is seen: lowest and highest value, the least loss of information
+            (entropy), or leaving out the outermost 0.01 % (percentile).
+        power_of_two: Symmetric scales that are powers of two, one a tensor, for weights too: what the original zoo's
+            8-bit networks have and Texas Instruments' accelerators want.
+        keep_float: That many further convolutions stay in float32: those that alone change most pixels.
+        reduce_range: Weights of 7 bit. Without VNNI (x86 before Ice Lake and Zen 4) onnxruntime's 8-bit products
+            saturate; on newer processors and on ARM pass False.
+
+    Raises:
+        ImportError: without onnxruntime and onnxscript: `pip install edgeseg[onnx]`.
+        ValueError: no images, an unknown calibration.
+    """
+    if not len(images):
+        raise ValueError("quantization needs some images to see the ranges of; got none")
+    if calibration not in get_args(Calibration):
+        raise ValueError(f"no calibration named {calibration!r}; there are {', '.join(get_args(Calibration))}")
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        import onnx
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+
+        exported = Path(folder) / "float.onnx"
+        export_onnx(model, exported, size=size, dynamic=dynamic, output=output, preprocess=preprocess)
+        segmenter = OnnxSegmenter(exported)
+        feeds = [segmenter.feed(*(image if isinstance(image, tuple) else (image,))) for image in images]
+        prepared = Path(folder) / "prepared.onnx"
+        quant_pre_process(exported, prepared, skip_symbolic_shape=True)
+        graph = onnx.load(prepared).graph
+        last = [_last_convolution(graph, name) for name in model.tasks]
+        run = _Quantizer(prepared, Path(folder), feeds, calibration, power_of_two, reduce_range)
+        expected = [segmenter.session.run(None, feed) for feed in feeds[:SENSITIVITY_IMAGES]]
+        sensitivity: dict[str, float] = {}
+        if keep_float:
+            for node in [node.name for node in graph.node if node.op_type == "Conv" and node.name not in last]:
+                run(Path(folder) / "one.onnx", only=[node])
+                found = OnnxSegmenter(Path(folder) / "one.onnx")
+                sensitivity[node] = 1 - min(_agreement(found, feeds, expected).values(), default=1.0)
+            sensitivity = dict(sorted(sensitivity.items(), key=lambda item: -item[1]))
+        kept = (*last, *list(sensitivity)[:keep_float])
+        with replacing(Path(path)) as temporary:
+            run(temporary, without=[*kept, *_tail(graph, last)])
+            expected = [segmenter.session.run(None, feed) for feed in feeds]
+            agreement = _agreement(OnnxSegmenter(temporary), feeds, expected)
+    return Quantized(Path(path), agreement, sensitivity, kept)
+
+
+class _Quantizer:
+    """onnxruntime's static quantization of one file, calibrated once."""
+
+    def __init__(
+        self,
+        source: Path,
+        folder: Path,
+        feeds: Sequence[Mapping[str, np.ndarray]],
+        calibration: str,
+        power_of_two: bool,
+        reduce_range: bool,
+    ) -> None:
+        self.source, self.feeds, self.calibration = source, feeds, calibration
+        self.power_of_two, self.reduce_range = power_of_two, reduce_range
+        self.ranges = folder / "ranges.json"
+
+    def __call__(self, path: Path, *, only: Sequence[str] = (), without: Sequence[str] = ()) -> None:
+        """Writes the file with only some nodes quantized, or all without some."""
+        import onnx
+        from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+        method = {
+            "minmax": CalibrationMethod.MinMax,
+            "entropy": CalibrationMethod.Entropy,
+            "percentile": CalibrationMethod.Percentile,
+        }[self.calibration]
+        options: dict[str, Any] = {"CalibPercentile": 99.99} if self.calibration == "percentile" else {}
+        if self.power_of_two:
+            if not self.ranges.is_file():
+                self._calibrate(method)
+            options["TensorQuantOverrides"] = _powers_of_two(onnx.load(self.source), self.ranges)
+        quantize_static(
+            self.source,
+            path,
+            _reader(self.feeds),
+            quant_format=QuantFormat.QDQ,
+            per_channel=not self.power_of_two,
+            reduce_range=self.reduce_range and not self.power_of_two,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_quantize=list(only),
+            nodes_to_exclude=list(without),
+            calibrate_method=method,
+            extra_options=options,
+            calibration_cache_path=self.ranges,
+        )
+
+    def _calibrate(self, method: Any) -> None:
+        """Only the ranges."""
+        from onnxruntime.quantization import QuantType, quantize_static
+
+        with tempfile.TemporaryDirectory() as folder:
+            quantize_static(
+                self.source,
+                Path(folder) / "unused.onnx",
+                _reader(self.feeds),
+                activation_type=QuantType.QUInt8,
+                calibrate_method=method,
+                calibration_cache_path=self.ranges,
+            )
+
+
+def _reader(feeds: Sequence[Mapping[str, np.ndarray]]) -> Any:
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):
+        """One image at a time."""
+
+        def __init__(self) -> None:
+            self.feeds = iter(feeds)
+
+        def get_next(self) -> Mapping[str, np.ndarray] | None:
+            """The next one, None at the end."""
+            return next(self.feeds, None)
+
+    return Reader()
+
+
+def _powers_of_two(file: Any, ranges: Path) -> dict[str, list[dict[str, Any]]]:
+    """Scales of all tensors: unsigned where nothing is below zero, else symmetric about it."""
+    from onnx import numpy_helper
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization.calibrate import load_tensors_data
+
+    def override(kind: Any, top: float, levels: int, zero: np.ndarray) -> list[dict[str, Any]]:
+        limit = 2.0 ** math.ceil(math.log2(max(top, 2.0**-16)))
+        return [{"quant_type": kind, "scale": np.array(limit / levels, np.float32), "zero_point": zero}]
+
+    overrides = {}
+    for name, data in load_tensors_data(ranges).data.items():
+        low, high = (float(np.asarray(value).reshape(-1)[0]) for value in data.range_value)
+        signed = low < 0
+        zero = np.array(128 if signed else 0, np.uint8)
+        overrides[name] = override(QuantType.QUInt8, max(-low, high), 128 if signed else 256, zero)
+    weights = {node.input[1] for node in file.graph.node if node.op_type == "Conv"}
+    for tensor in file.graph.initializer:
+        if tensor.name in weights:
+            top = float(np.abs(numpy_helper.to_array(tensor)).max())
+            overrides[tensor.name] = override(QuantType.QInt8, top, 128, np.array(0, np.int8))
+    return overrides
+
+
+def _last_convolution(graph: Any, output: str) -> str:
+    """The node that an output comes from by way of no other convolution."""
+    makers = {name: node for node in graph.node for name in node.output}
+    node = makers[output]
+    while node.op_type != "Conv":
+        node = makers[node.input[0]]
+    return str(node.name)
+
+
+def _tail(graph: Any, last: Sequence[str]) -> list[str]:
+    """What comes after the last convolutions: resizes and argmax, which stay in float32 too."""
+    reached = {name for node in graph.node if node.name in last for name in node.output}
+    tail = []
+    for node in graph.node:
+        if reached & set(node.input):
+            tail.append(node.name)
+            reached |= set(node.output)
+    return tail
+
+
+def _agreement(
+    segmenter: OnnxSegmenter, feeds: Sequence[Mapping[str, np.ndarray]], expected: Sequence[Sequence[np.ndarray]]
+) -> dict[str, float]:
+    """Of each segmentation task the share of pixels that have the class of the float file."""
+    same: dict[str, list[float]] = {name: [] for name, task in segmenter.tasks.items() if task.kind == "segmentation"}
+    for feed, before in zip(feeds, expected, strict=False):
+        after = segmenter.session.run(None, feed)
+        for name, a, b in zip(segmenter.tasks, before, after, strict=True):
+            if name in same:
+                labels = [x if segmenter.output.endswith("labels") else x.argmax(axis=1) for x in (a, b)]
+                same[name].append(float((labels[0] == labels[1]).mean()))
+    return {name: float(np.mean(values)) for name, values in same.items()}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """onnxruntime's quantizer logs to the root logger, and prints, what is said here in a better way."""
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with redirect_stdout(StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,21 @@
+"""How long functions take beside each other, on a machine that does other things too."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+
+def alternating(
+    functions: Mapping[str, Callable[[], object]], *, rounds: int = 15, warm_up: int = 3
+) -> dict[str, float]:
+    """Seconds of each, the median of `rounds` in turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for number in range(warm_up + rounds):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if number >= warm_up:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}

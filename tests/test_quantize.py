@@ -1,0 +1,142 @@
+"""8-bit files: what is quantized, how well they agree, what they are compared with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from PIL import Image
+
+import edgeseg
+from edgeseg.cli import main
+from edgeseg.data import Streets
+from edgeseg.data.labels import segmentation_task
+from edgeseg.deploy.quantize import quantize_onnx
+from edgeseg.engine import evaluate
+from edgeseg.spec import Task
+from edgeseg.weights.checkpoint import save_checkpoint
+
+from .conftest import TINY
+
+
+@pytest.fixture(scope="module")
+def model() -> edgeseg.Pixel2Pixel:
+    """Trained on real streets, at a small size."""
+    made = edgeseg.create_model("fpn_aspp_mobilenetv2_tv_edgeailite", pretrained=True).eval()
+    made.preprocess = edgeseg.Preprocess(size=(120, 160))
+    return made
+
+
+@pytest.fixture(scope="module")
+def images() -> list[torch.Tensor]:
+    streets = Streets("train", (120, 160), length=6)
+    return [streets[i][0].as_subclass(torch.Tensor) for i in range(6)]
+
+
+def scales(file: onnx.ModelProto) -> dict[str, np.ndarray]:
+    values = {each.name: numpy_helper.to_array(each) for each in file.graph.initializer}
+    kinds = ("QuantizeLinear", "DequantizeLinear")
+    return {node.input[0]: values[node.input[1]] for node in file.graph.node if node.op_type in kinds}
+
+
+def test_quantized_network(model: edgeseg.Pixel2Pixel, images: list[torch.Tensor], tmp_path: Path) -> None:
+    done = quantize_onnx(model, tmp_path / "int8.onnx", images, calibration="minmax")
+    assert done.agreement["segmentation"] > 0.9
+    file = onnx.load(done.path)
+    convolutions = [node for node in file.graph.node if node.op_type == "Conv"]
+    makers = {name: node for node in file.graph.node for name in node.output}
+    floats = [node.name for node in convolutions if makers.get(node.input[1]) is None]
+    assert floats == list(done.kept_float)  # the last one, whose weights are no 8 bit
+    assert len(floats) == 1
+    assert max(each.size for each in scales(file).values()) > 100  # a scale for each channel
+    assert done.path.stat().st_size < sum(p.numel() for p in model.parameters()) * 1.5
+    segmenter = edgeseg.OnnxSegmenter(done.path)
+    streets = Streets("test", (120, 160), length=2, labels="camvid")
+    assert evaluate(segmenter, streets, task="segmentation").counted == evaluate(model, streets).counted
+    same = [segmenter.predict(image) == model.predict(image) for image in images]
+    assert np.mean(same) > 0.9
+    with pytest.raises(ValueError, match="scored as it predicts"):
+        evaluate(segmenter, streets, flip=True)
+
+
+def test_powers_of_two(model: edgeseg.Pixel2Pixel, images: list[torch.Tensor], tmp_path: Path) -> None:
+    """All scales of tensors, weights too; symmetric about zero, or from zero on. Biases have the products."""
+    done = quantize_onnx(model, tmp_path / "int8.onnx", images, calibration="minmax", power_of_two=True)
+    file = onnx.load(done.path)
+    found = scales(file)
+    assert len(found) > 100
+    assert all(each.size == 1 and float(np.log2(each.item())).is_integer() for each in found.values())
+    values = {each.name: numpy_helper.to_array(each) for each in file.graph.initializer}
+    zeros = {values[node.input[2]].item() for node in file.graph.node if node.op_type == "QuantizeLinear"}
+    assert zeros == {0, 128}
+    assert done.agreement["segmentation"] > 0.5
+
+
+def test_sensitive_convolutions_stay_float(tmp_path: Path) -> None:
+    tasks = {"water": Task("segmentation", 3), "depth": Task("depth", 1, range=(0, 9))}
+    small = edgeseg.create_model("unet", encoder=TINY, channels=8, in_channels=(3, 3), tasks=tasks).eval()
+    small.preprocess = edgeseg.Preprocess(size=(64, 64))
+    rng = np.random.default_rng(0)
+    frames = [tuple(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8) for _ in range(2)) for _ in range(2)]
+    done = quantize_onnx(small, tmp_path / "int8.onnx", frames, calibration="percentile", keep_float=3)
+    shares = list(done.sensitivity.values())
+    assert shares == sorted(shares, reverse=True)
+    assert len(done.kept_float) == 2 + 3
+    assert list(done.sensitivity)[:3] == list(done.kept_float[2:])
+    assert set(edgeseg.OnnxSegmenter(done.path).predict_tasks(*frames[0])) == {"water", "depth"}
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """Of a small network, which is quick to quantize."""
+    small = edgeseg.create_model("fpn", encoder=TINY, channels=8, tasks={"segmentation": segmentation_task("camvid")})
+    small.preprocess = edgeseg.Preprocess(size=(64, 96))
+    save_checkpoint(small, tmp_path / "w.safetensors")
+    return tmp_path / "w.safetensors"
+
+
+def test_command(weights: Path, images: list[torch.Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i, image in enumerate(images[:2]):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{i}.png")
+    call = ["quantize", "--checkpoint", str(weights), "-o", str(tmp_path / "int8.onnx"), "--calibration", "minmax"]
+    assert main([*call, "--images", str(folder), "--fixed", "--img-resize", "120", "160"]) == 0
+    out = capsys.readouterr().out
+    assert "int8: " in out
+    assert "ms at 1x3x120x160" in out
+    assert "times as fast" in out
+    assert main([*call]) == 2
+    assert "pass --images FOLDER, or --dataset" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert main([*call, "--images", str(tmp_path / "empty")]) == 2
+    assert "no images in" in capsys.readouterr().err
+    (folder / "0.png").write_bytes(b"no image")
+    assert main([*call, "--images", str(folder)]) == 2
+    assert "0.png" in capsys.readouterr().err
+
+
+def test_command_compares_on_a_data_set(
+    camvid: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["--dataset", "camvid", "--data-path", str(camvid), "--split", "test"]
+    call = ["quantize", "--checkpoint", str(weights), "-o", str(tmp_path / "int8.onnx"), "--calibration", "minmax"]
+    assert main([*call, *data]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "on test" in line]
+    assert [line.partition(":")[0] for line in lines] == ["float32", "int8"]
+    capsys.readouterr()
+    assert main(["evaluate", "--onnx", str(tmp_path / "int8.onnx"), *data]) == 0
+    miou = next(line.split()[-1] for line in capsys.readouterr().out.splitlines() if line.startswith("mIoU"))
+    assert lines[1] == f"int8: segmentation miou {miou} on test"
+
+
+def test_wrong_calls(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="needs some images"):
+        quantize_onnx(model, tmp_path / "q.onnx", [])
+    with pytest.raises(ValueError, match="no calibration named 'guess'; there are minmax"):
+        quantize_onnx(model, tmp_path / "q.onnx", ["x.png"], calibration="guess")  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
