@@ -64,8 +64,8 @@ def export_onnx(
     Args:
         model: Its weights are exported as they are in evaluation mode.
         path: `.onnx`.
-        size: Height and width, where they are fixed, and of the comparison; default those that the weights were trained
-            for.
+        size: Height and width that photos are resized to, and the only ones where they are fixed; default those that
+            the weights were trained for.
         dynamic: Which of "batch", "height" and "width" may change from call to call; () for a fixed file.
         output: "logits" float32 [N,classes,H,W] at the input's size, "labels" uint8 [N,H,W] (int32 beyond 256 classes);
             "small_logits" and "small_labels" at the decoder's stride (the original's `outby4` and `outby2`), to be
@@ -98,7 +98,7 @@ def export_onnx(
     assert converted is not None
     file = converted.model_proto
     _tidy(file.graph)
-    for name, fact in _facts(model, output, preprocess).items():
+    for name, fact in _facts(model, size, output, preprocess).items():
         file.metadata_props.add(key=name, value=fact)
     onnx.checker.check_model(file, full_check=True)
     with replacing(Path(path)) as temporary:
@@ -261,11 +261,14 @@ def _tidy(graph: Any) -> None:
         del each.metadata_props[:]
 
 
-def _facts(model: Pixel2Pixel, output: str, preprocess: bool) -> dict[str, str]:
+def _facts(model: Pixel2Pixel, size: Sequence[int] | None, output: str, preprocess: bool) -> dict[str, str]:
     """The file's metadata: what edgeseg reads, then the same for people and other programs."""
+    config = to_json(model, model.notes)
+    if size is not None:
+        config["preprocess"]["size"] = list(size)
     tasks = {name: task for name, task in model.tasks.items() if task.kind == "segmentation"}
     facts: dict[str, Any] = {
-        "edgeseg": to_json(model, model.notes),
+        "edgeseg": config,
         "edgeseg_file": {"output": output, "preprocess": preprocess},
         "classes": {name: class_names(task) for name, task in tasks.items()},
         "palette": {name: palette_of(task) for name, task in tasks.items()},
