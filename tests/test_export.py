@@ -87,16 +87,16 @@ def test_several_inputs_and_tasks(output: export_module.Output, tmp_path: Path) 
 
 
 def test_fixed_file(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
-    done = edgeseg.export_onnx(model, tmp_path / "model.onnx", dynamic=(), size=(32, 64))
-    segmenter = edgeseg.OnnxSegmenter(done.path)
-    with pytest.raises(
-        ValueError, match=r"image is float32 \[1, 3, 32, 64\] in model\.onnx, got float32 \[1, 3, 64, 64\]"
-    ):
+    segmenter = edgeseg.OnnxSegmenter(edgeseg.export_onnx(model, tmp_path / "m.onnx", dynamic=(), size=(32, 64)).path)
+    assert segmenter.predict(np.zeros((50, 50, 3), np.uint8)).shape == (50, 50)
+    with pytest.raises(ValueError, match=r"image is float32 \[1, 3, 32, 64\] in m\.onnx, got float32 \[1, 3, 64, 64\]"):
         segmenter.run(np.zeros((1, 3, 64, 64), np.float32))
     with pytest.raises(ValueError, match=r"got uint8 \[1, 3, 32, 64\]"):
         segmenter.run(np.zeros((1, 3, 32, 64), np.uint8))
-    with pytest.raises(ValueError, match=r"takes images of 32x64 .* only, and a photo of 50x50 becomes 64x96"):
-        segmenter.predict(np.zeros((50, 50, 3), np.uint8))
+    model.preprocess = edgeseg.Preprocess(size=(32, 64), keep_aspect=True)
+    kept = edgeseg.OnnxSegmenter(edgeseg.export_onnx(model, tmp_path / "kept.onnx", dynamic=()).path)
+    with pytest.raises(ValueError, match=r"takes images of 32x64 .* only, and a photo of 50x50 becomes 45x45"):
+        kept.predict(np.zeros((50, 50, 3), np.uint8))
 
 
 def test_as_the_network_predicts(model: edgeseg.Pixel2Pixel, photo: Path, tmp_path: Path) -> None:
