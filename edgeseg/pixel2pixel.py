@@ -15,7 +15,7 @@ from edgeseg.encoders import ENCODERS, build_encoder, group_width
 from edgeseg.layers import initialize, resize
 from edgeseg.prediction import Predictor, default_input_names
 from edgeseg.preprocess import to_input
-from edgeseg.spec import ModelSpec, Preprocess, Task
+from edgeseg.spec import ModelSpec, Preprocess, Quantization, Task
 from edgeseg.upsample import upsampled_argmax
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "relu6": nn.ReLU6}
@@ -35,6 +35,7 @@ class Pixel2Pixel(nn.Module, Predictor):
         input_names: Of the inputs, the last is the photo that is labelled; by default "image", or "flow" and "image".
             Inputs with "flow" in their name are optical flow, see `edgeseg.flow`.
         notes: Facts about the weights: where they come from, their licence, the recipe. Exported files have them.
+        quantization: How it rounds to 8 bit; None: it does not.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Pixel2Pixel(nn.Module, Predictor):
         self.preprocess = preprocess or Preprocess()
         self.name = ""
         self.notes: dict[str, Any] = {}
+        self.quantization: Quantization | None = None
         self.spec: ModelSpec | None = None
 
     def forward(self, *images: Tensor) -> dict[str, Tensor]:

@@ -177,6 +177,10 @@ def create_model(
     model.name = architecture
     if isinstance(inputs, Mapping):
         model.input_names = tuple(inputs)
+    if config and config.quantization:
+        from edgeseg.deploy.qat import quantize_aware
+
+        model = quantize_aware(model, config.quantization)
     if encoder_weights is not None:
         from edgeseg.weights.load import load_encoder
         from edgeseg.weights.pretrained import encoder_file

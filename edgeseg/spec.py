@@ -60,6 +60,26 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Quantization:
+    """How a network rounds to 8 bit, see `edgeseg.deploy.qat`.
+
+    Args:
+        scheme: "per_channel": weights with a scale for each output channel, activations of any range. "power_of_two":
+            scales that are powers of two, one a tensor, symmetric about zero: as the original zoo's 8-bit networks.
+        weight_bits: 7 for processors whose 8-bit products saturate (x86 without VNNI), else 8.
+    """
+
+    scheme: Literal["per_channel", "power_of_two"] = "per_channel"
+    weight_bits: int = 8
+
+    def __post_init__(self) -> None:
+        if self.scheme not in ("per_channel", "power_of_two"):
+            raise ValueError(f"no scheme named {self.scheme!r}; there are per_channel, power_of_two")
+        if self.weight_bits not in (7, 8):
+            raise ValueError(f"weights have 7 or 8 bits, got {self.weight_bits}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Preprocess:
     """How a photo becomes the tensor that a set of weights was trained on.
 

@@ -65,7 +65,8 @@ def _add_recipe(verb: argparse.ArgumentParser) -> None:
 def _train(options: argparse.Namespace) -> int:
     import torch
 
-    from edgeseg.engine import train
+    from edgeseg.deploy.export import export_onnx
+    from edgeseg.engine import distributed, train
     from edgeseg.engine.distributed import process_group
 
     extra = dataset_options(options)
@@ -89,5 +90,8 @@ def _train(options: argparse.Namespace) -> int:
     )
     with process_group(options.device) as device:
         model = on_device(model, device)
-        train(model, train_set, val_set, config, options.output, resume=options.resume == "auto")
+        trained = train(model, train_set, val_set, config, options.output, resume=options.resume == "auto")
+        if config.quantize != "none" and distributed.rank() == 0:
+            done = export_onnx(trained.cpu(), options.output / "int8.onnx", output="small_logits", preprocess=True)
+            print(f"{done.path} written, for edgeseg predict --onnx and edgeseg.OnnxSegmenter")
     return 0

@@ -51,6 +51,9 @@ class TrainConfig:
         sync_bn: Share the statistics of batch norms among processes, on GPUs.
         bf16: Run under bfloat16 autocast; by default where the processor computes in it.
         compile: Run the network through torch.compile.
+        quantize: Train with the rounding of 8 bit, see `edgeseg.deploy.qat`: "none", "per_channel" or "power_of_two".
+            The ranges of activations are frozen after half of the epochs and one.
+        weight_bits: Of quantize: 7 for processors whose 8-bit products saturate (x86 without VNNI), else 8.
         seed: Of new layers, shuffling, augmentation and dropout.
         workers: Processes that augment.
         cache: Decode the training set once into memory; by default where it takes less than 2 GB.
@@ -100,6 +103,8 @@ class TrainConfig:
     sync_bn: bool = False
     bf16: bool | None = None
     compile: bool = False
+    quantize: Literal["none", "per_channel", "power_of_two"] = "none"
+    weight_bits: int = 8
     seed: int = 1
     workers: int = 1
     cache: bool | None = None

@@ -63,7 +63,8 @@ class RunState:
             raise ValueError(f"cannot resume from {path}: corrupt or truncated ({error})") from error
         if content["model"] != self.name:
             raise ValueError(f"cannot resume {self.name} from {path}: it is of {content['model']}")
-        before, now = content["config"], _plain(self.config)
+        # Options that the run's edgeseg did not have yet are as they were: at their defaults.
+        before, now = _plain(TrainConfig()) | content["config"], _plain(self.config)
         changed = [f"{key} {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]]
         changed = [change for change in changed if change.split()[0] not in FREE]
         if changed:

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from edgeseg.data.base import as_sample
 from edgeseg.data.labels import IGNORE
 from edgeseg.data.transforms import AUGMENTATIONS, Augmented
+from edgeseg.deploy.qat import freeze_ranges, quantize_aware
 from edgeseg.engine import distributed
 from edgeseg.engine.balancing import BALANCERS
 from edgeseg.engine.config import TrainConfig
@@ -34,6 +35,7 @@ from edgeseg.engine.run_state import FILE, RunState
 from edgeseg.layers import ConvNormAct, resize
 from edgeseg.pixel2pixel import Pixel2Pixel
 from edgeseg.preprocess import normalize
+from edgeseg.spec import Quantization
 from edgeseg.weights.checkpoint import save_checkpoint
 
 CACHE_LIMIT = 2e9  # bytes of decoded samples
@@ -42,7 +44,7 @@ CACHE_LIMIT = 2e9  # bytes of decoded samples
 def train(
     model: Pixel2Pixel, train_set: Any, val_set: Any | None, config: TrainConfig, output: Path, *, resume: bool = False
 ) -> Pixel2Pixel:
-    """Trains the tasks of `model` in place and gives back its moving average, in evaluation mode.
+    """Trains the tasks of `model` in place (quantization-aware: a copy) and gives back its moving average.
 
     Started by torchrun, each process trains on its share of every batch.
 
@@ -83,6 +85,8 @@ def train(
         persistent_workers=config.workers > 0,
         pin_memory=device.type == "cuda",
     )
+    if config.quantize != "none" and model.quantization is None:
+        model = quantize_aware(model, Quantization(scheme=config.quantize, weight_bits=config.weight_bits))
     model.preprocess = replace(model.preprocess, size=config.img_resize, keep_aspect=config.keep_aspect)
     if config.sync_bn and device.type == "cuda":
         model = cast(Pixel2Pixel, nn.SyncBatchNorm.convert_sync_batchnorm(model))
@@ -156,6 +160,7 @@ def train(
             epoch, start = state.step // steps, time.perf_counter()
             sampler.epoch, sampler.start = epoch, state.step % steps
             network.train()
+            freeze_ranges(model, epoch > config.epochs // 2)
             bar = tqdm(
                 total=steps, initial=sampler.start, desc=f"epoch {epoch + 1}/{config.epochs}", leave=False,
                 disable=True if distributed.rank() else None,

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
-from edgeseg.spec import ModelSpec, Preprocess, Task
+from edgeseg.spec import ModelSpec, Preprocess, Quantization, Task
 
 FORMAT = 1
+OPTIONAL = {"quantization"}
 KEYS = {"format", "model", "spec", "in_channels", "tasks", "preprocess", "notes"}
 
 
@@ -23,6 +24,7 @@ class ModelConfig:
         tasks: What it predicts.
         preprocess: How photos become input tensors.
         notes: Free facts about the weights, such as the recipe; json values.
+        quantization: How it rounds to 8 bit, if it does.
     """
 
     model: str
@@ -31,6 +33,7 @@ class ModelConfig:
     tasks: Mapping[str, Task]
     preprocess: Preprocess
     notes: Mapping[str, Any]
+    quantization: Quantization | None = None
 
 
 def to_json(model: Any, notes: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,6 +46,7 @@ def to_json(model: Any, notes: Mapping[str, Any]) -> dict[str, Any]:
         "tasks": {name: asdict(task) for name, task in model.tasks.items()},
         "preprocess": asdict(model.preprocess),
         "notes": dict(notes),
+        **({} if model.quantization is None else {"quantization": asdict(model.quantization)}),
     }
 
 
@@ -58,7 +62,7 @@ def from_json(content: Any, where: str) -> ModelConfig:
         raise ValueError(
             f"{where} was written by a newer edgeseg (format {content['format']}, this one reads {FORMAT}); upgrade it"
         )
-    unknown, missing = sorted(set(content) - KEYS), sorted(KEYS - set(content))
+    unknown, missing = sorted(set(content) - KEYS - OPTIONAL), sorted(KEYS - set(content))
     if unknown or missing:
         raise ValueError(f"{where} cannot be read: unknown keys {unknown}, missing keys {missing}")
     try:
@@ -69,6 +73,7 @@ def from_json(content: Any, where: str) -> ModelConfig:
             tasks={name: _noun(Task, task) for name, task in _checked(content["tasks"], dict).items()},
             preprocess=_noun(Preprocess, content["preprocess"]),
             notes=_checked(content["notes"], dict),
+            quantization=_noun(Quantization, content["quantization"]) if "quantization" in content else None,
         )
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where} cannot be read: {error}") from error

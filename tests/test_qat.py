@@ -1,0 +1,202 @@
+"""Quantization-aware training: what is rounded, that it trains, and that onnxruntime computes the same."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import numpy_helper
+
+import edgeseg
+from edgeseg.cli import main
+from edgeseg.data import Streets
+from edgeseg.deploy.fold import fold_batch_norms
+from edgeseg.deploy.qat import QuantizedConv2d, Quantizer, freeze_ranges, quantize_aware
+from edgeseg.engine import TrainConfig, train
+from edgeseg.preprocess import to_input
+from edgeseg.spec import Quantization, Task
+from edgeseg.weights.checkpoint import save_checkpoint
+
+from .conftest import TINY
+
+SIZE = (96, 128)
+NETWORKS = [
+    ("fpn", {"encoder": "mobilenetv2"}),
+    ("unet", {"encoder": "regnetx400mf"}),
+    ("deeplabv3plus", {"encoder": "resnet50_p5"}),
+    ("bifpn", {"encoder": "mobilenetv2"}),
+    ("fpn", {"encoder": "mobilenetv2", "aspp": False}),
+    ("fpn", {"encoder": TINY}),
+    ("unet", {"encoder": "mobilenetv3_small_050"}),  # hard swish, squeeze and excite
+]
+
+
+def some(name: str, **options: object) -> edgeseg.Pixel2Pixel:
+    """A network whose batch norms have seen something."""
+    model = edgeseg.create_model(name, num_classes=5, channels=32, **options)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -0.2, 0.2)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return model.eval()
+
+
+@pytest.mark.parametrize(("name", "options"), NETWORKS)
+def test_folded_batch_norms(name: str, options: dict[str, str]) -> None:
+    model = some(name, **options)
+    folded = copy.deepcopy(model)
+    count = fold_batch_norms(folded)
+    assert count == sum(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules())
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        expected, found = model(image)["segmentation"], folded(image)["segmentation"]
+    assert float((expected - found).abs().max()) < 1e-4 * float(expected.std())
+
+
+@pytest.mark.parametrize(("name", "options"), NETWORKS)
+@pytest.mark.parametrize("scheme", ["per_channel", "power_of_two"])
+def test_what_is_rounded(name: str, options: dict[str, str], scheme: str) -> None:
+    model = some(name, **options)
+    quantized = quantize_aware(model, Quantization(scheme=scheme))  # type: ignore[arg-type]
+    image = torch.rand(2, 3, 128, 128) * 4 - 2
+    with torch.no_grad():
+        expected = model(image)["segmentation"]
+        unseen = quantized.eval()(image)["segmentation"]
+        quantized.train()(image)
+        found = quantized.eval()(image)["segmentation"]
+    assert float((expected - unseen).abs().mean()) < 0.06 * float(expected.std())  # only the weights are rounded
+    assert float((expected - found).abs().mean()) < 0.06 * float(expected.std())
+    assert not torch.equal(unseen, found)
+    plain = [name for name, m in quantized.named_modules() if type(m) is torch.nn.Conv2d and not name.endswith(".conv")]
+    convolutions = [m for m in quantized.modules() if isinstance(m, QuantizedConv2d)]
+    wanted = [m for m in model.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert len(convolutions) == len(wanted) - 1
+    assert [name for name in plain if name.startswith("decoders")] == ["decoders.segmentation.head.1"]
+    seen: dict[str, int] = {}
+
+    def inputs(name: str, module: QuantizedConv2d, given: tuple[torch.Tensor, ...]) -> None:
+        x = given[0] if module.before is None else module.before(given[0])
+        seen[name] = max(len(x.unique()), seen.get(name, 0))
+
+    for path, module in quantized.named_modules():
+        if isinstance(module, QuantizedConv2d):
+            module.register_forward_pre_hook(lambda m, given, path=path: inputs(path, m, given))
+    with torch.no_grad():
+        quantized(image)
+    assert len(seen) == len(convolutions)
+    assert max(seen.values()) <= 256  # every convolution sees 8 bit
+    for module in quantized.modules():
+        if isinstance(module, Quantizer) and scheme == "power_of_two":
+            scale, zero = module.scale_and_zero()
+            assert float(scale.log2()).is_integer()
+            assert int(zero) in (0, 128)
+
+
+def test_ranges_follow_until_they_are_frozen() -> None:
+    quantizer = Quantizer(Quantization()).train()
+    x = torch.linspace(-1, 3, 4096).view(1, 1, 64, 64)
+    quantizer(x)
+    assert float(quantizer.low) == pytest.approx(-1, abs=0.05)
+    assert float(quantizer.high) == pytest.approx(3, abs=0.1)
+    quantizer(2 * x)
+    assert float(quantizer.high) == pytest.approx(4.5, abs=0.1)  # the mean of 3 and 6
+    quantizer.eval()(9 * x)
+    freeze_ranges(quantizer)
+    quantizer.train()(9 * x)
+    assert float(quantizer.high) == pytest.approx(4.5, abs=0.1)
+    outlier = torch.cat([x.flatten(), torch.tensor([1e6])])[None, None, None, :].expand(1, 1, 4, 4097)
+    trimmed = Quantizer(Quantization()).train()
+    trimmed(outlier.repeat(1, 1, 64, 1))
+    assert float(trimmed.high) <= 1e6  # the histogram's own width is the limit
+
+
+def test_gradients_pass_where_nothing_is_cut_off() -> None:
+    quantizer = Quantizer(Quantization()).train()
+    quantizer(torch.linspace(0, 1, 1024).view(1, 1, 32, 32))
+    freeze_ranges(quantizer)
+    x = torch.tensor([[[[-0.5, 0.3, 0.9, 2.0]]]], requires_grad=True)
+    quantizer(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.flatten().tolist() == [0, 1, 1, 0]
+
+
+@pytest.fixture(scope="module", params=["per_channel", "power_of_two"])
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A float network trained for a little while, then with rounding, by the command line."""
+    folder = tmp_path_factory.mktemp(request.param)
+    data = ["--dataset", "streets", "--length", "16", "--val-split", "none"]
+    sizes = ["--img-resize", *map(str, SIZE), "--rand-crop", *map(str, SIZE), "--rand-scale", "1", "1"]
+    rest = ["--batch-size", "8", "--workers", "0", "--no-bf16", "--ema", "0", "--lr", "0.05"]
+    tasks = Streets().tasks
+    torch.manual_seed(0)
+    model = edgeseg.create_model("fpn", encoder=TINY, channels=16, tasks=tasks)
+    streets = Streets("train", length=16)
+    config = TrainConfig(
+        epochs=20, batch_size=8, img_resize=SIZE, rand_crop=SIZE, rand_scale=(1, 1), workers=0, lr=0.05, ema=0.0,
+        bf16=False,
+    )  # fmt: skip
+    save_checkpoint(train(model, streets, None, config, folder / "float"), folder / "float.safetensors")
+    call = ["train", *data, *sizes, *rest, "--model", "fpn", "--pretrained", str(folder / "float.safetensors")]
+    assert main([*call, "--quantize", request.param, "--epochs", "4", "-o", str(folder / "int8")]) == 0
+    return folder
+
+
+def test_onnxruntime_computes_the_same(run: Path) -> None:
+    """Of the pixels of unseen streets; and the loaded checkpoint is what was exported."""
+    model = edgeseg.create_model("fpn", checkpoint_path=run / "int8/last.safetensors").eval()
+    assert model.quantization == Quantization(scheme=run.name.rstrip("0123456789"))  # type: ignore[arg-type]
+    segmenter = edgeseg.OnnxSegmenter(run / "int8/int8.onnx")
+    streets, same = Streets("test", SIZE, length=4), []
+    for index in range(4):
+        pixels = streets[index][0].as_subclass(torch.Tensor)
+        with torch.inference_mode():
+            expected = model.decode(to_input(pixels, model.preprocess))["semantic"].argmax(dim=1).numpy()
+        found = segmenter.run(pixels.numpy()[None])["semantic"].argmax(axis=1)
+        same.append(float((found == expected).mean()))
+    assert np.mean(same) > 0.98
+
+
+def test_onnxruntime_runs_8_bit(run: Path, tmp_path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(run / "int8/int8.onnx", options)
+    kinds = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    assert kinds.count("QLinearConv") > 20
+    assert kinds.count("Conv") + kinds.count("FusedConv") <= 2
+    file = onnx.load(run / "int8/int8.onnx")
+    values = {each.name: numpy_helper.to_array(each) for each in file.graph.initializer}
+    kinds_of_weights = {
+        values[n.input[0]].dtype for n in file.graph.node if n.op_type == "DequantizeLinear" and n.input[0] in values
+    }
+    assert kinds_of_weights == {np.dtype("int8"), np.dtype("int32")}
+    sizes = {values[n.input[1]].size for n in file.graph.node if n.op_type == "DequantizeLinear"}
+    assert (max(sizes) == 1) == run.name.startswith("power_of_two")
+
+
+def test_several_tasks(tmp_path: Path) -> None:
+    tasks = {"semantic": Task("segmentation", 3), "depth": Task("depth", 1, range=(0, 9))}
+    model = edgeseg.create_model("unet", encoder=TINY, channels=8, in_channels=(3, 3), tasks=tasks)
+    quantized = quantize_aware(model)
+    images = [torch.randn(2, 3, 64, 64), torch.randn(2, 3, 64, 64)]
+    quantized.train()(*images)
+    save_checkpoint(quantized, tmp_path / "q.safetensors")
+    loaded = edgeseg.create_model("unet", checkpoint_path=tmp_path / "q.safetensors").eval()
+    with torch.no_grad():
+        expected, found = quantized.eval()(*images), loaded(*images)
+    assert all(torch.equal(expected[name], found[name]) for name in tasks)
+
+
+def test_wrong_calls() -> None:
+    model = some("fpn", encoder=TINY)
+    with pytest.raises(ValueError, match="is quantization-aware already"):
+        quantize_aware(quantize_aware(model))
+    with pytest.raises(ValueError, match="no scheme named 'int4'; there are per_channel, power_of_two"):
+        Quantization(scheme="int4")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="weights have 7 or 8 bits, got 4"):
+        Quantization(weight_bits=4)
