@@ -63,7 +63,10 @@ def test_sizes_and_names(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
         assert np.abs(found - expected).max() < 1e-4 * expected.std() + 1e-6
 
 
-@pytest.mark.parametrize("output", ["logits", "labels", "small_logits", "small_labels"])
+@pytest.mark.parametrize(
+    "output",
+    ["labels", "small_logits", *(pytest.param(each, marks=pytest.mark.slow) for each in ("logits", "small_labels"))],
+)
 def test_several_inputs_and_tasks(output: export_module.Output, tmp_path: Path) -> None:
     model = _used(edgeseg.create_model("fpn", encoder=TINY, channels=8, in_channels=(3, 3), tasks=THREE))
     done = edgeseg.export_onnx(model, tmp_path / "model.onnx", output=output, preprocess=True)
