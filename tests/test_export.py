@@ -102,11 +102,19 @@ def test_fixed_file(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
         kept.predict(np.zeros((50, 50, 3), np.uint8))
 
 
-def test_as_the_network_predicts(model: edgeseg.Pixel2Pixel, photo: Path, tmp_path: Path) -> None:
+def test_as_the_network_predicts_and_without_torch(model: edgeseg.Pixel2Pixel, photo: Path, tmp_path: Path) -> None:
     edgeseg.export_onnx(model, tmp_path / "model.onnx", output="small_logits", preprocess=True)
     found, expected = edgeseg.OnnxSegmenter(tmp_path / "model.onnx").predict(photo), model.predict(photo)
     assert found.dtype == expected.dtype
     assert (found == expected).mean() > 0.98  # Pillow's resize rounds differently than torch's
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['torchvision'] = None\n"
+        f"import edgeseg; labels = edgeseg.OnnxSegmenter({str(tmp_path / 'model.onnx')!r}).predict({str(photo)!r})\n"
+        "print(labels.shape, labels.dtype)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    with Image.open(photo) as image:
+        assert done.stdout == f"({image.height}, {image.width}) uint8\n"
 
 
 def test_difference_is_an_error_and_nothing_is_left(
@@ -175,18 +183,6 @@ def test_command_and_metadata(
     assert (labels == edgeseg.OnnxSegmenter(file).predict(photo)).all()
     assert main(["export", "--checkpoint", str(weights), "-o", str(tmp_path / "model.tflite")]) == 2
     assert "the suffix is .onnx or .pt2" in capsys.readouterr().err
-
-
-def test_running_a_file_needs_no_torch(model: edgeseg.Pixel2Pixel, photo: Path, tmp_path: Path) -> None:
-    edgeseg.export_onnx(model, tmp_path / "model.onnx")
-    code = (
-        "import sys; sys.modules['torch'] = sys.modules['torchvision'] = None\n"
-        f"import edgeseg; labels = edgeseg.OnnxSegmenter({str(tmp_path / 'model.onnx')!r}).predict({str(photo)!r})\n"
-        "print(labels.shape, labels.dtype)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    with Image.open(photo) as image:
-        assert done.stdout == f"({image.height}, {image.width}) uint8\n"
 
 
 @pytest.mark.slow

@@ -90,7 +90,7 @@ def test_all_tasks_learn(tmp_path: Path) -> None:
     assert isinstance(metrics["depth"], DepthErrors)
     assert isinstance(metrics["motion"], ConfusionMatrix)
     known = torch.cat([unseen[i][1]["depth"].flatten() for i in range(len(unseen))])
-    assert metrics["depth"].rmse < 0.75 * float(known[known > 0].std())  # better than the best constant
+    assert metrics["depth"].rmse < 0.9 * float(known[known > 0].std())  # better than the best constant
     assert 100 * metrics["semantic"].miou == pytest.approx(last["semantic_miou"], abs=0.01)
     assert metrics["depth"].ard == pytest.approx(last["depth_ard"], rel=1e-3)
     best = edgeseg.create_model("fpn", checkpoint_path=tmp_path / "best.safetensors")

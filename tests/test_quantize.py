@@ -83,6 +83,7 @@ def test_powers_of_two(small: edgeseg.Pixel2Pixel, images: list[torch.Tensor], t
     assert zeros <= {0, 128}
 
 
+@pytest.mark.slow
 def test_sensitive_convolutions_stay_float(tmp_path: Path) -> None:
     tasks = {"water": Task("segmentation", 3), "depth": Task("depth", 1, range=(0, 9))}
     model = edgeseg.create_model("unet", encoder=TINY, channels=8, in_channels=(3, 3), tasks=tasks).eval()
@@ -103,6 +104,7 @@ def weights(small: edgeseg.Pixel2Pixel, tmp_path: Path) -> Path:
     return tmp_path / "w.safetensors"
 
 
+@pytest.mark.slow
 def test_command(weights: Path, images: list[torch.Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
