@@ -135,8 +135,8 @@ def create_model(
         in_channels: Channels of each input, by default those of the weights, else (3,); with several the first stages
             are doubled and fused. Weights of a single input fill all of them. A mapping names the inputs, such as
             `{"previous": 3, "image": 3}`; two without names are "flow" and "image".
-        encoder_weights: ImageNet weights for the encoder: "imagenet" for the usual ones, "timm/NAME.TAG" for those of
-            timm's repository on the hub, or a file in torchvision's, timm's or pycls' layout.
+        encoder_weights: Weights for the encoder: "imagenet" for the usual ones, "timm/NAME.TAG" for those of timm's
+            repository on the hub, a file in torchvision's, timm's or pycls' layout, or one of ours with that encoder.
         checkpoint_path: File of weights for the whole network: our safetensors, or the original's .pth or .onnx.
         overrides: Other fields of `ModelSpec`, such as `channels=128`; without weights only.
 

@@ -139,6 +139,22 @@ def test_every_stream_is_filled(tmp_path: Path) -> None:
     assert all(torch.equal(value, second[key]) for key, value in first.items())
 
 
+@pytest.mark.parametrize("encoder", ["regnetx_004", TINY])
+def test_encoder_of_another_network_of_ours(encoder: str, tmp_path: Path) -> None:
+    """Whatever its decoders and classes; a further input gets a copy."""
+    source = randomize(edgeseg.create_model("fpn", encoder=encoder, num_classes=2))
+    edgeseg.save_checkpoint(source, tmp_path / "ours.safetensors")
+    model = edgeseg.create_model(
+        "unet", encoder=encoder, in_channels=(1, 3), num_classes=5, encoder_weights=tmp_path / "ours.safetensors"
+    )
+    theirs, ours = source.encoder.state_dict(), model.encoder.state_dict()
+    for key, value in ours.items():
+        if not key.startswith("fusion.") and value.shape[1:2] != (1,):
+            assert torch.equal(value, theirs[key.replace("streams.1.", "streams.0.")]), key
+    with pytest.raises(ValueError, match="does not fit this model"):
+        edgeseg.create_model("fpn_aspp_resnet50_edgeailite", encoder_weights=tmp_path / "ours.safetensors")
+
+
 def test_encoder_file_that_does_not_fit(tmp_path: Path) -> None:
     state = torchvision.models.mobilenet_v2().state_dict()
     state["features.99.weight"] = state.pop("features.3.conv.2.weight")

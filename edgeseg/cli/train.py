@@ -22,7 +22,9 @@ def add(verbs: Any) -> None:
     verb.add_argument("--model", "--model-name", "--model_name", required=True, metavar="NAME[.TAG]")
     verb.add_argument("--train-split", default="train")
     verb.add_argument("--val-split", default="val", help="'none' to score nothing")
-    verb.add_argument("--encoder-weights", metavar="FILE|imagenet|timm/NAME.TAG", help="ImageNet weights to start from")
+    verb.add_argument(
+        "--encoder-weights", metavar="FILE|imagenet|timm/NAME.TAG", help="the encoder's weights to start from"
+    )
     verb.add_argument(
         "--pretrained",
         metavar="FILE|default",

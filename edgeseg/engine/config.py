@@ -49,7 +49,7 @@ class TrainConfig:
         freeze_encoder: Train the decoders only.
         freeze_bn: Keep the statistics of all batch norms.
         sync_bn: Share the statistics of batch norms among processes, on GPUs.
-        bf16: Run under bfloat16 autocast; by default where the processor computes in it.
+        bf16: Run under bfloat16 autocast; by default where that is faster: on GPUs and on CPUs with AMX.
         compile: Run the network through torch.compile.
         quantize: Train with the rounding of 8 bit, see `edgeseg.deploy.qat`: "none", "per_channel" or "power_of_two".
             The ranges of activations are frozen after half of the epochs and one.

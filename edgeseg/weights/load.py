@@ -139,7 +139,11 @@ def _read(model: nn.Module, path: str | os.PathLike[str], *, adapt: bool) -> Map
 
 
 def load_encoder(model: Pixel2Pixel, path: str | os.PathLike[str]) -> LoadReport:
-    """Loads ImageNet weights in torchvision's, timm's or pycls' layout into every stream of the encoder.
+    """Loads weights of an encoder into every stream of the model's.
+
+    Args:
+        model: Its decoders stay as they are.
+        path: ImageNet weights in torchvision's, timm's or pycls' layout, or a network of ours with the same encoder.
 
     Raises:
         FileNotFoundError: no such file.
@@ -147,12 +151,24 @@ def load_encoder(model: Pixel2Pixel, path: str | os.PathLike[str]) -> LoadReport
     """
     if not isinstance(model, Pixel2Pixel):
         raise ValueError(f"encoder_weights need a Pixel2Pixel network, not {type(model).__name__}")
-    encoder, file = model.encoder, read_weights(path)
+    encoder = model.encoder
+    state, ignored = _encoder_state(encoder, read_weights(path))
+    may_miss = {key for key in encoder.state_dict() if key.startswith("fusion.") and key not in state}
+    _fill(encoder, _fit_stems(state, encoder.state_dict()), path, may_miss=may_miss)
+    return LoadReport(sorted(state), sorted(may_miss), ignored)
+
+
+def _encoder_state(encoder: nn.Module, file: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors of a file under the encoder's keys, and the names of those that it has no use for."""
+    own = encoder.state_dict()
+    if any(key.startswith("encoder.") for key in file):  # a whole network of ours
+        theirs = {key: value for key, value in file.items() if key.startswith("encoder.")}
+        copied = _copy_to_all({f"encoder.{key}": value for key, value in own.items()}, theirs)
+        state = {key.removeprefix("encoder."): value for key, value in copied.items()}
+        return state, [key for key in file if key not in theirs]
     if not isinstance(encoder, Encoder):  # a timm network as it is
-        own = encoder.state_dict()
         state = {f"network.{key}": value for key, value in file.items() if f"network.{key}" in own}
-        _fill(encoder, state, path)
-        return LoadReport(sorted(state), ignored=[key for key in file if f"network.{key}" not in own])
+        return state, [key for key in file if f"network.{key}" not in own]
     if encoder.stem[0].startswith("stage"):  # from timm
         stages = [*encoder.streams[0].named_children(), *encoder.trunk.named_children()]
         steps = {step: name for name, stage in stages for step, _ in stage.named_children()}
@@ -165,9 +181,7 @@ def load_encoder(model: Pixel2Pixel, path: str | os.PathLike[str]) -> LoadReport
             state.update({f"streams.{i}.{key}": value for i in range(len(encoder.streams))})
         else:
             state[f"trunk.{key}"] = value
-    fusion = {key for key in encoder.state_dict() if key.startswith("fusion.")}
-    _fill(encoder, _fit_stems(state, encoder.state_dict()), path, may_miss=fusion)
-    return LoadReport(sorted(state), sorted(fusion), ignored)
+    return state, ignored
 
 
 def _fill(
