@@ -19,6 +19,7 @@ from edgeseg.spec import ModelSpec, Preprocess, Task
 if TYPE_CHECKING:
     from edgeseg.cost import Complexity, complexity
     from edgeseg.deploy.export import export_onnx, export_program
+    from edgeseg.deploy.optimize import optimize
     from edgeseg.deploy.segmenter import OnnxSegmenter
     from edgeseg.pixel2pixel import Pixel2Pixel
     from edgeseg.weights.checkpoint import save_checkpoint
@@ -42,6 +43,7 @@ __all__ = [
     "list_weights",
     "load_checkpoint",
     "model_info",
+    "optimize",
     "register_model",
     "save_checkpoint",
     "weights_info",
@@ -56,6 +58,7 @@ _LAZY = {
     "export_onnx": "edgeseg.deploy.export",
     "export_program": "edgeseg.deploy.export",
     "load_checkpoint": "edgeseg.weights.load",
+    "optimize": "edgeseg.deploy.optimize",
     "save_checkpoint": "edgeseg.weights.checkpoint",
 }
 
