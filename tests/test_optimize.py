@@ -74,7 +74,7 @@ def test_compiled(tiny: edgeseg.Pixel2Pixel, caplog: pytest.LogCaptureFixture) -
 
 
 def test_what_cannot_be_optimized(tiny: edgeseg.Pixel2Pixel) -> None:
-    with pytest.raises(ValueError, match="on cpu dtype is .*bfloat16, got"):
+    with pytest.raises(ValueError, match=r"on cpu dtype is .*bfloat16, got"):
         edgeseg.optimize(tiny, dtype=torch.float16)
     with pytest.raises(ValueError, match="quantization-aware"):
         edgeseg.optimize(quantize_aware(tiny))
