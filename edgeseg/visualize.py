@@ -29,16 +29,25 @@ def colorize(labels: np.ndarray, palette: Sequence[Color]) -> np.ndarray:
     return table[labels]
 
 
+def color_map(labels: np.ndarray, palette: Sequence[Color]) -> Image.Image:
+    """Class ids [H,W] as a picture: uint8 ids with their palette (mode P), others in RGB."""
+    if labels.dtype != np.uint8:
+        return Image.fromarray(colorize(labels, palette))
+    picture = Image.fromarray(labels)
+    picture.putpalette([*np.ravel(palette[:256]).tolist(), *[0] * 3 * (256 - len(palette[:256]))])
+    return picture
+
+
 def tint(image: Image.Image, labels: np.ndarray, task: Task, *, alpha: float = 0.55) -> Image.Image:
     """`image` mixed with the colours of its class ids [H,W] of the same size."""
-    return Image.blend(image.convert("RGB"), Image.fromarray(colorize(labels, palette_of(task))), alpha)
+    return Image.blend(image.convert("RGB"), color_map(labels, palette_of(task)).convert("RGB"), alpha)
 
 
 def picture_of(found: np.ndarray, task: Task, photo: Image.Image | None = None) -> Image.Image:
     """A map [H,W] in colours: class ids, on the photo where there is one, or depth in metres."""
     if task.kind == "depth":
         return colorize_depth(found)
-    return tint(photo, found, task) if photo else Image.fromarray(colorize(found, palette_of(task)))
+    return tint(photo, found, task) if photo else color_map(found, palette_of(task))
 
 
 def with_key(picture: Image.Image, found: np.ndarray, task: Task) -> Image.Image:

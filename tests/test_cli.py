@@ -76,7 +76,7 @@ def test_predict_file_and_folder(
     assert (labels.shape, labels.dtype) == ((60, 90), np.uint8)
     model = edgeseg.create_model(NAME, checkpoint_path=checkpoint)
     assert (labels == model.predict(photo)).all()
-    colors = np.array(Image.open(output / "photo_color.png"))
+    colors = np.array(Image.open(output / "photo_color.png").convert("RGB"))
     assert (colors == np.array(model.tasks["segmentation"].palette, np.uint8)[labels]).all()
     overlay = Image.open(output / "photo_overlay.png")
     assert overlay.width == 90

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 VIDEO_SUFFIXES = {".avi", ".mkv", ".mov", ".mp4", ".webm"}
+COMPRESSION = 1  # of pictures: a quarter of the time of Pillow's 6 for an eighth to a quarter more bytes
 OUTPUTS = ("labels", "color", "overlay", "label_ids")
 
 
@@ -66,6 +67,7 @@ def _predict_share(options: argparse.Namespace, device: torch.device) -> int:
 
     from edgeseg.engine import distributed
     from edgeseg.images import load_pixels
+    from edgeseg.pipeline import overlapped
 
     videos = [path for path in options.images if path.suffix.lower() in VIDEO_SUFFIXES]
     files, failed = _find_images([path for path in options.images if path not in videos], options.output)
@@ -83,18 +85,28 @@ def _predict_share(options: argparse.Namespace, device: torch.device) -> int:
         segment_video(model, path, options.output / f"{path.stem}_overlay.mp4")
         done += 1
     share = files[distributed.rank() :: distributed.world_size()]
-    for path, name in tqdm(share, unit="image", disable=None if len(share) > 1 and not distributed.rank() else True):
-        try:
-            pixels = [load_pixels(found) for found in (*(find(path, name) for find in beside), path)]
-            maps = model.predict_tasks(*pixels, tile=options.tile)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow raises each of them
+
+    def read(file: tuple[Path, str]) -> list[np.ndarray]:
+        path, name = file
+        return [load_pixels(found) for found in (*(find(path, name) for find in beside), path)]
+
+    def segment(pixels: list[np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        return pixels[-1], model.predict_tasks(*pixels, tile=options.tile)
+
+    def write(file: tuple[Path, str], answer: tuple[np.ndarray, dict[str, np.ndarray]]) -> None:
+        photo, maps = answer
+        for task, found in maps.items():
+            target = options.output / (file[1] if len(maps) == 1 else f"{file[1]}_{task}")
+            _write(found, Image.fromarray(photo), model.tasks[task], target, options.outputs)
+
+    unreadable = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # Pillow raises each of them
+    steps = overlapped(share, read, segment, write, failures=unreadable)
+    hidden = None if len(share) > 1 and not distributed.rank() else True
+    for (path, _), error in tqdm(steps, total=len(share), unit="image", disable=hidden):
+        if error is None:
+            done += 1
+        else:
             failed.append(f"{path}: {error}")
-            continue
-        photo = Image.fromarray(pixels[-1])
-        for task_name, found in maps.items():
-            target = options.output / (name if len(maps) == 1 else f"{name}_{task_name}")
-            _write(found, photo, model.tasks[task_name], target, options.outputs)
-        done += 1
     for problem in failed:
         print(f"edgeseg predict: not read: {problem}", file=sys.stderr)
     print(f"{done} of {done + len(failed)} segmented into {options.output}")
@@ -113,9 +125,9 @@ def _write(found: np.ndarray, photo: Image.Image, task: Task, target: Path, outp
     if "labels" in outputs and task.kind == "depth":
         Image.fromarray((found * 256).round().clip(0, 65535).astype("uint16")).save(f"{target}_metres_x256.png")
     if "color" in outputs:
-        picture_of(found, task).save(f"{target}_color.png")
+        picture_of(found, task).save(f"{target}_color.png", compress_level=COMPRESSION)
     if "overlay" in outputs:
-        with_key(picture_of(found, task, photo), found, task).save(f"{target}_overlay.png")
+        with_key(picture_of(found, task, photo), found, task).save(f"{target}_overlay.png", compress_level=COMPRESSION)
     if "label_ids" in outputs and task.channels == 19:
         import torch
 
