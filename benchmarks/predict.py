@@ -1,13 +1,14 @@
 """A folder of photos, images per second: `edgeseg predict` beside a plain loop: python benchmarks/predict.py
 
-Both read the same JPEG files (frames of the synthetic streets at the size of a camera), run the same network on as many
-threads, and write class ids, colours and tinted photos as PNG, or with `--outputs labels` class ids only. The plain loop
-is what one writes with Pillow and torch; it has no legend to draw.
+Both read the same JPEG files (frames of the synthetic streets at a camera's size), run the same network on as many
+threads, and write class ids, colours and tinted photos as PNG, or with `--outputs labels` class ids only. The plain
+loop is what one writes with Pillow and torch; it has no legend to draw.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 import time
 from pathlib import Path
@@ -37,14 +38,14 @@ def _photos(folder: Path, options: argparse.Namespace) -> list[Path]:
 
 
 def predicted(options: argparse.Namespace) -> float:
-    """`edgeseg predict`, its start included in neither."""
+    """`edgeseg predict`, the loading of the model included."""
     with tempfile.TemporaryDirectory() as folder:
         inside = Path(folder)
         paths = _photos(inside, options)
-        call = ["predict", "-o", str(inside / "out"), "--outputs", *options.outputs]
-        main([*call, str(paths[0])])
+        how = ["-o", str(inside / "out"), "--outputs", *options.outputs]
+        main(["predict", str(paths[0]), *how])
         start = time.perf_counter()
-        main([*call, folder])
+        main(["predict", folder, *how])
         return len(paths) / (time.perf_counter() - start)
 
 
@@ -53,13 +54,14 @@ def plain(options: argparse.Namespace) -> float:
     """A loop with Pillow and torch, from file to file."""
     model = edgeseg.create_model(MODEL).eval()
     palette, preprocess = palette_of(model.tasks["segmentation"]), model.preprocess
+    pixels = math.prod(preprocess.size or (480, 640))
     mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (preprocess.mean, preprocess.std))
     with tempfile.TemporaryDirectory() as folder:
         paths = _photos(Path(folder), options)
 
         def segment(path: Path) -> None:
             photo = Image.open(path).convert("RGB")
-            scale = (preprocess.size[0] * preprocess.size[1] / photo.width / photo.height) ** 0.5
+            scale = math.sqrt(pixels / (photo.width * photo.height))
             small = photo.resize((round(photo.width * scale), round(photo.height * scale)), Image.Resampling.BILINEAR)
             inputs = (torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].float() - mean) / std
             logits = F.interpolate(model(inputs)["segmentation"], photo.size[::-1], mode="bilinear")
