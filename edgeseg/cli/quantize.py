@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -80,7 +81,8 @@ def _quantize(options: argparse.Namespace) -> int:
         segmenters = {name: OnnxSegmenter(path) for name, path in files.items()}
         first = frames[0] if isinstance(frames[0], tuple) else (frames[0],)
         feed = segmenters["int8"].feed(*first)
-        seconds = alternating({name: partial(each.session.run, None, feed) for name, each in segmenters.items()})
+        turns = alternating({name: partial(each.session.run, None, feed) for name, each in segmenters.items()})
+        seconds = {name: statistics.median(values) for name, values in turns.items()}
         shape = "x".join(map(str, next(reversed(feed.values())).shape))
         for name, path in files.items():
             print(f"{name}: {os.stat(path).st_size / 1e6:.1f} MB, {1000 * seconds[name]:.1f} ms at {shape}")

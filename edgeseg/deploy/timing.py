@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Mapping
 
 
 def alternating(
     functions: Mapping[str, Callable[[], object]], *, rounds: int = 15, warm_up: int = 3
-) -> dict[str, float]:
-    """Seconds of each, the median of `rounds` in turns."""
+) -> dict[str, list[float]]:
+    """Seconds of each in `rounds` turns, from the shortest to the longest."""
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for number in range(warm_up + rounds):
         for name, function in functions.items():
@@ -18,4 +17,4 @@ def alternating(
             function()
             if number >= warm_up:
                 seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return {name: sorted(values) for name, values in seconds.items()}

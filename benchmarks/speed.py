@@ -1,0 +1,294 @@
+"""From a normalized image to its label map, ways of running networks side by side: python benchmarks/speed.py
+
+All ways take turns in one process. The network is FPN-MobileNetV2 (or `--model`), beside the nearest ones of
+segmentation_models_pytorch and torchvision; needs pip install edgeseg[onnx,benchmarks,plots]. Labels are those of the
+image's size: of peers and of the plain way by argmax after an upsample. With `--output DIR` it writes speed.csv,
+speed.md and speed.png. With `--device cuda` the ways are those of a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from fvcore.nn import FlopCountAnalysis
+from side_by_side import peak_memory
+from torch import Tensor, nn
+
+import edgeseg
+from edgeseg.data import Streets
+from edgeseg.deploy.optimize import computes_bf16
+from edgeseg.deploy.quantize import quantize_onnx
+from edgeseg.deploy.timing import alternating
+from edgeseg.pixel2pixel import labels_at
+
+CLASSES = 11
+Run = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way at one size."""
+
+    size: str
+    batch: int
+    way: str
+    images_per_second: float
+    lowest: float
+    highest: float
+    ratio: float
+    gmacs: float
+    gmacs_per_second: float
+    share_of_peak: float
+    peak_mb: float
+
+
+class Ways:
+    """Every way to run the network and its peers, built once for all sizes.
+
+    Attributes:
+        build: By name, what gives the function that labels a batch.
+        gmacs: By name, of one image.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.device, self.folder = torch.device(options.device), Path(options.folder)
+        self.model = edgeseg.create_model(options.model, num_classes=CLASSES).eval().to(self.device)
+        self.build: dict[str, Callable[[Tensor], Run]] = {"plain eager": self.plain(lambda: self.model)}
+        self.build["edgeseg.optimize"] = self.optimized()
+        bf16 = computes_bf16(self.device)
+        if bf16:
+            self.build["edgeseg.optimize bfloat16"] = self.optimized(dtype=torch.bfloat16)
+        if self.device.type == "cuda":
+            self.build["edgeseg.optimize float16"] = self.optimized(dtype=torch.float16)
+        if options.compile:
+            self.build["edgeseg.optimize compiled"] = self.optimized(compile=True)
+            if bf16:
+                self.build["edgeseg.optimize compiled bfloat16"] = self.optimized(dtype=torch.bfloat16, compile=True)
+        if self.device.type == "cpu":
+            self.build["onnxruntime float32"] = self.exported(quantized=False)
+            self.build["onnxruntime int8"] = self.exported(quantized=True)
+        self.peers: dict[str, Callable[[], nn.Module]] = {
+            "segmentation_models_pytorch FPN": _smp,
+            "torchvision LR-ASPP MobileNetV3": partial(_torchvision, "lraspp_mobilenet_v3_large"),
+            "torchvision DeepLabV3 MobileNetV3": partial(_torchvision, "deeplabv3_mobilenet_v3_large"),
+        }
+        self.build |= {name: self.plain(peer) for name, peer in self.peers.items()}
+
+    def plain(self, make: Callable[[], nn.Module]) -> Callable[[Tensor], Run]:
+        """Argmax of logits at full size, as they come."""
+
+        def build(images: Tensor) -> Run:
+            network = make().eval().to(self.device)
+            return lambda: self._finish(_logits(network(images)).argmax(dim=1).to(torch.uint8))
+
+        return build
+
+    def optimized(self, **how: Any) -> Callable[[Tensor], Run]:
+        """`edgeseg.optimize`, labels without full-size logits."""
+
+        def build(images: Tensor) -> Run:
+            network = edgeseg.optimize(self.model, **how)
+            task = next(iter(network.tasks))
+            return lambda: self._finish(labels_at(network.decode(images)[task], images.shape[-2:]))
+
+        return build
+
+    def exported(self, *, quantized: bool) -> Callable[[Tensor], Run]:
+        """`edgeseg.OnnxSegmenter`'s session and labels."""
+
+        def build(images: Tensor) -> Run:
+            path = self.folder / f"{'int8' if quantized else 'float32'}.onnx"
+            if not path.is_file() and quantized:
+                frames = [Streets("train", (360, 480), length=8)[i][0] for i in range(8)]
+                quantize_onnx(self.model, path, [(frame,) for frame in frames], reduce_range=not _has_vnni())
+            elif not path.is_file():
+                edgeseg.export_onnx(self.model, path, output="small_logits")
+            segmenter, array = edgeseg.OnnxSegmenter(path), images.numpy()
+
+            def run() -> object:
+                (logits,) = segmenter.run(array).values()
+                return labels_at(torch.from_numpy(logits), images.shape[-2:])
+
+            return run
+
+        return build
+
+    def _finish(self, labels: Tensor) -> Tensor:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return labels
+
+    def gmacs(self, name: str, size: Sequence[int]) -> float:
+        """Of one image: of ours the convolutions, of peers as fvcore counts them, which differs by little."""
+        if name not in self.peers:
+            return edgeseg.complexity(self.model, size).gmacs
+        counted = FlopCountAnalysis(self.peers[name]().eval(), torch.zeros(1, 3, *size))
+        counted.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        return float(counted.by_operator()["conv"]) / 1e9
+
+
+def _logits(answer: Any) -> Tensor:
+    return next(iter(answer.values())) if isinstance(answer, Mapping) else answer
+
+
+def _smp() -> nn.Module:
+    import segmentation_models_pytorch
+
+    return segmentation_models_pytorch.FPN("mobilenet_v2", encoder_weights=None, classes=CLASSES)
+
+
+def _torchvision(name: str) -> nn.Module:
+    from torchvision.models import get_model
+
+    return get_model(name, weights=None, weights_backbone=None, num_classes=CLASSES)
+
+
+def _has_vnni() -> bool:
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_vnni") or capabilities.get("avx_vnni"))
+
+
+def peak_gmacs(device: torch.device) -> float:
+    """Multiply-accumulates per second, in 1e9, of a large float32 matrix product: what the machine can do at best."""
+    matrix = torch.rand(2048, 2048, device=device)
+
+    def product() -> None:
+        (matrix @ matrix).sum().item()
+
+    return 2048**3 / min(alternating({"": product}, rounds=9)[""]) / 1e9
+
+
+def measured(options: argparse.Namespace) -> Iterator[Row]:
+    """All ways at all sizes; those that fail are said to."""
+    ways, peak = Ways(options), peak_gmacs(torch.device(options.device))
+    print(f"{machine()}; {peak:.0f} GMAC/s in a float32 matrix product", file=sys.stderr)
+    for size in options.sizes:
+        for batch in options.batches:
+            images = torch.randn(batch, 3, *size, device=ways.device)
+            with torch.inference_mode():
+                runs = {name: build(images) for name, build in ways.build.items()}
+                turns = alternating(runs, rounds=options.rounds, warm_up=2)
+            reference = statistics.median(next(iter(turns.values())))
+            for name, seconds in turns.items():
+                median, gmacs = statistics.median(seconds), ways.gmacs(name, size)
+                rate = batch / median
+                yield Row(
+                    f"{size[0]}x{size[1]}", batch, name, rate, batch / seconds[-1], batch / seconds[0],
+                    reference / median, gmacs, gmacs * rate, gmacs * rate / peak, _peak_mb(options, name, size, batch),
+                )  # fmt: skip
+
+
+def _peak_mb(options: argparse.Namespace, way: str, size: Sequence[int], batch: int) -> float:
+    """Resident memory of a process of its own that does nothing else; on a GPU the GPU's."""
+    call = [sys.executable, __file__, "--only", way, "--sizes", f"{size[0]}x{size[1]}", "--batches", str(batch)]
+    call += ["--device", options.device, "--model", options.model, "--folder", options.folder]
+    output = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return float(output.splitlines()[-1])
+
+
+def _memory_of(options: argparse.Namespace) -> None:
+    ways = Ways(options)
+    images = torch.randn(options.batches[0], 3, *options.sizes[0], device=ways.device)
+    with torch.inference_mode():
+        run = ways.build[options.only](images)
+        run(), run()
+    on_gpu = ways.device.type == "cuda"
+    print(torch.cuda.max_memory_allocated() / 1e6 if on_gpu else peak_memory())
+
+
+def machine() -> str:
+    """What the figures were taken on."""
+    model = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").is_file():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), model)
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else model
+    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__.partition('+')[0]}"
+
+
+def table(rows: Sequence[Row]) -> str:
+    """In Markdown."""
+    lines = [
+        "| size, batch | way | images/s (lowest to highest) | ratio | GMACs | GMAC/s | share of peak | memory, MB |",
+        "|---|---|---|--:|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        lines.append(
+            f"| {row.size}, {row.batch} | {row.way} | {row.images_per_second:.2f} ({row.lowest:.2f} to "
+            f"{row.highest:.2f}) | {row.ratio:.2f} | {row.gmacs:.2f} | {row.gmacs_per_second:.0f} | "
+            f"{100 * row.share_of_peak:.0f} % | {row.peak_mb:,.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """Bars of images per second, a panel for each size and batch."""
+    from matplotlib.figure import Figure
+
+    panels = list(dict.fromkeys((row.size, row.batch) for row in rows))
+    figure = Figure(figsize=(10, 2.6 * len(panels)), layout="constrained")
+    for axis, panel in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True):
+        some = [row for row in rows if (row.size, row.batch) == panel][::-1]
+        errors = [[r.images_per_second - r.lowest for r in some], [r.highest - r.images_per_second for r in some]]
+        colors = ["tab:blue" if r.way.startswith(("edgeseg", "onnx")) else "tab:gray" for r in some]
+        axis.barh([r.way for r in some], [r.images_per_second for r in some], xerr=errors, color=colors)
+        axis.set_title(f"{panel[0]}, batch {panel[1]}: images per second", fontsize=10)
+    figure.savefig(path, dpi=100)
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, width = map(int, text.split("x"))
+    return height, width
+
+
+def main() -> None:
+    """Measures, prints and writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="fpn_aspp_mobilenetv2_tv_edgeailite")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--sizes", type=_size, nargs="+", default=[(360, 480), (384, 768), (1024, 2048)], metavar="HxW")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--output", type=Path, metavar="DIR")
+    parser.add_argument("--folder", help="for exported files (default: a temporary one)")
+    parser.add_argument("--only", metavar="WAY", help="run one way and print its peak memory")
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    if options.only:
+        _memory_of(options)
+        return
+    start, rows = time.monotonic(), []
+    with tempfile.TemporaryDirectory() as folder:
+        options.folder = options.folder or folder
+        for row in measured(options):
+            rows.append(row)
+            print(row, file=sys.stderr)
+    text = f"{machine()}, {platform.python_version()}\n\n{table(rows)}"
+    print(f"{text}\n{time.monotonic() - start:.0f} s")
+    if options.output:
+        options.output.mkdir(parents=True, exist_ok=True)
+        (options.output / "speed.md").write_text(text)
+        with (options.output / "speed.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(asdict(rows[0])))
+            writer.writeheader()
+            writer.writerows(asdict(row) for row in rows)
+        plot(rows, options.output / "speed.png")
+
+
+if __name__ == "__main__":
+    main()
