@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -229,8 +230,9 @@ def test_train_from_weights(camvid: Path, checkpoint: Path, tmp_path: Path) -> N
     assert (before[key] == after[key]).all()
 
 
-def test_stopped_by_the_user(camvid: Path, tmp_path: Path) -> None:
-    """Ctrl-C saves, says how to go on, and the exit status is that of a stopped program."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_by_the_user(number: int, camvid: Path, tmp_path: Path) -> None:
+    """The signal comes to the workers too, as from a terminal or a scheduler; it saves and says how to go on."""
     command = [
         sys.executable,
         "-m",
@@ -243,14 +245,16 @@ def test_stopped_by_the_user(camvid: Path, tmp_path: Path) -> None:
         "--model",
         NAME,
     ]
-    command += ["--img-resize", "64", "64", "--rand-crop", "64", "64", "--batch-size", "2", "--workers", "0"]
+    command += ["--img-resize", "64", "64", "--rand-crop", "64", "64", "--batch-size", "2", "--workers", "1"]
     command += ["--epochs", "500", "--save-every", "0", "--val-split", "none", "-o", str(tmp_path / "run")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
+    )
     while not (tmp_path / "run/run.pt").exists():
         assert process.poll() is None
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    assert "go on with resume" in process.communicate()[1]
+    os.killpg(process.pid, number)
+    assert "go on with resume" in process.communicate(timeout=60)[1]
     assert process.returncode == 130
 
 

@@ -83,6 +83,7 @@ def train(
         batch_sampler=sampler,
         num_workers=config.workers,
         persistent_workers=config.workers > 0,
+        worker_init_fn=_leave_signals_to_the_main_process,
         pin_memory=device.type == "cuda",
     )
     if config.quantize != "none" and model.quantization is None:
@@ -386,6 +387,12 @@ def _save(state: RunState, output: Path) -> None:
     if distributed.rank() == 0:
         state.save(output)
     distributed.barrier()
+
+
+def _leave_signals_to_the_main_process(_: int) -> None:
+    """In a worker: Ctrl-C and many schedulers signal the whole group, and training has to go on until it is saved."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
