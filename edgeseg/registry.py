@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from edgeseg.peers import PEERS, build_peer
 from edgeseg.spec import ModelSpec, Task
 from edgeseg.weights.catalog import WEIGHTS, Weights
 from edgeseg.weights.fetch import FOLDER, HUB
@@ -39,7 +40,10 @@ def build_family(family: str, *, tasks: Mapping[str, Task], in_channels: Sequenc
     return build_from_spec(spec, tasks=tasks, in_channels=in_channels, **overrides)
 
 
-_builders: dict[str, Callable[..., Any]] = {name: partial(build_from_spec, spec) for name, spec in ZOO.items()}
+_builders: dict[str, Callable[..., Any]] = {
+    **{name: partial(build_from_spec, spec) for name, spec in ZOO.items()},
+    **{name: partial(build_peer, peer) for name, peer in PEERS.items()},
+}
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class ModelInfo:
 
     name: str
     spec: ModelSpec | None
-    """The row of the zoo; None for a user's own builder."""
+    """The row of the zoo; None for the systems it compares with and a user's own builder."""
     weights: dict[str, Weights]
     """Trained weights by tag."""
 

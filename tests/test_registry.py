@@ -9,6 +9,7 @@ from torch import nn
 
 import edgeseg
 from edgeseg import Task
+from edgeseg.peers import PEERS
 from edgeseg.spec import ModelSpec
 from edgeseg.weights.catalog import WEIGHTS
 from edgeseg.zoo import ALIASES, ZOO
@@ -18,7 +19,7 @@ FPN = "fpn_aspp_mobilenetv2_tv_edgeailite"
 
 def test_list_models() -> None:
     names = edgeseg.list_models()
-    assert names == sorted({*ZOO, *ALIASES})
+    assert names == sorted({*ZOO, *ALIASES, *PEERS})
     assert edgeseg.list_models("fpn128_*") == ["fpn128_aspp_mobilenetv2_tv_fd_edgeailite"]
     assert edgeseg.list_models("nothing*") == []
     assert edgeseg.list_models(pretrained=True) == sorted(WEIGHTS)

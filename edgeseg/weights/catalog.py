@@ -73,6 +73,14 @@ def ti_ade20k32(file: str, shrunk: str) -> tuple[str, ...]:
     return full + ti(f"{folder}{file}_{shrunk}.onnx", "11_02_00", "latest") if shrunk else full
 
 
+camvid = partial(
+    Weights,
+    format="edgeseg",
+    labels="camvid",
+    preprocess=Preprocess(size=(600, 800), keep_aspect=True),
+    protocol="CamVid test, 233 frames of 480x360, 11 classes; trained on train+val",
+    license="CC BY-NC 4.0 (CamVid): for non-commercial use",
+)
 coco21 = partial(
     Weights,
     format="checkpoint",
@@ -102,16 +110,20 @@ robokit = partial(
 QAT_NOTE = "trained for 8 bit: its weights lie on a power-of-two grid, the ranges of its activations are left out"
 
 WEIGHTS: dict[str, Weights] = {
-    "fpn_aspp_mobilenetv2_tv_edgeailite.camvid": Weights(
+    "fpn_aspp_mobilenetv2_tv_edgeailite.camvid": camvid(
         addresses=("package:fpn_aspp_mobilenetv2_tv_edgeailite.camvid.safetensors",),
-        format="edgeseg",
-        sha256="f2504f1d3247570359197b68e49e32945d1aa94e41d341f46ff93828da4b73f8",
-        labels="camvid",
-        preprocess=Preprocess(size=(480, 640), keep_aspect=True),
-        measured_miou=64.22,
-        protocol="CamVid test, 233 frames of 480x360, 11 classes; trained on train+val",
-        license="CC BY-NC 4.0 (CamVid): for non-commercial use",
-        default=True,
+        sha256="6557e7151f45af94370f0ca1a9deffdfe6f3dd0e35199a32c65c54c1307f33ac",
+        measured_miou=66.94, default=True,
+    ),
+    "deeplabv3plus_mobilenetv2_tv_edgeailite.camvid": camvid(
+        addresses=("package:deeplabv3plus_mobilenetv2_tv_edgeailite.camvid.safetensors",),
+        sha256="962eb7dff6bba24cb5190236c8d2cd00db8c512881e03074aed81b286af706a5",
+        measured_miou=65.54,
+    ),
+    "unet_aspp_mobilenetv2_tv_edgeailite.camvid": camvid(
+        addresses=("package:unet_aspp_mobilenetv2_tv_edgeailite.camvid.safetensors",),
+        sha256="2698da261bf12f25657c77eaf0a07256bf737ce45b6350e80ad1965e5b6dc1d5",
+        measured_miou=63.44,
     ),
     "deeplabv3plus_mobilenetv2_tv_edgeailite.coco21": coco21(
         addresses=ti(

@@ -1,0 +1,62 @@
+"""The systems that the table compares with: what they cost, that they train as the zoo's networks, what they refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.models import get_model
+
+import edgeseg
+from edgeseg.peers import PEERS
+from edgeseg.spec import Task
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_trains_and_answers(name: str) -> None:
+    tasks = {"semantic": Task("segmentation", 5), "motion": Task("segmentation", 2)}
+    model = edgeseg.create_model(name, tasks=tasks)
+    answers = model(torch.randn(2, 3, 72, 100))
+    assert {key: list(value.shape) for key, value in answers.items()} == {
+        "semantic": [2, 5, 72, 100],
+        "motion": [2, 2, 72, 100],
+    }
+    sum(value.square().mean() for value in answers.values()).backward()
+    assert [key for key, value in model.named_parameters() if value.grad is None] == []
+    features = model.encoder([torch.zeros(1, 3, 128, 64)])
+    assert [feature.shape[1] for feature in features] == list(model.encoder.channels)
+    assert [128 // feature.shape[2] for feature in features] == list(model.encoder.strides)
+
+
+@pytest.mark.parametrize("name", [name for name, peer in PEERS.items() if peer.module == "torchvision"])
+def test_torchvision_logits(name: str) -> None:
+    theirs = get_model(PEERS[name].options["name"], weights=None, weights_backbone=None, num_classes=19).eval()
+    model = edgeseg.create_model(name).eval()
+    model.encoder.network.load_state_dict(theirs.backbone.state_dict())
+    model.decoders["segmentation"].head.load_state_dict(theirs.classifier.state_dict())
+    image = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(image)["segmentation"], theirs(image)["out"])
+
+
+def test_erfnet_is_as_large_as_published() -> None:
+    cost = edgeseg.complexity(edgeseg.create_model("erfnet", num_classes=20), (512, 1024))
+    assert cost.params == pytest.approx(2.1e6, rel=0.03)
+    assert cost.gmacs == pytest.approx(27.705, rel=0.05)
+
+
+def test_to_a_folder_and_back(tmp_path: Path) -> None:
+    model = edgeseg.create_model("erfnet", num_classes=3).eval()
+    model.save_pretrained(tmp_path)
+    again = edgeseg.create_model(f"local-dir:{tmp_path}").eval()
+    image = torch.randn(1, 3, 32, 48)
+    with torch.inference_mode():
+        torch.testing.assert_close(again(image)["segmentation"], model(image)["segmentation"])
+
+
+def test_what_they_do_not_have() -> None:
+    with pytest.raises(ValueError, match=r"takes one image of 3 channels, got in_channels=\(3, 3\)"):
+        edgeseg.create_model("erfnet", in_channels=(3, 3))
+    with pytest.raises(ValueError, match="no option channels"):
+        edgeseg.create_model("lraspp_mobilenetv3_large_tv", channels=64)
