@@ -18,7 +18,7 @@ from published import CLASSES, ROWS, Row, agrees
 
 OURS = [row for row in ROWS if row.name]
 FAST = [row for row in OURS if float(row.gmacs) < 9]
-NOT_REPRODUCED = {("RegNetX1.6GF", "24.29"), ("MobileNetV2", "3.84")}
+NOT_REPRODUCED = {("RegNetX1.6GF", "24.29"), ("MobileNetV2", "3.84"), ("ERFNet", "27.705")}
 
 
 def check(row: Row) -> None:
@@ -44,9 +44,9 @@ def test_published_gmacs_of_large_networks(row: Row) -> None:
     check(row)
 
 
-def test_three_rows_are_not_reproduced() -> None:
-    assert sum((row.system.partition("+")[0], row.gmacs) in NOT_REPRODUCED for row in OURS) == 3
-    assert len(OURS) == 25
+def test_rows_that_are_not_reproduced() -> None:
+    assert sum((row.system.partition("+")[0], row.gmacs) in NOT_REPRODUCED for row in OURS) == 4
+    assert len(OURS) == 28
 
 
 @pytest.mark.parametrize("index", [0, 1, 4, 8, 10, 20])
