@@ -55,6 +55,15 @@ def evaluated(options: argparse.Namespace) -> float:
     return _rate(samples, lambda some: evaluate(model, some, size=SIZE))
 
 
+def optimized(options: argparse.Namespace) -> float:
+    """The same on `edgeseg.optimize`, as `edgeseg evaluate` does it."""
+    from edgeseg.engine import evaluate
+
+    model, samples = _prepared(options)
+    fast = edgeseg.optimize(model)
+    return _rate(samples, lambda some: evaluate(fast, some, size=SIZE))
+
+
 @torch.inference_mode()
 def _predicted(model: Pixel2Pixel, image: Tensor) -> Tensor:
     mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (model.preprocess.mean, model.preprocess.std))
@@ -103,6 +112,7 @@ if __name__ == "__main__":
             "plain loop, numpy": plain,
             "plain loop, torchmetrics": torchmetrics,
             "edgeseg.engine.evaluate": evaluated,
+            "edgeseg evaluate": optimized,
         },
         parser,
     )
