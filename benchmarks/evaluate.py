@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -47,21 +48,14 @@ def _rate(samples: Samples, score: Callable[[Samples], object]) -> float:
     return len(samples) / (time.perf_counter() - start)
 
 
-def evaluated(options: argparse.Namespace) -> float:
-    """`edgeseg.engine.evaluate`."""
+def evaluated(options: argparse.Namespace, *, optimize: bool = False) -> float:
+    """`edgeseg.engine.evaluate`; `edgeseg evaluate` optimizes the network before."""
     from edgeseg.engine import evaluate
 
     model, samples = _prepared(options)
+    if optimize:
+        model = edgeseg.optimize(model)
     return _rate(samples, lambda some: evaluate(model, some, size=SIZE))
-
-
-def optimized(options: argparse.Namespace) -> float:
-    """The same on `edgeseg.optimize`, as `edgeseg evaluate` does it."""
-    from edgeseg.engine import evaluate
-
-    model, samples = _prepared(options)
-    fast = edgeseg.optimize(model)
-    return _rate(samples, lambda some: evaluate(fast, some, size=SIZE))
 
 
 @torch.inference_mode()
@@ -112,7 +106,7 @@ if __name__ == "__main__":
             "plain loop, numpy": plain,
             "plain loop, torchmetrics": torchmetrics,
             "edgeseg.engine.evaluate": evaluated,
-            "edgeseg evaluate": optimized,
+            "edgeseg evaluate": partial(evaluated, optimize=True),
         },
         parser,
     )

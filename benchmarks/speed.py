@@ -30,10 +30,10 @@ from torch import Tensor, nn
 
 import edgeseg
 from edgeseg.data import Streets
-from edgeseg.deploy.optimize import computes_bf16
 from edgeseg.deploy.quantize import quantize_onnx
 from edgeseg.deploy.timing import alternating
 from edgeseg.pixel2pixel import labels_at
+from edgeseg.processor import computes_bf16, cpu_has
 
 CLASSES = 11
 Run = Callable[[], object]
@@ -114,7 +114,12 @@ class Ways:
             path = self.folder / f"{'int8' if quantized else 'float32'}.onnx"
             if not path.is_file() and quantized:
                 frames = [Streets("train", (360, 480), length=8)[i][0] for i in range(8)]
-                quantize_onnx(self.model, path, [(frame,) for frame in frames], reduce_range=not _has_vnni())
+                quantize_onnx(
+                    self.model,
+                    path,
+                    [(frame,) for frame in frames],
+                    reduce_range=not cpu_has("avx512_vnni", "avx_vnni"),
+                )
             elif not path.is_file():
                 edgeseg.export_onnx(self.model, path, output="small_logits")
             segmenter, array = edgeseg.OnnxSegmenter(path), images.numpy()
@@ -155,11 +160,6 @@ def _torchvision(name: str) -> nn.Module:
     from torchvision.models import get_model
 
     return get_model(name, weights=None, weights_backbone=None, num_classes=CLASSES)
-
-
-def _has_vnni() -> bool:
-    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_vnni") or capabilities.get("avx_vnni"))
 
 
 def peak_gmacs(device: torch.device) -> float:

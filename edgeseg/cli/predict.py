@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 VIDEO_SUFFIXES = {".avi", ".mkv", ".mov", ".mp4", ".webm"}
-COMPRESSION = 1  # of pictures: a quarter of the time of Pillow's 6 for an eighth to a quarter more bytes
+COMPRESSION = 1  # of pictures: about a quarter of the time of Pillow's 6, for 14 to 28 % more bytes
 OUTPUTS = ("labels", "color", "overlay", "label_ids")
 
 

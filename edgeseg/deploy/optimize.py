@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from edgeseg.deploy.fold import fold_batch_norms
 from edgeseg.pixel2pixel import Pixel2Pixel
+from edgeseg.processor import computes_bf16
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ def optimize(model: Pixel2Pixel, *, dtype: torch.dtype | None = None, compile: b
     Args:
         model: In evaluation mode; stays as it is.
         dtype: `torch.bfloat16`, or on a GPU `torch.float16`: what the network computes in. Images may stay float32,
-            logits come back as float32. Some pixels in a hundred may then change their class.
+            logits come back as float32. Pixels on the edge between classes may then change theirs.
         compile: Compile encoder and decoders with torch.compile, weights frozen into the code. The first images of
             each size take about a minute, which is logged; needs a C++ compiler on CPUs.
 
@@ -103,11 +104,3 @@ def _check_dtype(dtype: torch.dtype, device: torch.device) -> None:
             f"this {device.type} has no bfloat16 arithmetic and emulates it: expect about a sixth of float32's speed",
             stacklevel=3,
         )
-
-
-def computes_bf16(device: torch.device) -> bool:
-    """Whether `device` has instructions for bfloat16."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # not in every supported torch
-    return device.type != "cpu" or any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))

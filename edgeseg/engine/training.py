@@ -35,6 +35,7 @@ from edgeseg.engine.run_state import FILE, RunState
 from edgeseg.layers import ConvNormAct, resize
 from edgeseg.pixel2pixel import Pixel2Pixel
 from edgeseg.preprocess import normalize
+from edgeseg.processor import trains_faster_in_bf16
 from edgeseg.spec import Quantization
 from edgeseg.weights.checkpoint import save_checkpoint
 
@@ -100,7 +101,7 @@ def train(
     averaged = cast(Pixel2Pixel, average.module)
     balancer = BALANCERS[config.balancing](model.tasks, config.task_factors or [1.0] * len(model.tasks)).to(device)
     optimizer = build_optimizer(model.encoder, [model.decoders, network.auxiliary, balancer], config)
-    bf16 = has_bf16(device) if config.bf16 is None else config.bf16
+    bf16 = trains_faster_in_bf16(device) if config.bf16 is None else config.bf16
     modules = {"model": model, "average": average, "auxiliary": network.auxiliary, "balancer": balancer}
     state = RunState(model.name, config, modules, optimizer)
     if resume and (output / FILE).is_file():
@@ -352,18 +353,6 @@ def _moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor
         get_ema_multi_avg_fn(now)(averages, values, count)
 
     return update
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether training in bfloat16 is faster on `device` than in float32: on GPUs that have it, on CPUs with AMX.
-
-    On CPUs with no more than AVX-512's bfloat16 a step takes longer than in float32: the convolutions gain less than
-    the batch norms lose. Emulated, it takes many times as long.
-    """
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # not in every supported torch
-    return device.type == "cpu" and bool(capabilities.get("amx_bf16"))
 
 
 def _fits(dataset: Any, config: TrainConfig) -> bool:

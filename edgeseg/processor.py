@@ -1,0 +1,27 @@
+"""What the processor can do."""
+
+from __future__ import annotations
+
+import torch
+
+
+def cpu_has(*names: str) -> bool:
+    """Whether the CPU has any of these instruction sets, as `torch.cpu.get_capabilities` names them."""
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # not in every supported torch
+    return any(capabilities.get(name) for name in names)
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether `device` has instructions for bfloat16."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type != "cpu" or cpu_has("avx512_bf16", "amx_bf16", "bf16")
+
+
+def trains_faster_in_bf16(device: torch.device) -> bool:
+    """Whether a training step is faster in bfloat16 than in float32: on GPUs that have it, on CPUs with AMX.
+
+    On CPUs with no more than AVX-512's bfloat16 it takes longer: the convolutions gain less than the batch norms lose.
+    Emulated, it takes many times as long.
+    """
+    return cpu_has("amx_bf16") if device.type == "cpu" else device.type == "cuda" and computes_bf16(device)
