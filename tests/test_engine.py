@@ -88,7 +88,11 @@ torch.manual_seed(0)
 model = edgeseg.create_model("fpn", encoder="test_efficientnet", channels=16, tasks={"segmentation": CamVid.task})
 config = TrainConfig(epochs=8, batch_size=2, img_resize=(96, 96), rand_crop=(64, 64), workers=WORKERS, bf16=False,
                      save_every=0.0, evaluate_every=3)
-train(model, CamVid(sys.argv[1]), CamVid(sys.argv[1], "val"), config, Path(sys.argv[2]), resume=True)
+try:
+    train(model, CamVid(sys.argv[1]), CamVid(sys.argv[1], "val"), config, Path(sys.argv[2]), resume=True)
+except KeyboardInterrupt as error:
+    kept = error  # and with it, as in a notebook, all that its frames hold: the workers have to leave all the same
+    sys.exit(str(error))
 """
 
 
@@ -119,7 +123,7 @@ def test_killed_and_resumed_is_never_killed(camvid: Path, tmp_path: Path) -> Non
     assert killed.wait() == -signal.SIGKILL
     ended = child(camvid, tmp_path / "parts", workers=1)  # the order and the randomness do not depend on the workers
     stop_at(ended, tmp_path / "parts", signal.SIGTERM, 13)
-    assert "go on with resume" in ended.communicate()[1]
+    assert "go on with resume" in ended.communicate(timeout=120)[1]
     last = child(camvid, tmp_path / "parts")
     assert last.wait() == 0, last.communicate()
     assert whole.wait() == 0, whole.communicate()

@@ -15,6 +15,7 @@ from edgeseg.data.base import as_sample
 from edgeseg.engine import distributed
 from edgeseg.engine.depth import DepthErrors
 from edgeseg.engine.metrics import ConfusionMatrix
+from edgeseg.engine.workers import leave_signals_to_the_main_process
 from edgeseg.images import input_size
 from edgeseg.layers import resize
 from edgeseg.pixel2pixel import Pixel2Pixel, labels_at
@@ -80,7 +81,12 @@ def evaluate_tasks(
     if unknown:
         raise ValueError(f"no task named {', '.join(unknown)}; this model has {', '.join(model.tasks)}")
     metrics = {name: _metric(model.tasks[name]) for name in names}
-    samples = DataLoader(_Share(dataset, names[0]), batch_size=None, num_workers=workers)
+    samples = DataLoader(
+        _Share(dataset, names[0]),
+        batch_size=None,
+        num_workers=workers,
+        worker_init_fn=leave_signals_to_the_main_process,
+    )
     if not isinstance(model, Pixel2Pixel):
         if protocol != "native" or size or tuple(scales) != (1.0,) or flip or bf16:
             raise ValueError("an exported file is scored as it predicts: natively, at its size, in a single view")

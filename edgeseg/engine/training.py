@@ -32,6 +32,7 @@ from edgeseg.engine.memory import keep_freed_memory
 from edgeseg.engine.optimization import build_optimizer, set_learning_rate
 from edgeseg.engine.report import Log, draw_curves, draw_samples, headline
 from edgeseg.engine.run_state import FILE, RunState
+from edgeseg.engine.workers import leave_signals_to_the_main_process
 from edgeseg.layers import ConvNormAct, resize
 from edgeseg.pixel2pixel import Pixel2Pixel
 from edgeseg.preprocess import normalize
@@ -84,7 +85,7 @@ def train(
         batch_sampler=sampler,
         num_workers=config.workers,
         persistent_workers=config.workers > 0,
-        worker_init_fn=_leave_signals_to_the_main_process,
+        worker_init_fn=leave_signals_to_the_main_process,
         pin_memory=device.type == "cuda",
     )
     if config.quantize != "none" and model.quantization is None:
@@ -376,12 +377,6 @@ def _save(state: RunState, output: Path) -> None:
     if distributed.rank() == 0:
         state.save(output)
     distributed.barrier()
-
-
-def _leave_signals_to_the_main_process(_: int) -> None:
-    """In a worker: Ctrl-C and many schedulers signal the whole group, and training has to go on until it is saved."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
