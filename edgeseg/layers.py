@@ -132,6 +132,14 @@ def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(x, size=list(size), mode="bilinear", align_corners=False)
 
 
+class Resize(nn.Module):
+    """`resize` as a module, so that a network can round what it answers to 8 bit."""
+
+    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        """[N,C,H,W] -> [N,C,*size]."""
+        return resize(x, size)
+
+
 def initialize(module: nn.Module) -> None:
     """Kaiming-normal convolutions (fan out) and unit batch norms, as the original starts from."""
     for layer in module.modules():

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from edgeseg.layers import Activation, ASPPLite, ConvNormAct, PredictionHead, SeparableConv, resize
+from edgeseg.layers import Activation, ASPPLite, ConvNormAct, PredictionHead, Resize, SeparableConv
 from edgeseg.spec import ModelSpec, Task
 
 BLOCKS = 4
@@ -14,16 +14,17 @@ EXTRA_LEVELS = 2
 
 
 class Fuse(nn.Module):
-    """Activation on a sum, then a separable 3x3."""
+    """Activation on the sum of a level and its resized neighbour, then a separable 3x3."""
 
     def __init__(self, channels: int, group_width: int, activation: Activation) -> None:
         super().__init__()
+        self.resize = Resize()
         self.activation = activation(inplace=True)
         self.conv = SeparableConv(channels, channels, group_width=group_width, activation=activation)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The sum [N,C,H,W] -> the same shape."""
-        return self.conv(self.activation(x))
+    def forward(self, x: Tensor, neighbour: Tensor) -> Tensor:
+        """[N,C,H,W] and [N,C,h,w] -> [N,C,H,W]."""
+        return self.conv(self.activation(x + self.resize(neighbour, x.shape[-2:])))
 
 
 class BiFPNBlock(nn.Module):
@@ -40,11 +41,11 @@ class BiFPNBlock(nn.Module):
         """Features fine to coarse -> the same shapes; the last block answers only its finest."""
         ups = [inputs[-1]]
         for feature, fuse in zip(reversed(inputs[:-1]), reversed(self.up), strict=True):
-            ups.insert(0, fuse(feature + resize(ups[0], feature.shape[-2:])))
+            ups.insert(0, fuse(feature, ups[0]))
         outputs = [ups[0]]
         for level, fuse in enumerate(self.down, start=1):
             residual = inputs[level] if level == len(inputs) - 1 else inputs[level] + ups[level]
-            outputs.append(fuse(residual + resize(self.pool(outputs[-1]), residual.shape[-2:])))
+            outputs.append(fuse(residual, self.pool(outputs[-1])))
         return outputs
 
 

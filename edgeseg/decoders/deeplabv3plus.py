@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from edgeseg.layers import Activation, ASPPLite, ConvNormAct, PredictionHead, resize
+from edgeseg.layers import Activation, ASPPLite, ConvNormAct, PredictionHead, Resize
 from edgeseg.spec import ModelSpec, Task
 
 
@@ -31,6 +31,7 @@ class DeepLabV3Plus(nn.Module):
         self.context = ASPPLite(
             channels[-1], spec.channels, dilations=spec.dilations, group_width=group_width, activation=activation
         )
+        self.resize = Resize()
         self.shortcut = ConvNormAct(channels[0], spec.shortcut_channels, activation=activation)
         self.head = PredictionHead(
             spec.channels + spec.shortcut_channels, task.channels, group_width=group_width, value_range=task.range
@@ -39,5 +40,5 @@ class DeepLabV3Plus(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """All features of the encoder, fine to coarse -> logits at the stride of the finest one used."""
         shortcut = self.shortcut(features[self.first])
-        x = resize(self.context(features[-1]), shortcut.shape[-2:])
+        x = self.resize(self.context(features[-1]), shortcut.shape[-2:])
         return self.head(torch.cat([x, shortcut], dim=1))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from edgeseg.layers import Activation, ASPPLite, ConvNormAct, PredictionHead, SeparableConv, resize
+from edgeseg.layers import Activation, ASPPLite, ConvNormAct, PredictionHead, Resize, SeparableConv
 from edgeseg.spec import ModelSpec, Task
 
 
@@ -40,6 +40,7 @@ class FPN(nn.Module):
             )
             lateral_channels = [deepest, deepest, *lateral_channels]
         self.laterals = nn.ModuleList(ConvNormAct(c, width, activation=activation) for c in lateral_channels)
+        self.resizes = nn.ModuleList(Resize() for _ in lateral_channels)
         self.smooths = nn.ModuleList(
             SeparableConv(width, width, group_width=group_width, activation=activation) for _ in lateral_channels
         )
@@ -54,6 +55,7 @@ class FPN(nn.Module):
             x = pyramid.pop()
         else:
             x = self.context(pyramid.pop())
-        for feature, lateral, smooth in zip(reversed(pyramid), self.laterals, self.smooths, strict=True):
+        levels = zip(reversed(pyramid), self.resizes, self.laterals, self.smooths, strict=True)
+        for feature, resize, lateral, smooth in levels:
             x = smooth(resize(x, feature.shape[-2:]) + lateral(feature))
         return self.head(x)

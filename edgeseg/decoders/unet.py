@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from edgeseg.layers import Activation, ASPPLite, PredictionHead, SeparableConv, resize
+from edgeseg.layers import Activation, ASPPLite, PredictionHead, Resize, SeparableConv
 from edgeseg.spec import ModelSpec, Task
 
 
@@ -33,6 +33,7 @@ class UNet(nn.Module):
         self.context = ASPPLite(
             channels[-1], width, dilations=spec.dilations, group_width=group_width, activation=activation
         )
+        self.resizes = nn.ModuleList(Resize() for _ in channels[:-1])
         self.smooths = nn.ModuleList()
         for feature_channels in reversed(channels[:-1]):
             out = max(2 * task.channels, 32, feature_channels)
@@ -46,6 +47,6 @@ class UNet(nn.Module):
         """All features of the encoder, fine to coarse -> logits at the stride of the finest one used."""
         *pyramid, deepest = features[self.first :]
         x = self.context(deepest)
-        for feature, smooth in zip(reversed(pyramid), self.smooths, strict=True):
+        for feature, resize, smooth in zip(reversed(pyramid), self.resizes, self.smooths, strict=True):
             x = smooth(torch.cat([resize(x, feature.shape[-2:]), feature], dim=1))
         return self.head(x)

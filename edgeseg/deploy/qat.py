@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeseg.deploy.fold import fold_batch_norms, probe
+from edgeseg.deploy.pixelwise import is_pixelwise, last_convolutions, product
 from edgeseg.pixel2pixel import Pixel2Pixel
 from edgeseg.spec import Quantization
 
@@ -35,10 +36,9 @@ TRANSPARENT = (nn.Identity, nn.Dropout, nn.Dropout2d, nn.MaxPool2d)
 def quantize_aware(model: Pixel2Pixel, quantization: Quantization | None = None) -> Pixel2Pixel:
     """A copy of a trained network that rounds weights and activations to 8 bit.
 
-    Batch norms are folded, with their statistics as they are. What convolutions, activations and sums answer is rounded
-    to unsigned 8 bit, with one range a tensor that follows the data while training (the outermost 0.01 % left out),
-    until `freeze_ranges`; before the first batch nothing is rounded. The last convolution of each task stays in
-    float32, as in `quantize_onnx`.
+    Batch norms are folded, with their statistics as they are. What convolutions, activations, resizes and sums answer
+    is rounded to unsigned 8 bit, with one range a tensor that follows the data while training (the outermost 0.01 %
+    left out), until `freeze_ranges`; before the first batch nothing is rounded. Logits are not rounded.
 
     Raises:
         ValueError: a network that is quantized already.
@@ -52,11 +52,11 @@ def quantize_aware(model: Pixel2Pixel, quantization: Quantization | None = None)
             vars(module)["inplace"] = False  # what was rounded must stay as it is
         elif isinstance(module, nn.Dropout | nn.Dropout2d):
             module.p = 0.0  # it would widen the ranges
-    last = _last_convolutions(quantized)
+    last = last_convolutions(quantized)
     for name, module in list(quantized.named_modules()):
-        if type(module) is nn.Conv2d and name not in last:
-            quantized.set_submodule(name, QuantizedConv2d(module, how))
-    _place(quantized, how, last)
+        if type(module) is nn.Conv2d and (name not in last or is_pixelwise(module)):
+            quantized.set_submodule(name, QuantizedConv2d(module, how, last=name in last))
+    _place(quantized, how, set(last))
     quantized.quantization = how
     return quantized.train(model.training)
 
@@ -159,11 +159,12 @@ class QuantizedConv2d(nn.Module):
     Attributes:
         before: Rounds the input, where nothing else has.
         source: The quantizer of the input, that or another's.
+        last: It gives logits: its bias is not rounded, and in the file it is a product of matrices.
     """
 
-    def __init__(self, conv: nn.Conv2d, how: Quantization) -> None:
+    def __init__(self, conv: nn.Conv2d, how: Quantization, *, last: bool = False) -> None:
         super().__init__()
-        self.conv, self.how, self.levels = conv, how, 2 ** (how.weight_bits - 1)
+        self.conv, self.how, self.last, self.levels = conv, how, last, 2 ** (how.weight_bits - 1)
         self.before: Quantizer | None = None
         self.source: tuple[Quantizer, ...] = ()  # in a tuple, since it is another module's
 
@@ -176,7 +177,7 @@ class QuantizedConv2d(nn.Module):
         scale, zero = self.weight_scale()
         weight = torch.fake_quantize_per_channel_affine(self.conv.weight, scale, zero, 0, -self.levels, self.levels - 1)
         bias = self.conv.bias
-        if bias is not None and self.source:
+        if bias is not None and self.source and not self.last:
             # As int32 in the file: it decides on which side of a step sums fall that lie between two.
             step = self.source[0].scale_and_zero()[0] * scale
             bias = ((bias / step).round() * step).detach() + (bias - bias.detach())  # exact, with bias's gradient
@@ -196,8 +197,10 @@ class QuantizedConv2d(nn.Module):
         """What the exported file holds of it: int8 weights and int32 biases, with their scales."""
         scale, _ = self.weight_scale()
         weight = (self.conv.weight.detach() / scale.view(-1, 1, 1, 1)).round().clamp(-self.levels, self.levels - 1)
+        if self.last:
+            weight = weight.flatten(1).t().contiguous()
         found = {"onnx_weight": weight.to(torch.int8), "onnx_weight_scale": self._one(scale)}
-        if self.conv.bias is not None:
+        if self.conv.bias is not None and not self.last:
             bias_scale = self.source[0].scale_and_zero()[0] * scale
             limit = 2**31 - 256  # what float32 can tell from int32's ends
             bias = (self.conv.bias.detach() / bias_scale).round().clamp(-limit, limit)
@@ -208,29 +211,21 @@ class QuantizedConv2d(nn.Module):
         return scale[0].clone() if self.how.scheme == "power_of_two" else scale
 
     def _operators(self, x: Tensor) -> Tensor:
-        bias = None if self.conv.bias is None else self._dequantized("onnx_bias")
-        return self.conv._conv_forward(x, self._dequantized("onnx_weight"), bias)
+        weight = self._dequantized("onnx_weight")
+        if self.last:
+            return product(x, weight, self.conv.bias)
+        return self.conv._conv_forward(x, weight, None if self.conv.bias is None else self._dequantized("onnx_bias"))
 
     def _dequantized(self, name: str) -> Tensor:
         values, scale = self.get_buffer(name), self.get_buffer(f"{name}_scale")
-        attributes: dict[str, Any] = {"axis": 0} if scale.ndim else {}
+        attributes: dict[str, Any] = {"axis": int(self.last)} if scale.ndim else {}
         return torch.onnx.ops.symbolic(
             "DequantizeLinear", (values, scale), attributes, dtype=torch.float32, shape=values.shape, version=20
         )
 
 
-def _last_convolutions(model: Pixel2Pixel) -> set[str]:
-    """The convolution of each decoder that gives its logits."""
-    found = {}
-    for name, decoder in model.decoders.items():
-        for path, module in decoder.named_modules():
-            if type(module) is nn.Conv2d:
-                found[name] = f"decoders.{name}.{path}"
-    return set(found.values())
-
-
 def _place(model: Pixel2Pixel, how: Quantization, last: set[str]) -> None:
-    """Puts quantizers where values arise: after activations, convolutions without one, and sums.
+    """Puts quantizers where values arise: after activations, convolutions without one, resizes and sums.
 
     Two passes show what follows what. A tensor that a quantizer answers is on its grid, and so is what only selects
     from it. Convolutions whose input is on none (images, concatenations, sums in a decoder) get one before them.

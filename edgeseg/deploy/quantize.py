@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import os
@@ -16,6 +17,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from edgeseg.deploy.export import DIMENSIONS, Output, export_onnx
+from edgeseg.deploy.pixelwise import PixelwiseConv2d, is_pixelwise, last_convolutions
 from edgeseg.deploy.segmenter import OnnxSegmenter
 from edgeseg.files import replacing
 from edgeseg.images import ImageLike
@@ -24,6 +26,8 @@ from edgeseg.pixel2pixel import Pixel2Pixel
 Calibration = Literal["minmax", "entropy", "percentile"]
 Frame = ImageLike | tuple[ImageLike, ...]
 SENSITIVITY_IMAGES = 4
+# Else onnxruntime holds every tensor of every image at once, gigabytes each ten photos. It is for all calibrations.
+ONE_AT_A_TIME = {"CalibStridedMinMax": 1}
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ def quantize_onnx(
     """Writes an ONNX file whose convolutions run in 8 bit (QDQ form), for `edgeseg.OnnxSegmenter`.
 
     Weights are signed, by default with a scale for each channel; activations unsigned with one scale, whose range is
-    that seen on `images`. The last convolution of each task stays in float32: logits of 8 bit have ties.
+    that seen on `images`. Logits stay in float32: those of 8 bit have ties.
 
     Args:
         model: Trained.
@@ -89,28 +93,29 @@ def quantize_onnx(
         from onnxruntime.quantization.shape_inference import quant_pre_process
 
         exported = Path(folder) / "float.onnx"
-        export_onnx(model, exported, size=size, dynamic=dynamic, output=output, preprocess=preprocess)
+        export_onnx(_with_products(model), exported, size=size, dynamic=dynamic, output=output, preprocess=preprocess)
         segmenter = OnnxSegmenter(exported)
         feeds = [segmenter.feed(*(image if isinstance(image, tuple) else (image,))) for image in images]
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(exported, prepared, skip_symbolic_shape=True)
         graph = onnx.load(prepared).graph
-        last = [_last_convolution(graph, name) for name in model.tasks]
+        last = [_last_product(graph, name) for name in model.tasks]
+        kept = [node.name for node in last if node.op_type == "Conv"]
         run = _Quantizer(prepared, Path(folder), feeds, calibration, power_of_two, reduce_range)
         expected = [segmenter.session.run(None, feed) for feed in feeds[:SENSITIVITY_IMAGES]]
         sensitivity: dict[str, float] = {}
         if keep_float:
-            for node in [node.name for node in graph.node if node.op_type == "Conv" and node.name not in last]:
+            for node in [node.name for node in graph.node if node.op_type == "Conv" and node.name not in kept]:
                 run(Path(folder) / "one.onnx", only=[node])
                 found = OnnxSegmenter(Path(folder) / "one.onnx")
                 sensitivity[node] = 1 - min(_agreement(found, feeds, expected).values(), default=1.0)
             sensitivity = dict(sorted(sensitivity.items(), key=lambda item: -item[1]))
-        kept = (*last, *list(sensitivity)[:keep_float])
+        kept += list(sensitivity)[:keep_float]
         with replacing(Path(path)) as temporary:
             run(temporary, without=[*kept, *_tail(graph, last)])
             expected = [segmenter.session.run(None, feed) for feed in feeds]
             agreement = _agreement(OnnxSegmenter(temporary), feeds, expected)
-    return Quantized(Path(path), agreement, sensitivity, kept)
+    return Quantized(Path(path), agreement, sensitivity, tuple(kept))
 
 
 class _Quantizer:
@@ -140,6 +145,7 @@ class _Quantizer:
             "percentile": CalibrationMethod.Percentile,
         }[self.calibration]
         options: dict[str, Any] = {"CalibPercentile": 99.99} if self.calibration == "percentile" else {}
+        options |= ONE_AT_A_TIME | {"OpTypesToExcludeOutputQuantization": ["MatMul"]}
         if self.power_of_two:
             if not self.ranges.is_file():
                 self._calibrate(method)
@@ -171,6 +177,7 @@ class _Quantizer:
                 _reader(self.feeds),
                 activation_type=QuantType.QUInt8,
                 calibrate_method=method,
+                extra_options=ONE_AT_A_TIME,
                 calibration_cache_path=self.ranges,
             )
 
@@ -183,6 +190,13 @@ def _reader(feeds: Sequence[Mapping[str, np.ndarray]]) -> Any:
 
         def __init__(self) -> None:
             self.feeds = iter(feeds)
+
+        def __len__(self) -> int:
+            return len(feeds)
+
+        def set_range(self, start_index: int, end_index: int) -> None:
+            """What comes next."""
+            self.feeds = iter(feeds[start_index:end_index])
 
         def get_next(self) -> Mapping[str, np.ndarray] | None:
             """The next one, None at the end."""
@@ -207,7 +221,7 @@ def _powers_of_two(file: Any, ranges: Path) -> dict[str, list[dict[str, Any]]]:
         signed = low < 0
         zero = np.array(128 if signed else 0, np.uint8)
         overrides[name] = override(QuantType.QUInt8, max(-low, high), 128 if signed else 256, zero)
-    weights = {node.input[1] for node in file.graph.node if node.op_type == "Conv"}
+    weights = {node.input[1] for node in file.graph.node if node.op_type in ("Conv", "MatMul")}
     for tensor in file.graph.initializer:
         if tensor.name in weights:
             top = float(np.abs(numpy_helper.to_array(tensor)).max())
@@ -215,18 +229,27 @@ def _powers_of_two(file: Any, ranges: Path) -> dict[str, list[dict[str, Any]]]:
     return overrides
 
 
-def _last_convolution(graph: Any, output: str) -> str:
-    """The node that an output comes from by way of no other convolution."""
+def _with_products(model: Pixel2Pixel) -> Pixel2Pixel:
+    """A copy whose last convolutions are products of matrices."""
+    model = copy.deepcopy(model)
+    for path, conv in last_convolutions(model).items():
+        if is_pixelwise(conv):
+            model.set_submodule(path, PixelwiseConv2d(conv))
+    return model
+
+
+def _last_product(graph: Any, output: str) -> Any:
+    """The node that an output comes from by way of no other convolution or product."""
     makers = {name: node for node in graph.node for name in node.output}
     node = makers[output]
-    while node.op_type != "Conv":
+    while node.op_type not in ("Conv", "MatMul"):
         node = makers[node.input[0]]
-    return str(node.name)
+    return node
 
 
-def _tail(graph: Any, last: Sequence[str]) -> list[str]:
-    """What comes after the last convolutions: resizes and argmax, which stay in float32 too."""
-    reached = {name for node in graph.node if node.name in last for name in node.output}
+def _tail(graph: Any, last: Sequence[Any]) -> list[str]:
+    """What comes after the last products: resizes and argmax, which stay in float32 too."""
+    reached = {name for node in last for name in node.output}
     tail = []
     for node in graph.node:
         if reached & set(node.input):

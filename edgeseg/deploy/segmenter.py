@@ -55,6 +55,8 @@ class OnnxSegmenter(Predictor):
             )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+        # Threads that wait actively after a run are in the way of decoding, and of other sessions.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             self.session = onnxruntime.InferenceSession(os.fspath(path), options, providers=wanted)
         except Exception as error:  # of many kinds, none of them documented
