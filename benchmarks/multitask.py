@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from pathlib import Path
 
 import torch
+from reporting import write_table
 
 import edgeseg
 from edgeseg.data import Streets
@@ -68,7 +68,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the runs")
     parser.add_argument("--encoder-weights", help="ImageNet weights: a file, or imagenet")
-    parser.add_argument("--docs", type=Path, default=Path(__file__).parents[1] / "docs" / "multitask.md")
     options = parser.parse_args()
     alone: dict[str, float] = {}
     for task in TASKS:
@@ -84,10 +83,7 @@ def main() -> None:
         published = " / ".join(map(str, PUBLISHED.get(name, ()))) or "-"
         values = " | ".join(f"{figures[task]:.2f}" for task in TASKS)
         lines.append(f"| {name} | {gmacs:.2f} | {values} | {published} |")
-    table = "\n".join(lines)
-    print(table)
-    text = options.docs.read_text()
-    options.docs.write_text(re.sub(r"(?s)(<!-- table -->\n).*?(?=\n<!-- end -->)", lambda m: m[1] + table, text))
+    write_table("multitask.md", "balancing", "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
+
+from reporting import peak_memory
 
 Case = Callable[[argparse.Namespace], float]
 
@@ -42,10 +42,3 @@ def compare(cases: Mapping[str, Case], parser: argparse.ArgumentParser) -> None:
         rates = [each["images_per_second"] for each in figures]
         rate, peak = statistics.median(rates), statistics.median(each["peak_mb"] for each in figures)
         print(f"| {name} | {rate:.2f} ({min(rates):.2f} to {max(rates):.2f}) | {rate / reference:.2f} | {peak:,.0f} |")
-
-
-def peak_memory() -> float:
-    """Most resident memory of this process so far, in MB (Linux; getrusage would count the parent's too)."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found, "no VmHWM in /proc/self/status"
-    return int(found[1]) / 1e3

@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 from fvcore.nn import FlopCountAnalysis
-from side_by_side import peak_memory
+from reporting import machine, peak_memory
 from torch import Tensor, nn
 
 import edgeseg
@@ -175,7 +175,7 @@ def peak_gmacs(device: torch.device) -> float:
 def measured(options: argparse.Namespace) -> Iterator[Row]:
     """All ways at all sizes; those that fail are said to."""
     ways, peak = Ways(options), peak_gmacs(torch.device(options.device))
-    print(f"{machine()}; {peak:.0f} GMAC/s in a float32 matrix product", file=sys.stderr)
+    print(f"{machine(options.device)}; {peak:.0f} GMAC/s in a float32 matrix product", file=sys.stderr)
     for size in options.sizes:
         for batch in options.batches:
             images = torch.randn(batch, 3, *size, device=ways.device)
@@ -208,16 +208,6 @@ def _memory_of(options: argparse.Namespace) -> None:
         run(), run()
     on_gpu = ways.device.type == "cuda"
     print(torch.cuda.max_memory_allocated() / 1e6 if on_gpu else peak_memory())
-
-
-def machine() -> str:
-    """What the figures were taken on."""
-    model = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").is_file():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), model)
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else model
-    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__.partition('+')[0]}"
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -278,7 +268,7 @@ def main() -> None:
         for row in measured(options):
             rows.append(row)
             print(row, file=sys.stderr)
-    text = f"{machine()}, {platform.python_version()}\n\n{table(rows)}"
+    text = f"{machine(options.device)}, {platform.python_version()}\n\n{table(rows)}"
     print(f"{text}\n{time.monotonic() - start:.0f} s")
     if options.output:
         options.output.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,92 @@
+"""Float32, quantized after training, trained for 8 bit: python benchmarks/int8.py RUNS CAMVID
+
+In onnxruntime, on CamVid. RUNS is the folder that `benchmarks/recipes/camvid_int8.sh` trained in, `runs/int8`. Writes
+results/int8.json, of which docs/deployment.md and MODEL_ZOO.md show the table. Needs pip install edgeseg[onnx].
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from reporting import RESULTS, machine, write_table
+
+import edgeseg
+from edgeseg.data.camvid import CamVid
+from edgeseg.deploy.quantize import quantize_onnx
+from edgeseg.deploy.timing import alternating
+from edgeseg.engine import evaluate
+from edgeseg.processor import cpu_has
+
+SIZES = ((360, 480), (384, 768))
+CALIBRATION_IMAGES = 100
+FORMS = ("float32", "after training", "in training")
+
+
+def measure(name: str, trained: Path, camvid: Path) -> dict[str, Any]:
+    """The three files of one network: mIoU on test, bytes, milliseconds at each size."""
+    model, train = edgeseg.create_model(name, pretrained=True).eval(), CamVid(camvid)
+    chosen = range(0, len(train), len(train) // CALIBRATION_IMAGES)
+    with tempfile.TemporaryDirectory() as folder:
+        files = dict(zip(FORMS, (Path(folder) / "float32.onnx", Path(folder) / "int8.onnx", trained), strict=True))
+        edgeseg.export_onnx(model, files["float32"], output="small_logits", preprocess=True)
+        quantize_onnx(
+            model, files["after training"], [train[index][0] for index in chosen], preprocess=True,
+            reduce_range=not cpu_has("avx512_vnni", "avx_vnni"),
+        )  # fmt: skip
+        segmenters = {form: edgeseg.OnnxSegmenter(path) for form, path in files.items()}
+        found: dict[str, Any] = {form: {"megabytes": files[form].stat().st_size / 1e6} for form in FORMS}
+    for form, segmenter in segmenters.items():
+        found[form]["miou"] = evaluate(segmenter, CamVid(camvid, "test")).miou
+    for height, width in SIZES:
+        pixels = np.random.default_rng(0).integers(0, 256, (1, 3, height, width), dtype=np.uint8)
+        turns = alternating({form: partial(each.run, pixels) for form, each in segmenters.items()}, rounds=25)
+        for form, seconds in turns.items():
+            found[form][f"milliseconds at {width}x{height}"] = 1000 * statistics.median(seconds)
+    return found
+
+
+def table(results: dict[str, Any]) -> str:
+    """In Markdown."""
+    speeds = [f"milliseconds at {width}x{height}" for height, width in SIZES]
+    lines = [
+        f"| network | form | mIoU % on test | loss | MB | {' | '.join(f'{s} (ratio)' for s in speeds)} |",
+        "|---|---|--:|--:|--:|--:|--:|",
+    ]
+    for name, forms in results["networks"].items():
+        first = forms[FORMS[0]]
+        for form in FORMS:
+            one = forms[form]
+            times = " | ".join(f"{one[speed]:.1f} ({first[speed] / one[speed]:.2f})" for speed in speeds)
+            loss = "" if form == FORMS[0] else f"{first['miou'] - one['miou']:.2f}"
+            lines.append(f"| `{name}` | {form} | {one['miou']:.2f} | {loss} | {one['megabytes']:.1f} | {times} |")
+    return "\n".join([*lines, "", f"{results['machine']}, onnxruntime {results['onnxruntime']}."])
+
+
+def main() -> None:
+    """Measures every network that was trained for 8 bit."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("camvid", type=Path)
+    options = parser.parse_args()
+    trained = sorted(options.runs.glob("*/int8.onnx"))
+    if not trained:
+        parser.error(f"no */int8.onnx in {options.runs}: run benchmarks/recipes/camvid_int8.sh")
+    import onnxruntime
+
+    names = {f"{path.parent.name}.camvid": path for path in trained}
+    networks = {name: measure(name, path, options.camvid) for name, path in names.items()}
+    results = {"machine": machine(), "onnxruntime": onnxruntime.__version__, "networks": networks}
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "int8.json").write_text(json.dumps(results, indent=2) + "\n")
+    write_table("deployment.md", "int8", table(results))
+
+
+if __name__ == "__main__":
+    main()

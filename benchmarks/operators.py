@@ -1,0 +1,82 @@
+"""Where onnxruntime's time goes, by operator: python benchmarks/operators.py
+
+Of the MobileNetV2 and the RegNetX 800MF network, as float32 for any size, float32 for one size, and 8 bit. Writes the
+tables of docs/benchmarks.md. Needs pip install edgeseg[onnx].
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from reporting import machine, write_table
+
+import edgeseg
+from edgeseg.data import Streets
+from edgeseg.deploy.quantize import quantize_onnx
+from edgeseg.processor import cpu_has
+
+NAMES = ("fpn_aspp_mobilenetv2_tv_edgeailite", "fpn_aspp_regnetx800mf_edgeailite")
+SIZE = (384, 768)
+RUNS = 30
+SHARE = 0.01  # what takes less is summed up
+
+
+def files(model: edgeseg.Pixel2Pixel, folder: Path) -> dict[str, Path]:
+    """The three files of a network."""
+    found = {form: folder / f"{number}.onnx" for number, form in enumerate(("float32", "float32, one size", "8 bit"))}
+    edgeseg.export_onnx(model, found["float32"], output="small_logits")
+    edgeseg.export_onnx(model, found["float32, one size"], output="small_logits", size=SIZE, dynamic=())
+    streets = Streets("train", SIZE, length=4)
+    frames = [streets[index][0] for index in range(4)]
+    quantize_onnx(
+        model, found["8 bit"], frames, size=SIZE, calibration="minmax",
+        reduce_range=not cpu_has("avx512_vnni", "avx_vnni"),
+    )  # fmt: skip
+    return found
+
+
+def profile(path: Path, folder: Path) -> dict[str, tuple[int, float]]:
+    """Of each operator how many there are and the milliseconds a run."""
+    options = onnxruntime.SessionOptions()
+    options.enable_profiling, options.profile_file_prefix = True, str(folder / "profile")
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    image = np.random.default_rng(0).standard_normal((1, 3, *SIZE), dtype=np.float32)
+    for _ in range(RUNS):
+        session.run(None, {"image": image})
+    events = json.loads(Path(session.end_profiling()).read_text())
+    kernels = [event for event in events if event["name"].endswith("_kernel_time")]
+    count, time = Counter[str](), Counter[str]()
+    for event in kernels:
+        count[event["args"]["op_name"]] += 1
+        time[event["args"]["op_name"]] += event["dur"]
+    return {kind: (count[kind] // RUNS, each / RUNS / 1000) for kind, each in time.most_common()}
+
+
+def line(form: str, found: dict[str, tuple[int, float]]) -> str:
+    """A row of the table."""
+    total = sum(time for _, time in found.values())
+    large = {kind: each for kind, each in found.items() if each[1] >= SHARE * total}
+    parts = [f"{count} {kind} {time:.1f}" for kind, (count, time) in large.items()]
+    rest = total - sum(time for _, time in large.values())
+    return f"| {form} | {total:.1f} | {', '.join(parts)}, others {rest:.1f} |"
+
+
+def main() -> None:
+    """Profiles and writes."""
+    lines = ["| network | file | ms | operators: how many, ms |", "|---|---|--:|---|"]
+    for name in NAMES:
+        model = edgeseg.create_model(name, num_classes=19).eval()
+        with tempfile.TemporaryDirectory() as folder:
+            for form, path in files(model, Path(folder)).items():
+                lines.append(f"| `{name}` {line(form, profile(path, Path(folder)))}")
+    lines += ["", f"{machine()}, onnxruntime {onnxruntime.__version__}."]
+    write_table("benchmarks.md", "operators", "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""How long it takes to start, each in a new process: python benchmarks/startup.py
+
+Writes the table of docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import partial
+from statistics import median
+
+from reporting import machine, write_table
+
+from edgeseg.deploy.timing import alternating
+
+NAME = "fpn_aspp_mobilenetv2_tv_edgeailite"
+STARTS = {
+    "python": "pass",
+    "import edgeseg": "import edgeseg",
+    "edgeseg --help": "import sys; sys.argv = ['edgeseg', '--help']; from edgeseg.cli import main; main()",
+    "import torch": "import torch",
+    "create_model": f"import edgeseg; edgeseg.create_model('{NAME}')",
+    "create_model(pretrained=True)": f"import edgeseg; edgeseg.create_model('{NAME}', pretrained=True)",
+    "create_model, encoder of timm": "import edgeseg; edgeseg.create_model('fpn', encoder='mobilenetv3_small_050')",
+    "import torchvision": "import torchvision",
+    "import timm": "import timm",
+    "import segmentation_models_pytorch": "import segmentation_models_pytorch",
+}
+
+
+def start(code: str) -> None:
+    """Runs a Python process."""
+    subprocess.run([sys.executable, "-c", code], check=False, stdout=subprocess.DEVNULL)
+
+
+def main() -> None:
+    """Measures in turns."""
+    turns = alternating({name: partial(start, code) for name, code in STARTS.items()}, rounds=7, warm_up=1)
+    lines = ["| a new process that does | seconds (lowest to highest) |", "|---|---|"]
+    lines += [f"| {name} | {median(times):.2f} ({times[0]:.2f} to {times[-1]:.2f}) |" for name, times in turns.items()]
+    write_table("benchmarks.md", "startup", "\n".join([*lines, "", f"{machine()}."]))
+
+
+if __name__ == "__main__":
+    main()
