@@ -33,7 +33,8 @@ def test_same_logits(name: str) -> None:
     model = randomize(edgeseg.create_model(name))
     before = {key: value.clone() for key, value in model.state_dict().items()}
     optimized = edgeseg.optimize(model)
-    assert name == "erfnet" or not any(isinstance(each, nn.BatchNorm2d) for each in optimized.modules())
+    before_convolutions = name in ("erfnet", "swiftnet_mobilenetv2")  # some batch norms, which nothing takes
+    assert before_convolutions or not any(isinstance(each, nn.BatchNorm2d) for each in optimized.modules())
     assert error(model, optimized, torch.randn(2, 3, 72, 100)) < 1e-4
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert optimized.notes["optimized"].endswith("batch norms folded, channels_last")

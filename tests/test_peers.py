@@ -40,10 +40,23 @@ def test_torchvision_logits(name: str) -> None:
         torch.testing.assert_close(model(image)["segmentation"], theirs(image)["out"])
 
 
-def test_erfnet_is_as_large_as_published() -> None:
-    cost = edgeseg.complexity(edgeseg.create_model("erfnet", num_classes=20), (512, 1024))
-    assert cost.params == pytest.approx(2.1e6, rel=0.03)
-    assert cost.gmacs == pytest.approx(27.705, rel=0.05)
+# Parameters and multiply-accumulates of the papers; TensorFlow's zoo counts at the size of whole images, 2049x1025.
+@pytest.mark.parametrize(
+    ("name", "classes", "size", "params", "gmacs", "tolerance"),
+    [
+        ("erfnet", 20, (512, 1024), 2.1e6, 27.705, 0.05),
+        ("swiftnet_mobilenetv2", 19, (1024, 2048), 2.4e6, 41.0, 0.07),
+        ("deeplab_mobilenetv2", 19, (1025, 2049), 2.11e6, 21.27, 0.002),
+        ("lraspp_mobilenetv3_large_tv", 19, (1025, 2049), 3.22e6, 15.95, 0.01),
+        pytest.param("deeplabv3plus_xception65", 19, (1025, 2049), 41.05e6, 418.64, 0.001, marks=pytest.mark.slow),
+    ],
+)
+def test_as_large_as_published(
+    name: str, classes: int, size: tuple[int, int], params: float, gmacs: float, tolerance: float
+) -> None:
+    cost = edgeseg.complexity(edgeseg.create_model(name, num_classes=classes), size)
+    assert cost.params == pytest.approx(params, rel=0.03)
+    assert cost.gmacs == pytest.approx(gmacs, rel=tolerance)
 
 
 def test_to_a_folder_and_back(tmp_path: Path) -> None:

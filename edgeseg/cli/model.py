@@ -85,8 +85,10 @@ def load_model(options: argparse.Namespace, device: torch.device) -> Pixel2Pixel
 def load_network(options: argparse.Namespace, device: torch.device) -> Predictor:
     """The model of these in its inference form, or the file of --onnx."""
     if options.onnx is None:
+        from edgeseg.deploy.optimize import with_hooks
+
         model = load_model(options, device)
-        return model if model.quantization else edgeseg.optimize(model)
+        return model if model.quantization or with_hooks(model) else edgeseg.optimize(model)
     from edgeseg.deploy.segmenter import OnnxSegmenter
 
     if options.model or options.checkpoint:

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from edgeseg.deploy.qat import exporting
 from edgeseg.files import replacing
-from edgeseg.layers import resize
 from edgeseg.pixel2pixel import Pixel2Pixel
 from edgeseg.preprocess import normalize
 from edgeseg.visualize import class_names, palette_of
@@ -162,7 +161,8 @@ class Graph(nn.Module):
         answers = []
         for name, logits in self.model.decode(*inputs).items():
             if not self.output.startswith("small"):
-                logits = resize(logits, size)
+                # Not `resize`: whether it has anything to do is settled when it is traced, for all sizes.
+                logits = nn.functional.interpolate(logits, size, mode="bilinear", align_corners=False)
             if self.output.endswith("labels") and self.model.tasks[name].kind == "segmentation":
                 logits = logits.argmax(dim=1).to(torch.uint8 if logits.shape[1] <= 256 else torch.int32)
             answers.append(logits)

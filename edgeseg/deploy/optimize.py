@@ -37,9 +37,8 @@ def optimize(model: Pixel2Pixel, *, dtype: torch.dtype | None = None, compile: b
         raise ValueError(f"{model.name or 'the model'} is in training mode; call eval() before optimize()")
     if model.quantization is not None:
         raise ValueError(f"{model.name} is quantization-aware; export_onnx() gives its fast form")
-    for name, module in model.named_modules():
-        if module._forward_hooks or module._forward_pre_hooks:
-            raise ValueError(f"{name or 'the model'} has hooks, which may see or change what optimize() leaves out")
+    if hooked := with_hooks(model):
+        raise ValueError(f"{hooked[0] or 'the model'} has hooks, which may see or change what optimize() leaves out")
     optimized = copy.deepcopy(model).requires_grad_(False)
     done = [f"{fold_batch_norms(optimized)} batch norms folded", "channels_last"]
     optimized.to(memory_format=torch.channels_last)
@@ -55,6 +54,11 @@ def optimize(model: Pixel2Pixel, *, dtype: torch.dtype | None = None, compile: b
     optimized.notes["optimized"] = ", ".join(done)
     logger.info("%s: %s", model.name, optimized.notes["optimized"])
     return optimized
+
+
+def with_hooks(model: nn.Module) -> list[str]:
+    """Names of the modules that have hooks, as in some of timm's networks."""
+    return [name for name, each in model.named_modules() if each._forward_hooks or each._forward_pre_hooks]
 
 
 class _Encoder(nn.Module):
