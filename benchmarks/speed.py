@@ -1,16 +1,18 @@
 """From a normalized image to its label map, ways of running networks side by side: python benchmarks/speed.py
 
-All ways take turns in one process. The network is FPN-MobileNetV2 (or `--model`), beside the nearest ones of
-segmentation_models_pytorch and torchvision; needs pip install edgeseg[onnx,benchmarks,plots]. Labels are those of the
-image's size: of peers and of the plain way by argmax after an upsample. With `--output DIR` it writes speed.csv,
-speed.md and speed.png. With `--device cuda` the ways are those of a GPU.
+The network is FPN-MobileNetV2 with its CamVid weights (or `--model`), on a frame of the synthetic streets, beside the
+nearest ones of segmentation_models_pytorch and torchvision; needs pip install edgeseg[onnx,benchmarks,plots]. Labels
+are those of the image's size: of peers and of the plain way by argmax after an upsample. Every way has a process of its
+own, since memory settings of one would serve another, and takes turns with one that runs the plain way. With
+`--output DIR` it writes speed.csv, speed.png and the table of docs/benchmarks.md. With `--device cuda` the ways are
+those of a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import platform
+import json
 import statistics
 import subprocess
 import sys
@@ -25,23 +27,26 @@ from typing import Any
 
 import torch
 from fvcore.nn import FlopCountAnalysis
-from reporting import machine, peak_memory
+from reporting import machine, peak_memory, write_table
 from torch import Tensor, nn
 
 import edgeseg
 from edgeseg.data import Streets
 from edgeseg.deploy.quantize import quantize_onnx
 from edgeseg.deploy.timing import alternating
+from edgeseg.layers import resize
 from edgeseg.pixel2pixel import labels_at
+from edgeseg.preprocess import normalize
 from edgeseg.processor import computes_bf16, cpu_has
 
 CLASSES = 11
+PLAIN = "plain eager"
 Run = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One way at one size."""
+    """One way at one size; the ratio is that of its turns with the plain way."""
 
     size: str
     batch: int
@@ -57,17 +62,16 @@ class Row:
 
 
 class Ways:
-    """Every way to run the network and its peers, built once for all sizes.
+    """Every way to run the network and its peers.
 
     Attributes:
         build: By name, what gives the function that labels a batch.
-        gmacs: By name, of one image.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.device, self.folder = torch.device(options.device), Path(options.folder)
-        self.model = edgeseg.create_model(options.model, num_classes=CLASSES).eval().to(self.device)
-        self.build: dict[str, Callable[[Tensor], Run]] = {"plain eager": self.plain(lambda: self.model)}
+        self.model = edgeseg.create_model(options.model).eval().to(self.device)
+        self.build: dict[str, Callable[[Tensor], Run]] = {PLAIN: self.plain(lambda: self.model)}
         self.build["edgeseg.optimize"] = self.optimized()
         bf16 = computes_bf16(self.device)
         if bf16:
@@ -114,12 +118,8 @@ class Ways:
             path = self.folder / f"{'int8' if quantized else 'float32'}.onnx"
             if not path.is_file() and quantized:
                 frames = [Streets("train", (360, 480), length=8)[i][0] for i in range(8)]
-                quantize_onnx(
-                    self.model,
-                    path,
-                    [(frame,) for frame in frames],
-                    reduce_range=not cpu_has("avx512_vnni", "avx_vnni"),
-                )
+                full_range = cpu_has("avx512_vnni", "avx_vnni")
+                quantize_onnx(self.model, path, [(frame,) for frame in frames], reduce_range=not full_range)
             elif not path.is_file():
                 edgeseg.export_onnx(self.model, path, output="small_logits")
             segmenter, array = edgeseg.OnnxSegmenter(path), images.numpy()
@@ -150,10 +150,23 @@ def _logits(answer: Any) -> Tensor:
     return next(iter(answer.values())) if isinstance(answer, Mapping) else answer
 
 
+class _Padded(nn.Module):
+    """segmentation_models_pytorch takes sizes that are multiples of 32 only."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        padded = nn.functional.pad(images, (0, -width % 32, 0, -height % 32))
+        return self.network(padded)[..., :height, :width]
+
+
 def _smp() -> nn.Module:
     import segmentation_models_pytorch
 
-    return segmentation_models_pytorch.FPN("mobilenet_v2", encoder_weights=None, classes=CLASSES)
+    return _Padded(segmentation_models_pytorch.FPN("mobilenet_v2", encoder_weights=None, classes=CLASSES))
 
 
 def _torchvision(name: str) -> nn.Module:
@@ -172,42 +185,65 @@ def peak_gmacs(device: torch.device) -> float:
     return 2048**3 / min(alternating({"": product}, rounds=9)[""]) / 1e9
 
 
+class Worker:
+    """A process that runs one way whenever it is told to."""
+
+    def __init__(self, options: argparse.Namespace, way: str, size: Sequence[int], batch: int) -> None:
+        call = [sys.executable, __file__, "--only", way, "--sizes", f"{size[0]}x{size[1]}", "--batches", str(batch)]
+        call += ["--device", options.device, "--model", options.model, "--folder", options.folder]
+        self.process = subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def answer(self, request: str) -> Any:
+        """To "run" the seconds that it took, to "facts" its peak memory; the process ends with the latter."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{request}\n")
+        self.process.stdin.flush()
+        for line in self.process.stdout:
+            if line.startswith("answer "):
+                return json.loads(line.removeprefix("answer "))
+        raise RuntimeError(f"{self.process.args!r} ended")
+
+
+def work(options: argparse.Namespace) -> None:
+    """What a Worker's process does."""
+    ways = Ways(options)
+    pixels = Streets("test", (270, 480), length=1)[0][0][None].as_subclass(Tensor)
+    image = normalize(resize(pixels.float(), options.sizes[0]).round().byte(), ways.model.preprocess)
+    run = ways.build[options.only](image.repeat(options.batches[0], 1, 1, 1).to(ways.device))
+    for request in sys.stdin:
+        answer = 0.0
+        if request == "run\n":
+            with torch.inference_mode():
+                start = time.perf_counter()
+                run()
+                answer = time.perf_counter() - start
+        elif request == "facts\n":
+            on_gpu = ways.device.type == "cuda"
+            answer = torch.cuda.max_memory_allocated() / 1e6 if on_gpu else peak_memory()
+        print("answer", json.dumps(answer), flush=True)
+
+
 def measured(options: argparse.Namespace) -> Iterator[Row]:
-    """All ways at all sizes; those that fail are said to."""
+    """All ways at all sizes."""
     ways, peak = Ways(options), peak_gmacs(torch.device(options.device))
     print(f"{machine(options.device)}; {peak:.0f} GMAC/s in a float32 matrix product", file=sys.stderr)
     for size in options.sizes:
         for batch in options.batches:
-            images = torch.randn(batch, 3, *size, device=ways.device)
-            with torch.inference_mode():
-                runs = {name: build(images) for name, build in ways.build.items()}
-                turns = alternating(runs, rounds=options.rounds, warm_up=2)
-            reference = statistics.median(next(iter(turns.values())))
-            for name, seconds in turns.items():
+            for name in ways.build:
+                pair = Worker(options, name, size, batch), Worker(options, PLAIN, size, batch)
+                first = [sum(worker.answer("run") for worker in pair) for _ in range(2)][-1]
+                rounds = min(max(round(options.seconds / first), 3), 25)
+                seconds, reference = zip(*([w.answer("run") for w in pair] for _ in range(rounds)), strict=True)
+                memory, _ = (worker.answer("facts") for worker in pair)
+                for worker in pair:
+                    worker.process.communicate()
                 median, gmacs = statistics.median(seconds), ways.gmacs(name, size)
                 rate = batch / median
                 yield Row(
-                    f"{size[0]}x{size[1]}", batch, name, rate, batch / seconds[-1], batch / seconds[0],
-                    reference / median, gmacs, gmacs * rate, gmacs * rate / peak, _peak_mb(options, name, size, batch),
+                    f"{size[0]}x{size[1]}", batch, name, rate, batch / max(seconds), batch / min(seconds),
+                    statistics.median(reference) / median, gmacs, gmacs * rate, gmacs * rate / peak, memory,
                 )  # fmt: skip
-
-
-def _peak_mb(options: argparse.Namespace, way: str, size: Sequence[int], batch: int) -> float:
-    """Resident memory of a process of its own that does nothing else; on a GPU the GPU's."""
-    call = [sys.executable, __file__, "--only", way, "--sizes", f"{size[0]}x{size[1]}", "--batches", str(batch)]
-    call += ["--device", options.device, "--model", options.model, "--folder", options.folder]
-    output = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True).stdout
-    return float(output.splitlines()[-1])
-
-
-def _memory_of(options: argparse.Namespace) -> None:
-    ways = Ways(options)
-    images = torch.randn(options.batches[0], 3, *options.sizes[0], device=ways.device)
-    with torch.inference_mode():
-        run = ways.build[options.only](images)
-        run(), run()
-    on_gpu = ways.device.type == "cuda"
-    print(torch.cuda.max_memory_allocated() / 1e6 if on_gpu else peak_memory())
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -248,36 +284,35 @@ def _size(text: str) -> tuple[int, int]:
 def main() -> None:
     """Measures, prints and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="fpn_aspp_mobilenetv2_tv_edgeailite")
+    parser.add_argument("--model", default="fpn_aspp_mobilenetv2_tv_edgeailite.camvid", help="of 11 classes")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--sizes", type=_size, nargs="+", default=[(360, 480), (384, 768), (1024, 2048)], metavar="HxW")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=5.0, help="for the turns of one way at one size, at least 3")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--output", type=Path, metavar="DIR")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="for speed.csv and speed.png")
     parser.add_argument("--folder", help="for exported files (default: a temporary one)")
-    parser.add_argument("--only", metavar="WAY", help="run one way and print its peak memory")
+    parser.add_argument("--only", metavar="WAY", help="wait for requests to run one way, see Worker")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     if options.only:
-        _memory_of(options)
+        work(options)
         return
-    start, rows = time.monotonic(), []
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         options.folder = options.folder or folder
         for row in measured(options):
             rows.append(row)
             print(row, file=sys.stderr)
-    text = f"{machine(options.device)}, {platform.python_version()}\n\n{table(rows)}"
-    print(f"{text}\n{time.monotonic() - start:.0f} s")
+    print(table(rows))
     if options.output:
         options.output.mkdir(parents=True, exist_ok=True)
-        (options.output / "speed.md").write_text(text)
         with (options.output / "speed.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(asdict(rows[0])))
             writer.writeheader()
             writer.writerows(asdict(row) for row in rows)
         plot(rows, options.output / "speed.png")
+        write_table("benchmarks.md", "speed", f"{table(rows)}\n{machine(options.device)}.")
 
 
 if __name__ == "__main__":

@@ -50,7 +50,8 @@ def published_line(row: Row) -> str:
     if not row.name:
         return f"| {row.dataset} | {row.system} | not in this zoo | {size} | | | | {row.gmacs} | | {row.miou} |"
     model = edgeseg.create_model(row.name, num_classes=CLASSES[row.dataset])
-    cost = edgeseg.complexity(model, (row.height, row.width))
+    width, height = row.counted or (row.width, row.height)
+    cost = edgeseg.complexity(model, (height, width))
     value = getattr(cost, row.convention)
     verdict = "yes" if agrees(value, row.gmacs) else "**no**"
     return (

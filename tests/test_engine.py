@@ -23,8 +23,8 @@ from edgeseg.data.labels import IGNORE
 from edgeseg.engine import ConfusionMatrix, TrainConfig, evaluate, train
 from edgeseg.engine.config import ORIGINAL
 from edgeseg.engine.losses import dice_loss, log_class_weights, segmentation_loss
-from edgeseg.engine.memory import keep_freed_memory
 from edgeseg.engine.optimization import learning_rate_factor
+from edgeseg.memory import keep_freed_memory
 from edgeseg.weights.checkpoint import read_weights
 
 from .conftest import TINY

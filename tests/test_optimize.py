@@ -37,7 +37,7 @@ def test_same_logits(name: str) -> None:
     assert before_convolutions or not any(isinstance(each, nn.BatchNorm2d) for each in optimized.modules())
     assert error(model, optimized, torch.randn(2, 3, 72, 100)) < 1e-4
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
-    assert optimized.notes["optimized"].endswith("batch norms folded, channels_last")
+    assert optimized.notes["optimized"].endswith("batch norms folded, channels_last, freed memory kept")
 
 
 def test_several_inputs_and_tasks() -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeseg.deploy.fold import fold_batch_norms
+from edgeseg.memory import keep_freed_memory
 from edgeseg.pixel2pixel import Pixel2Pixel
 from edgeseg.processor import computes_bf16
 
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 def optimize(model: Pixel2Pixel, *, dtype: torch.dtype | None = None, compile: bool = False) -> Pixel2Pixel:
     """A copy for inference: batch norms folded into convolutions, channels-last memory, no gradients.
 
+    On a CPU the whole process keeps freed memory from now on (`edgeseg.memory`): half of the gain at 2048x1024.
     In float32 its logits are within 1e-4 of their standard deviation of the model's. What was done is logged (INFO)
     and stands in the copy's `notes["optimized"]`.
 
@@ -42,6 +44,8 @@ def optimize(model: Pixel2Pixel, *, dtype: torch.dtype | None = None, compile: b
     optimized = copy.deepcopy(model).requires_grad_(False)
     done = [f"{fold_batch_norms(optimized)} batch norms folded", "channels_last"]
     optimized.to(memory_format=torch.channels_last)
+    if next(model.parameters()).device.type == "cpu" and keep_freed_memory():
+        done.append("freed memory kept")
     if dtype is not None:
         _check_dtype(dtype, next(model.parameters()).device)
         optimized.to(dtype)

@@ -28,12 +28,12 @@ from edgeseg.engine.config import TrainConfig
 from edgeseg.engine.depth import depth_loss
 from edgeseg.engine.evaluation import evaluate_tasks
 from edgeseg.engine.losses import log_class_weights, segmentation_loss
-from edgeseg.engine.memory import keep_freed_memory
 from edgeseg.engine.optimization import build_optimizer, set_learning_rate
 from edgeseg.engine.report import Log, draw_curves, draw_samples, headline
 from edgeseg.engine.run_state import FILE, RunState
 from edgeseg.engine.workers import leave_signals_to_the_main_process
 from edgeseg.layers import ConvNormAct, resize
+from edgeseg.memory import keep_freed_memory
 from edgeseg.pixel2pixel import Pixel2Pixel
 from edgeseg.preprocess import normalize
 from edgeseg.processor import trains_faster_in_bf16

@@ -28,7 +28,9 @@ def build(
     # "fx": features by way of a graph, not of hooks, which stand in the way of export.
     network = TimmPyramid(timm.create_model(encoder, features_only=True, output_stride=16, feature_cls="fx"))
     fine = network.channels[network.strides.index(low)] if low else 0
-    decoders = {name: Decoder(network.channels[-1], fine, task.channels, dilations) for name, task in tasks.items()}
+    decoders: dict[str, nn.Module] = {
+        name: Decoder(network.channels[-1], fine, task.channels, dilations) for name, task in tasks.items()
+    }
     return network, decoders
 
 

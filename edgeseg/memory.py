@@ -1,4 +1,4 @@
-"""The C library's allocator, tuned for training on a CPU."""
+"""The C library's allocator, tuned for large tensors on a CPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ def keep_freed_memory() -> bool:
     """Makes glibc keep freed memory instead of giving it back to the system.
 
     By default each tensor above 32 MB is mapped anew and its pages are zeroed by the kernel, in every layer of every
-    step, which takes longer than the layers. Returns whether it was set; other C libraries are left as they are.
+    image or step, which can take longer than the layers. Returns whether it was set; other C libraries are left as
+    they are.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
