@@ -145,7 +145,7 @@ def create_model(
         overrides: Other fields of `ModelSpec`, such as `channels=128`; without weights only.
 
     Returns:
-        The network, in training mode. `model(*images)` gives `{task: logits}`, `model.predict(photo)` label maps.
+        The network, in training mode. `model(*images)` gives logits by task, `model.predict(photo)` label maps.
 
     Raises:
         ValueError: unknown name, tag or override, contradicting arguments, or a file that does not fit.

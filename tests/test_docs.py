@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
+import sys
 import warnings
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import edgeseg
 from edgeseg.cli import _parser
+from edgeseg.data import Streets
+from edgeseg.engine import TrainConfig
 
 from .conftest import ROOT
 
@@ -29,6 +34,29 @@ def test_code_runs(block: str, photo: Path, tmp_path: Path, monkeypatch: pytest.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # layers that start anew, as the text says
         exec(compile(block, "block", "exec"), {})
+
+
+def test_fine_tuning(photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example, as it stands but for a shorter training of smaller pictures."""
+    streets = Streets("train", (60, 80), length=8, labels="camvid")
+    for index in range(8):
+        image, labels = streets[index]
+        split = "train" if index < 6 else "val"
+        for folder, picture in (("images", image.permute(1, 2, 0)), ("masks", labels)):
+            path = tmp_path / "own" / folder / split / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture.numpy()).save(path)
+    (tmp_path / "own/classes.txt").write_text("\n".join(streets.tasks["semantic"].classes))
+    short = {"epochs": 1, "img_resize": (60, 80), "rand_crop": (64, 64), "workers": 0}
+    monkeypatch.setattr("edgeseg.engine.TrainConfig", lambda **options: TrainConfig(**options | short))
+    run = tmp_path / "run"
+    monkeypatch.setattr(sys, "argv", ["fine_tune.py", *map(str, (tmp_path / "own", run, photo))])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # layers that start anew
+        runpy.run_path(str(ROOT / "docs/examples/fine_tune.py"))
+    assert {path.name for path in run.iterdir()} >= {"best.safetensors", "model.onnx", "photo_labels.png"}
+    with Image.open(run / "photo_labels.png") as labels:
+        assert labels.size == (90, 60)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

@@ -1,0 +1,29 @@
+"""Fine-tunes a network on your own folder and segments a photo: python fine_tune.py FOLDER RUN PHOTO"""
+
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+import edgeseg
+from edgeseg.data import load_dataset
+from edgeseg.engine import TrainConfig, evaluate, train
+
+folder, run, photo = map(Path, sys.argv[1:])
+
+train_set = load_dataset("images_masks", folder, "train")
+val_set = load_dataset("images_masks", folder, "val")
+print("classes:", ", ".join(train_set.tasks["segmentation"].classes))
+
+# Everything but the prediction layer starts from street scenes, and a warning says so.
+model = edgeseg.create_model("fpn_aspp_mobilenetv2_tv_edgeailite", pretrained=True, tasks=train_set.tasks)
+
+config = TrainConfig(epochs=20, batch_size=4, lr=0.005, img_resize=(360, 480), rand_crop=(320, 416))
+model = train(model, train_set, val_set, config, run, resume=True)  # a stopped run goes on
+
+score = evaluate(model, val_set)
+print(f"mIoU {score.miou:.2f} %")
+
+edgeseg.export_onnx(model, run / "model.onnx", output="small_logits", preprocess=True)
+labels = edgeseg.OnnxSegmenter(run / "model.onnx").predict(photo)
+Image.fromarray(labels).save(run / f"{photo.stem}_labels.png")
