@@ -125,6 +125,17 @@ WEIGHTS: dict[str, Weights] = {
         sha256="2698da261bf12f25657c77eaf0a07256bf737ce45b6350e80ad1965e5b6dc1d5",
         measured_miou=63.44,
     ),
+    "deeplabv3plus_mobilenetv2_tv_edgeailite.streets": Weights(
+        addresses=("package:deeplabv3plus_mobilenetv2_tv_edgeailite.streets.safetensors",),
+        sha256="64fd7c6d15dc53efbb612572c390922f7b2e532f9522bd3f76f7af74251efb42",
+        format="edgeseg",
+        labels=None,
+        preprocess=Preprocess(size=(240, 320), keep_aspect=True),
+        measured_miou=68.82,
+        protocol="synthetic streets, 200 test frames of 480x360, the 12 of Cityscapes' 19 classes that occur",
+        license="BSD-3-Clause",
+        notes="flow and image in; classes, depth and motion out; of synthetic pictures, for demonstration only",
+    ),
     "deeplabv3plus_mobilenetv2_tv_edgeailite.coco21": coco21(
         addresses=ti(
             "cocoseg21/edgeai-tv/deeplabv3plus_mobilenetv2_edgeailite_512x512_20210405_checkpoint.pth",
