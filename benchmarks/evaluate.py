@@ -109,4 +109,5 @@ if __name__ == "__main__":
             "edgeseg evaluate": partial(evaluated, optimize=True),
         },
         parser,
+        "evaluation.md",
     )

@@ -25,7 +25,7 @@ from edgeseg.engine import evaluate
 from edgeseg.processor import cpu_has
 
 SIZES = ((360, 480), (384, 768))
-CALIBRATION_IMAGES = 100
+CALIBRATION_IMAGES = 24
 FORMS = ("float32", "after training", "in training")
 
 

@@ -1,4 +1,4 @@
-"""Where onnxruntime's time goes, by operator: python benchmarks/operators.py
+"""Where onnxruntime's time goes, by operator and by session option: python benchmarks/operators.py
 
 Of the MobileNetV2 and the RegNetX 800MF network, as float32 for any size, float32 for one size, and 8 bit. Writes the
 tables of docs/benchmarks.md. Needs pip install edgeseg[onnx].
@@ -7,22 +7,32 @@ tables of docs/benchmarks.md. Needs pip install edgeseg[onnx].
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import onnxruntime
+import torch
 from reporting import machine, write_table
 
 import edgeseg
 from edgeseg.data import Streets
 from edgeseg.deploy.quantize import quantize_onnx
+from edgeseg.deploy.timing import alternating
 from edgeseg.processor import cpu_has
 
 NAMES = ("fpn_aspp_mobilenetv2_tv_edgeailite", "fpn_aspp_regnetx800mf_edgeailite")
 SIZE = (384, 768)
 RUNS = 30
+WAITING = {
+    "actively (onnxruntime's default)": {},
+    "actively within a run, then asleep (OnnxSegmenter's)": {"session.force_spinning_stop": "1"},
+    "asleep": {"session.intra_op.allow_spinning": "0"},
+}
 SHARE = 0.01  # what takes less is summed up
 
 
@@ -57,6 +67,35 @@ def profile(path: Path, folder: Path) -> dict[str, tuple[int, float]]:
     return {kind: (count[kind] // RUNS, each / RUNS / 1000) for kind, each in time.most_common()}
 
 
+def times(path: Path, options: Mapping[str, str], threads: int) -> tuple[float, float]:
+    """Milliseconds of a session alone, and in turns with a product in torch on as many threads."""
+    how = onnxruntime.SessionOptions()
+    how.intra_op_num_threads = threads
+    for key, value in options.items():
+        how.add_session_config_entry(key, value)
+    session = onnxruntime.InferenceSession(path, how, providers=["CPUExecutionProvider"])
+    image = np.random.default_rng(0).standard_normal((1, 3, *SIZE), dtype=np.float32)
+    matrix = torch.rand(1024, 1024)
+
+    def run() -> object:
+        return session.run(None, {"image": image})
+
+    alone = alternating({"": run}, rounds=RUNS)[""]
+    beside = alternating({"": run, "product": lambda: matrix @ matrix}, rounds=RUNS)[""]
+    return 1000 * median(alone), 1000 * median(beside)
+
+
+def sessions(path: Path) -> list[str]:
+    """A table of session options."""
+    cores = len(os.sched_getaffinity(0))
+    lines = ["| threads | threads that wait after a run | ms alone | ms in turns with torch |", "|--:|---|--:|--:|"]
+    for threads in range(1, cores + 1):
+        for text, options in WAITING.items():
+            alone, beside = times(path, options, threads)
+            lines.append(f"| {threads} | {text} | {alone:.1f} | {beside:.1f} |")
+    return lines
+
+
 def line(form: str, found: dict[str, tuple[int, float]]) -> str:
     """A row of the table."""
     total = sum(time for _, time in found.values())
@@ -68,14 +107,17 @@ def line(form: str, found: dict[str, tuple[int, float]]) -> str:
 
 def main() -> None:
     """Profiles and writes."""
-    lines = ["| network | file | ms | operators: how many, ms |", "|---|---|--:|---|"]
+    lines, options = ["| network | file | ms | operators: how many, ms |", "|---|---|--:|---|"], [""]
     for name in NAMES:
         model = edgeseg.create_model(name, num_classes=19).eval()
         with tempfile.TemporaryDirectory() as folder:
             for form, path in files(model, Path(folder)).items():
                 lines.append(f"| `{name}` {line(form, profile(path, Path(folder)))}")
+                if (name, form) == (NAMES[0], "8 bit"):
+                    options = sessions(path)
     lines += ["", f"{machine()}, onnxruntime {onnxruntime.__version__}."]
     write_table("benchmarks.md", "operators", "\n".join(lines))
+    write_table("benchmarks.md", "sessions", "\n".join(options))
 
 
 if __name__ == "__main__":

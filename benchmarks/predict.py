@@ -87,4 +87,4 @@ if __name__ == "__main__":
     parser.add_argument("--images", type=int, default=40)
     parser.add_argument("--size", type=int, nargs=2, default=(1080, 1920), metavar=("H", "W"))
     parser.add_argument("--outputs", nargs="+", default=["labels", "color", "overlay"])
-    compare({"plain loop": plain, "edgeseg predict": predicted}, parser)
+    compare({"plain loop": plain, "edgeseg predict": predicted}, parser, "deployment.md")

@@ -8,19 +8,21 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
-from reporting import peak_memory
+from reporting import machine, peak_memory, write_table
 
 Case = Callable[[argparse.Namespace], float]
 
 
-def compare(cases: Mapping[str, Case], parser: argparse.ArgumentParser) -> None:
-    """The main function of a benchmark: prints a Markdown table.
+def compare(cases: Mapping[str, Case], parser: argparse.ArgumentParser, document: str) -> None:
+    """The main function of a benchmark: writes a Markdown table.
 
     Args:
         cases: What each way is called, and the function that does it and answers images per second. It runs in a fresh
             process, so that neither memory settings nor caches of one way serve another.
         parser: With the benchmark's own options, which the functions get.
+        document: Of docs/, with the script's name as a mark.
     """
     parser.add_argument("--rounds", type=int, default=3, help="processes for each way (default 3)")
     parser.add_argument("--only", choices=tuple(cases), help="run one way once, and print its figures as JSON")
@@ -37,8 +39,10 @@ def compare(cases: Mapping[str, Case], parser: argparse.ArgumentParser) -> None:
             figures.append(json.loads(output.splitlines()[-1]))
             print(f"round {number + 1}  {name}: {figures[-1]}", file=sys.stderr)
     reference = statistics.median(each["images_per_second"] for each in next(iter(found.values())))
-    print("\n| | images/s (lowest to highest) | ratio | peak memory, MB |\n|---|---|---|---|")
+    lines = ["| | images/s (lowest to highest) | ratio | peak memory, MB |", "|---|---|---|---|"]
     for name, figures in found.items():
         rates = [each["images_per_second"] for each in figures]
         rate, peak = statistics.median(rates), statistics.median(each["peak_mb"] for each in figures)
-        print(f"| {name} | {rate:.2f} ({min(rates):.2f} to {max(rates):.2f}) | {rate / reference:.2f} | {peak:,.0f} |")
+        spread = f"{rate:.2f} ({min(rates):.2f} to {max(rates):.2f})"
+        lines.append(f"| {name} | {spread} | {rate / reference:.2f} | {peak:,.0f} |")
+    write_table(document, Path(sys.argv[0]).stem, "\n".join([*lines, "", f"{machine()}."]))

@@ -50,6 +50,14 @@ ZOO: dict[str, ModelSpec] = {
     "bifpn_aspp_regnetx800mf_edgeailite":          bifpn(encoder="regnetx800mf"),
     "bifpn_aspp_regnetx1p6gf_edgeailite":          bifpn(encoder="regnetx1p6gf", channels=168),
     "bifpn_aspp_regnetx3p2gf_edgeailite":          bifpn(encoder="regnetx3p2gf", channels=192),
+
+    # Newer encoders, of timm, which the original has not.
+    "fpn_aspp_mobilenetv3_large_100":              fpn(encoder="mobilenetv3_large_100"),
+    "fpn_aspp_mobilenetv4_conv_small":             fpn(encoder="mobilenetv4_conv_small"),
+    "fpn_aspp_mobilenetv4_conv_medium":            fpn(encoder="mobilenetv4_conv_medium"),
+    "fpn_aspp_efficientnet_lite0":                 fpn(encoder="efficientnet_lite0"),
+    "fpn_aspp_repvit_m1_0":                        fpn(encoder="repvit_m1_0"),
+    "fpn_aspp_fastvit_t8":                         fpn(encoder="fastvit_t8"),
 }
 
 # Other names of the same rows. The original has a "_bgr" twin for most RegNetX networks (same layers, meant for BGR

@@ -9,6 +9,7 @@ from torch import nn
 
 import edgeseg
 from edgeseg import Task
+from edgeseg.encoders import ENCODERS
 from edgeseg.peers import PEERS
 from edgeseg.spec import ModelSpec
 from edgeseg.weights.catalog import WEIGHTS
@@ -38,10 +39,13 @@ def test_name_tells_decoder_and_encoder() -> None:
     for name, spec in ZOO.items():
         assert name.startswith(spec.decoder), name
         assert ("_fd_" in name) == spec.fast_down, name
-        encoder, _, width = spec.encoder.partition("_")
-        assert encoder in name, name
-        assert width in name, name
-        assert name.endswith("_edgeailite"), name
+        if name.endswith("_edgeailite"):
+            encoder, _, width = spec.encoder.partition("_")
+            assert encoder in name, name
+            assert width in name, name
+            assert spec.encoder in ENCODERS, name
+        else:
+            assert name.endswith(spec.encoder), name
         if spec.decoder != "deeplabv3plus":
             assert ("aspp" in name) == spec.aspp, name
 

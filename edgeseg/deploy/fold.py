@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from edgeseg.pixel2pixel import Pixel2Pixel
 
+FOLDABLE = ("Conv2d", "Conv2dSame")  # by name, since the second is timm's; other kinds do something to their weights
 PROBE_SIZE = 256  # no less than twice the coarsest stride of any network
 
 
@@ -38,7 +39,7 @@ def fold_batch_norms(model: Pixel2Pixel) -> int:
 
     hooks = []
     for name, module in model.named_modules():
-        if type(module) is nn.Conv2d:
+        if type(module).__name__ in FOLDABLE:
             hooks.append(module.register_forward_hook(partial(after_convolution, name)))
         elif isinstance(module, nn.BatchNorm2d):
             hooks.append(module.register_forward_pre_hook(partial(before_norm, name)))

@@ -42,6 +42,10 @@ def optimize(model: Pixel2Pixel, *, dtype: torch.dtype | None = None, compile: b
     if hooked := with_hooks(model):
         raise ValueError(f"{hooked[0] or 'the model'} has hooks, which may see or change what optimize() leaves out")
     optimized = copy.deepcopy(model).requires_grad_(False)
+    if any(type(module).__module__.startswith("timm.") for module in optimized.modules()):
+        from timm.utils.model import reparameterize_model
+
+        reparameterize_model(optimized, inplace=True)  # branches for training only, of RepViT and its kin
     done = [f"{fold_batch_norms(optimized)} batch norms folded", "channels_last"]
     optimized.to(memory_format=torch.channels_last)
     if next(model.parameters()).device.type == "cpu" and keep_freed_memory():
