@@ -38,8 +38,9 @@ def last_convolutions(model: Pixel2Pixel) -> dict[str, nn.Conv2d]:
     """By path, the convolution of each decoder that gives its logits."""
     found = {}
     for name, decoder in model.decoders.items():
-        *_, found[f"decoders.{name}"] = ((p, m) for p, m in decoder.named_modules() if type(m) is nn.Conv2d)
-    return {f"{start}.{path}": conv for start, (path, conv) in found.items()}
+        convs = [(f"decoders.{name}.{path}", each) for path, each in decoder.named_modules() if type(each) is nn.Conv2d]
+        found.update(convs[-1:])
+    return found
 
 
 def is_pixelwise(conv: nn.Conv2d) -> bool:
