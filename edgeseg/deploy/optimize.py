@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 def optimize(model: Pixel2Pixel, *, dtype: torch.dtype | None = None, compile: bool = False) -> Pixel2Pixel:
     """A copy for inference: batch norms folded into convolutions, channels-last memory, no gradients.
 
-    On a CPU the whole process keeps freed memory from now on (`edgeseg.memory`), which is much of the gain for large images.
+    On a CPU the whole process keeps freed memory from now on (`edgeseg.memory`): much of the gain for large images.
     In float32 its logits are within 1e-4 of their standard deviation of the model's. What was done is logged (INFO)
     and stands in the copy's `notes["optimized"]`.
 
