@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,24 +25,34 @@ from edgeseg.processor import cpu_has
 
 SIZES = ((360, 480), (384, 768))
 CALIBRATION_IMAGES = 24
-FORMS = ("float32", "after training", "in training")
+# By form; the last is what training wrote.
+FILES = {"float32": "float32.onnx", "after training": "after_training.onnx", "in training": "int8.onnx"}
 
 
-def measure(name: str, trained: Path, camvid: Path) -> dict[str, Any]:
-    """The three files of one network: mIoU on test, bytes, milliseconds at each size."""
-    model, train = edgeseg.create_model(name, pretrained=True).eval(), CamVid(camvid)
-    chosen = range(0, len(train), len(train) // CALIBRATION_IMAGES)
-    with tempfile.TemporaryDirectory() as folder:
-        files = dict(zip(FORMS, (Path(folder) / "float32.onnx", Path(folder) / "int8.onnx", trained), strict=True))
-        edgeseg.export_onnx(model, files["float32"], output="small_logits", preprocess=True)
+def score(name: str, folder: Path, camvid: Path) -> dict[str, dict[str, float]]:
+    """Writes the other two files beside int8.onnx; mIoU on test and megabytes of all three. Done once a folder."""
+    result = folder / "scores.json"
+    if not result.is_file():
+        model, train = edgeseg.create_model(name, pretrained=True).eval(), CamVid(camvid)
+        chosen = range(0, len(train), len(train) // CALIBRATION_IMAGES)
+        edgeseg.export_onnx(model, folder / FILES["float32"], output="small_logits", preprocess=True)
         quantize_onnx(
-            model, files["after training"], [train[index][0] for index in chosen], preprocess=True,
+            model, folder / FILES["after training"], [train[index][0] for index in chosen], preprocess=True,
             reduce_range=not cpu_has("avx512_vnni", "avx_vnni"),
         )  # fmt: skip
-        segmenters = {form: edgeseg.OnnxSegmenter(path) for form, path in files.items()}
-        found: dict[str, Any] = {form: {"megabytes": files[form].stat().st_size / 1e6} for form in FORMS}
-    for form, segmenter in segmenters.items():
-        found[form]["miou"] = evaluate(segmenter, CamVid(camvid, "test")).miou
+        found = {}
+        for form, file in FILES.items():
+            miou = evaluate(edgeseg.OnnxSegmenter(folder / file), CamVid(camvid, "test"), workers=1).miou
+            found[form] = {"megabytes": (folder / file).stat().st_size / 1e6, "miou": 100 * miou}
+        result.write_text(json.dumps(found, indent=2))
+    scores: dict[str, dict[str, float]] = json.loads(result.read_text())
+    return scores
+
+
+def milliseconds(folder: Path) -> dict[str, dict[str, float]]:
+    """Of the three files at each size, in turns."""
+    segmenters = {form: edgeseg.OnnxSegmenter(folder / file) for form, file in FILES.items()}
+    found: dict[str, dict[str, float]] = {form: {} for form in FILES}
     for height, width in SIZES:
         pixels = np.random.default_rng(0).integers(0, 256, (1, 3, height, width), dtype=np.uint8)
         turns = alternating({form: partial(each.run, pixels) for form, each in segmenters.items()}, rounds=25)
@@ -60,11 +69,11 @@ def table(results: dict[str, Any]) -> str:
         "|---|---|--:|--:|--:|--:|--:|",
     ]
     for name, forms in results["networks"].items():
-        first = forms[FORMS[0]]
-        for form in FORMS:
+        first = forms["float32"]
+        for form in FILES:
             one = forms[form]
             times = " | ".join(f"{one[speed]:.1f} ({first[speed] / one[speed]:.2f})" for speed in speeds)
-            loss = "" if form == FORMS[0] else f"{first['miou'] - one['miou']:.2f}"
+            loss = "" if form == "float32" else f"{first['miou'] - one['miou']:.2f}"
             lines.append(f"| `{name}` | {form} | {one['miou']:.2f} | {loss} | {one['megabytes']:.1f} | {times} |")
     return "\n".join([*lines, "", f"{results['machine']}, onnxruntime {results['onnxruntime']}."])
 
@@ -80,8 +89,10 @@ def main() -> None:
         parser.error(f"no */int8.onnx in {options.runs}: run benchmarks/recipes/camvid_int8.sh")
     import onnxruntime
 
-    names = {f"{path.parent.name}.camvid": path for path in trained}
-    networks = {name: measure(name, path, options.camvid) for name, path in names.items()}
+    folders = {f"{path.parent.name}.camvid": path.parent for path in trained}
+    scores = {name: score(name, folder, options.camvid) for name, folder in folders.items()}
+    times = {name: milliseconds(folder) for name, folder in folders.items()}
+    networks = {name: {form: scores[name][form] | times[name][form] for form in FILES} for name in folders}
     results = {"machine": machine(), "onnxruntime": onnxruntime.__version__, "networks": networks}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "int8.json").write_text(json.dumps(results, indent=2) + "\n")

@@ -122,7 +122,8 @@ def score(data: str, path: Path) -> dict[str, float]:
     dataset = load_dataset(SCORED_ON[data][0], path, SCORED_ON[data][1])
     found = {}
     for name in edgeseg.list_weights(f"*.{TAGS[data]}*"):
-        found[name] = round(evaluate(edgeseg.create_model(name).eval(), dataset, workers=1).miou, 2)
+        matrix = evaluate(edgeseg.create_model(name).eval(), dataset, workers=1)
+        found[name] = round(100 * matrix.miou, 2)
         print(f"{name}: {found[name]} on {path}", file=sys.stderr)
     return found
 

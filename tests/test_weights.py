@@ -15,8 +15,10 @@ from safetensors.torch import save_file
 
 import edgeseg
 from edgeseg import Task
+from edgeseg.data import Streets
 from edgeseg.data.camvid import CamVid
-from edgeseg.engine import evaluate
+from edgeseg.engine import evaluate, evaluate_tasks
+from edgeseg.engine.metrics import ConfusionMatrix
 from edgeseg.weights.catalog import WEIGHTS
 from edgeseg.weights.checkpoint import read_config, read_weights
 from edgeseg.weights.load import load_checkpoint
@@ -190,14 +192,24 @@ def test_shipped(name: str) -> None:
     assert config is not None
     assert config.model == architecture
     assert config.spec == ZOO[architecture]
-    assert config.tasks == entry.tasks
+    assert entry.tasks in (config.tasks, None)
     assert config.preprocess == entry.preprocess
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model = edgeseg.create_model(name)
-    assert model.tasks == entry.tasks
+    assert model.tasks == config.tasks
     for document in (f"docs/weights/{tag}.md", "MODEL_ZOO.md"):
         assert f"{entry.measured_miou:.2f}" in (ROOT / document).read_text(), document
+
+
+@pytest.mark.slow
+def test_measured_on_streets() -> None:
+    name = "deeplabv3plus_mobilenetv2_tv_edgeailite.streets"
+    model = edgeseg.create_model(name)
+    metrics = evaluate_tasks(model, Streets("test", length=200, inputs=model.input_names, targets=tuple(model.tasks)))
+    semantic = metrics["semantic"]
+    assert isinstance(semantic, ConfusionMatrix)
+    assert 100 * semantic.miou == pytest.approx(WEIGHTS[name].measured_miou, abs=0.1)
 
 
 @pytest.mark.slow

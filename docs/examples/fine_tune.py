@@ -22,7 +22,7 @@ config = TrainConfig(epochs=20, batch_size=4, lr=0.005, img_resize=(360, 480), r
 model = train(model, train_set, val_set, config, run, resume=True)  # a stopped run goes on
 
 score = evaluate(model, val_set)
-print(f"mIoU {score.miou:.2f} %")
+print(f"mIoU {100 * score.miou:.2f} %")
 
 edgeseg.export_onnx(model, run / "model.onnx", output="small_logits", preprocess=True)
 labels = edgeseg.OnnxSegmenter(run / "model.onnx").predict(photo)

@@ -36,7 +36,7 @@ def product(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
 
 def last_convolutions(model: Pixel2Pixel) -> dict[str, nn.Conv2d]:
     """By path, the convolution of each decoder that gives its logits."""
-    found = {}
+    found: dict[str, nn.Conv2d] = {}
     for name, decoder in model.decoders.items():
         convs = [(f"decoders.{name}.{path}", each) for path, each in decoder.named_modules() if type(each) is nn.Conv2d]
         found.update(convs[-1:])
