@@ -3,9 +3,9 @@
 The network is FPN-MobileNetV2 with its CamVid weights (or `--model`), on a frame of the synthetic streets, beside the
 nearest ones of segmentation_models_pytorch and torchvision; needs pip install edgeseg[onnx,benchmarks,plots]. Labels
 are those of the image's size: of peers and of the plain way by argmax after an upsample. Every way has a process of its
-own, since memory settings of one would serve another, and takes turns with one that runs the plain way. With
-`--output DIR` it writes speed.csv, speed.png and the table of docs/benchmarks.md. With `--device cuda` the ways are
-those of a GPU.
+own, since memory settings of one would serve another, and takes turns with one that runs the plain way. Compiled ways
+are run for batches of 1. With `--output DIR` it writes speed.csv, speed.png and the table of docs/benchmarks.md; what
+speed.csv has of other sizes and batches stays. With `--device cuda` the ways are those of a GPU.
 """
 
 from __future__ import annotations
@@ -231,9 +231,11 @@ def measured(options: argparse.Namespace) -> Iterator[Row]:
     for size in options.sizes:
         for batch in options.batches:
             for name in ways.build:
+                if "compiled" in name and batch > 1:
+                    continue  # a minute or two each
                 pair = Worker(options, name, size, batch), Worker(options, PLAIN, size, batch)
                 first = [sum(worker.answer("run") for worker in pair) for _ in range(2)][-1]
-                rounds = min(max(round(options.seconds / first), 3), 25)
+                rounds = min(max(round(options.seconds / first), 2), 25)
                 seconds, reference = zip(*([w.answer("run") for w in pair] for _ in range(rounds)), strict=True)
                 memory, _ = (worker.answer("facts") for worker in pair)
                 for worker in pair:
@@ -276,6 +278,24 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     figure.savefig(path, dpi=100)
 
 
+def _others(path: Path, rows: Sequence[Row]) -> list[Row]:
+    """Those of a CSV file that are of other sizes and batches."""
+    if not path.is_file():
+        return []
+    with path.open() as file:
+        before = [
+            Row(size, int(batch), way, *map(float, figures))
+            for size, batch, way, *figures in list(csv.reader(file))[1:]
+        ]
+    new = {(row.size, row.batch) for row in rows}
+    return [row for row in before if (row.size, row.batch) not in new]
+
+
+def _order(row: Row) -> tuple[int, int]:
+    height, width = _size(row.size)
+    return height * width, row.batch
+
+
 def _size(text: str) -> tuple[int, int]:
     height, width = map(int, text.split("x"))
     return height, width
@@ -288,7 +308,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--sizes", type=_size, nargs="+", default=[(360, 480), (384, 768), (1024, 2048)], metavar="HxW")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--seconds", type=float, default=5.0, help="for the turns of one way at one size, at least 3")
+    parser.add_argument("--seconds", type=float, default=5.0, help="for the turns of one way at one size, at least 2")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--output", type=Path, metavar="DIR", help="for speed.csv and speed.png")
     parser.add_argument("--folder", help="for exported files (default: a temporary one)")
@@ -304,6 +324,8 @@ def main() -> None:
         for row in measured(options):
             rows.append(row)
             print(row, file=sys.stderr)
+    if options.output:
+        rows = sorted([*_others(options.output / "speed.csv", rows), *rows], key=_order)
     print(table(rows))
     if options.output:
         options.output.mkdir(parents=True, exist_ok=True)
