@@ -50,6 +50,8 @@ def draw_frame(model: Pixel2Pixel, streets: Streets, index: int) -> Image.Image:
     for name, found in model.predict_tasks(*(images[name].as_subclass(torch.Tensor) for name in images)).items():
         task = model.tasks[name]
         truth[f"{name}, truth"] = picture_of(targets[name].reshape(found.shape).numpy(), task, photo)
+        if task.kind == "depth":
+            found = found.clip(min=0.01)  # black stands for unknown depth, which a prediction has not
         predicted[f"{name}, predicted"] = picture_of(found, task, photo)
     rows = [
         beside([_titled(picture, title) for title, picture in row.items()], gap=8) for row in (inputs, truth, predicted)
