@@ -4,7 +4,7 @@ The network is FPN-MobileNetV2 with its CamVid weights (or `--model`), on a fram
 nearest ones of segmentation_models_pytorch and torchvision; needs pip install edgeseg[onnx,benchmarks,plots]. Labels
 are those of the image's size: of peers and of the plain way by argmax after an upsample. Every way has a process of its
 own, since memory settings of one would serve another, and takes turns with one that runs the plain way. Compiled ways
-are run for batches of 1. With `--output DIR` it writes speed.csv, speed.png and the table of docs/benchmarks.md; what
+are run for batches of 1. With `--write` results/speed.csv and docs/benchmarks.md with its picture are written; what
 speed.csv has of other sizes and batches stays. With `--device cuda` the ways are those of a GPU.
 """
 
@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 from fvcore.nn import FlopCountAnalysis
-from reporting import machine, peak_memory, write_table
+from reporting import RESULTS, ROOT, machine, peak_memory, write_table
 from torch import Tensor, nn
 
 import edgeseg
@@ -39,6 +39,7 @@ from edgeseg.pixel2pixel import labels_at
 from edgeseg.preprocess import normalize
 from edgeseg.processor import computes_bf16, cpu_has
 
+FILE = RESULTS / "speed.csv"
 CLASSES = 11
 PLAIN = "plain eager"
 Run = Callable[[], object]
@@ -310,7 +311,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--seconds", type=float, default=5.0, help="for the turns of one way at one size, at least 2")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--output", type=Path, metavar="DIR", help="for speed.csv and speed.png")
+    parser.add_argument("--write", action="store_true")
     parser.add_argument("--folder", help="for exported files (default: a temporary one)")
     parser.add_argument("--only", metavar="WAY", help="wait for requests to run one way, see Worker")
     options = parser.parse_args()
@@ -324,16 +325,15 @@ def main() -> None:
         for row in measured(options):
             rows.append(row)
             print(row, file=sys.stderr)
-    if options.output:
-        rows = sorted([*_others(options.output / "speed.csv", rows), *rows], key=_order)
-    print(table(rows))
-    if options.output:
-        options.output.mkdir(parents=True, exist_ok=True)
-        with (options.output / "speed.csv").open("w", newline="") as file:
+    if not options.write:
+        print(table(rows))
+    else:
+        rows = sorted([*_others(FILE, rows), *rows], key=_order)
+        with FILE.open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(asdict(rows[0])))
             writer.writeheader()
             writer.writerows(asdict(row) for row in rows)
-        plot(rows, options.output / "speed.png")
+        plot(rows, ROOT / "docs/images/speed.png")
         write_table("benchmarks.md", "speed", f"{table(rows)}\n{machine(options.device)}.")
 
 
