@@ -21,7 +21,7 @@ from edgeseg.data.camvid import CamVid
 from edgeseg.deploy.quantize import quantize_onnx
 from edgeseg.deploy.timing import alternating
 from edgeseg.engine import evaluate
-from edgeseg.processor import cpu_has
+from edgeseg.processor import saturates_in_8_bit
 
 SIZES = ((360, 480), (384, 768))
 CALIBRATION_IMAGES = 24
@@ -38,7 +38,7 @@ def score(name: str, folder: Path, camvid: Path) -> dict[str, dict[str, float]]:
         edgeseg.export_onnx(model, folder / FILES["float32"], output="small_logits", preprocess=True)
         quantize_onnx(
             model, folder / FILES["after training"], [train[index][0] for index in chosen], preprocess=True,
-            reduce_range=not cpu_has("avx512_vnni", "avx_vnni"),
+            reduce_range=saturates_in_8_bit(),
         )  # fmt: skip
         found = {}
         for form, file in FILES.items():

@@ -23,7 +23,7 @@ import edgeseg
 from edgeseg.data import Streets
 from edgeseg.deploy.quantize import quantize_onnx
 from edgeseg.deploy.timing import alternating
-from edgeseg.processor import cpu_has
+from edgeseg.processor import saturates_in_8_bit
 
 NAMES = ("fpn_aspp_mobilenetv2_tv_edgeailite", "fpn_aspp_regnetx800mf_edgeailite")
 SIZE = (384, 768)
@@ -43,10 +43,7 @@ def files(model: edgeseg.Pixel2Pixel, folder: Path) -> dict[str, Path]:
     edgeseg.export_onnx(model, found["float32, one size"], output="small_logits", size=SIZE, dynamic=())
     streets = Streets("train", SIZE, length=4)
     frames = [streets[index][0] for index in range(4)]
-    quantize_onnx(
-        model, found["8 bit"], frames, size=SIZE, calibration="minmax",
-        reduce_range=not cpu_has("avx512_vnni", "avx_vnni"),
-    )  # fmt: skip
+    quantize_onnx(model, found["8 bit"], frames, size=SIZE, calibration="minmax", reduce_range=saturates_in_8_bit())
     return found
 
 

@@ -37,7 +37,7 @@ from edgeseg.deploy.timing import alternating
 from edgeseg.layers import resize
 from edgeseg.pixel2pixel import labels_at
 from edgeseg.preprocess import normalize
-from edgeseg.processor import computes_bf16, cpu_has
+from edgeseg.processor import computes_bf16, saturates_in_8_bit
 
 FILE = RESULTS / "speed.csv"
 CLASSES = 11
@@ -119,8 +119,7 @@ class Ways:
             path = self.folder / f"{'int8' if quantized else 'float32'}.onnx"
             if not path.is_file() and quantized:
                 frames = [Streets("train", (360, 480), length=8)[i][0] for i in range(8)]
-                full_range = cpu_has("avx512_vnni", "avx_vnni")
-                quantize_onnx(self.model, path, [(frame,) for frame in frames], reduce_range=not full_range)
+                quantize_onnx(self.model, path, frames, reduce_range=saturates_in_8_bit())
             elif not path.is_file():
                 edgeseg.export_onnx(self.model, path, output="small_logits")
             segmenter, array = edgeseg.OnnxSegmenter(path), images.numpy()

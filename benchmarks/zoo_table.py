@@ -32,13 +32,12 @@ Figures = dict[str, Any]
 FILE = RESULTS / "zoo.json"
 SIZE = (384, 768)
 REFERENCE = "fpn_aspp_mobilenetv2_tv_edgeailite"  # whose time is 1
-# What the weights of a tag are scored on: data set, split.
+# By option: the tag of the weights, and the data set and split that they are scored on.
 SCORED_ON = {
-    "camvid": ("camvid", "test"),
-    "ade20k": ("ade20k_seg_class32", "val"),
-    "coco": ("coco_seg21", "val"),
+    "camvid": ("camvid", "camvid", "test"),
+    "ade20k": ("ade20k32", "ade20k_seg_class32", "val"),
+    "coco": ("coco21", "coco_seg21", "val"),
 }
-TAGS = {"camvid": "camvid", "ade20k": "ade20k32", "coco": "coco21"}
 SHORT = {"gmacs": "conv", "all_operators": "all", "all_operators_folded": "all, folded"}
 FORMATS = {"edgeseg": "safetensors", "checkpoint": "the original's .pth", "onnx": "the original's .onnx"}
 # Published beside the zoo's own networks, by torchvision's trainer.
@@ -119,9 +118,10 @@ def score(data: str, path: Path) -> dict[str, float]:
     from edgeseg.data import load_dataset
     from edgeseg.engine import evaluate
 
-    dataset = load_dataset(SCORED_ON[data][0], path, SCORED_ON[data][1])
+    tag, name_of_set, split = SCORED_ON[data]
+    dataset = load_dataset(name_of_set, path, split)
     found = {}
-    for name in edgeseg.list_weights(f"*.{TAGS[data]}*"):
+    for name in edgeseg.list_weights(f"*.{tag}*"):
         matrix = evaluate(edgeseg.create_model(name).eval(), dataset, workers=1)
         found[name] = round(100 * matrix.miou, 2)
         print(f"{name}: {found[name]} on {path}", file=sys.stderr)

@@ -11,6 +11,11 @@ def cpu_has(*names: str) -> bool:
     return any(capabilities.get(name) for name in names)
 
 
+def saturates_in_8_bit() -> bool:
+    """Whether onnxruntime's sums of 8-bit products saturate on this CPU: on x86 without VNNI, weights get 7 bits."""
+    return not cpu_has("avx512_vnni", "avx_vnni")
+
+
 def computes_bf16(device: torch.device) -> bool:
     """Whether `device` has instructions for bfloat16."""
     if device.type == "cuda":

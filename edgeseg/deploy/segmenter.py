@@ -55,7 +55,7 @@ class OnnxSegmenter(Predictor):
             )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
-        # Threads that wait actively after a run are in the way of decoding, and of other sessions.
+        # As fast (docs/benchmarks.md), and between runs the cores are free for what else there is.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             self.session = onnxruntime.InferenceSession(os.fspath(path), options, providers=wanted)
