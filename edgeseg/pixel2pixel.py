@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from edgeseg.decoders import build_decoder
 from edgeseg.encoders import ENCODERS, build_encoder, group_width
+from edgeseg.images import ImageLike
 from edgeseg.layers import initialize, resize
 from edgeseg.prediction import Predictor, default_input_names
 from edgeseg.preprocess import to_input
@@ -70,6 +71,10 @@ class Pixel2Pixel(nn.Module, Predictor):
         features = self.encoder(images)
         return {name: decoder(features) for name, decoder in self.decoders.items()}
 
+    def prepare(self, *images: ImageLike) -> list[Tensor]:
+        """One photo an input, as of `predict` -> what `forward` takes: a preprocessed float [1,C,h,w] tensor each."""
+        return self._inputs(self._load(images), self.preprocess)
+
     def save_pretrained(self, directory: str | os.PathLike[str], **card: Any) -> None:
         """Writes a folder that `create_model("local-dir:DIRECTORY")` reads: config.json, model.safetensors, README.md.
 
@@ -98,28 +103,30 @@ class Pixel2Pixel(nn.Module, Predictor):
 
     @torch.inference_mode()
     def _maps(
-        self, pixels: Sequence[np.ndarray], preprocess: Preprocess, tasks: Sequence[str]
-    ) -> dict[str, np.ndarray]:
-        parameter, was_training = next(self.parameters()), self.training
-        tensors = [torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1) for image in pixels]
-        inputs = [
-            to_input(image, preprocess, name=name).to(parameter)
-            for name, image in zip(self.input_names, tensors, strict=True)
-        ]
+        self, frames: Sequence[Sequence[np.ndarray]], preprocess: Preprocess, tasks: Sequence[str]
+    ) -> list[dict[str, np.ndarray]]:
+        was_training = self.training
+        inputs = [torch.cat(images) for images in zip(*(self._inputs(f, preprocess) for f in frames), strict=True)]
         self.eval()
         try:
             outputs = self.decode(*inputs)
         finally:
             self.train(was_training)
         # Straight from the decoder's stride to the photo's own size: one resize, not two.
-        size = pixels[-1].shape[:2]
+        size = frames[0][-1].shape[:2]
         maps = {}
         for name in tasks:
             if self.tasks[name].kind == "depth":
-                maps[name] = resize(outputs[name].float(), size)[0, 0].cpu().numpy()
+                maps[name] = resize(outputs[name].float(), size)[:, 0].cpu().numpy()
             else:
-                maps[name] = labels_at(outputs[name], size)[0].cpu().numpy()
-        return maps
+                maps[name] = labels_at(outputs[name], size).cpu().numpy()
+        return [{name: found[index] for name, found in maps.items()} for index in range(len(frames))]
+
+    def _inputs(self, pixels: Sequence[np.ndarray], preprocess: Preprocess) -> list[Tensor]:
+        parameter = next(self.parameters())
+        tensors = [torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1) for image in pixels]
+        named = zip(self.input_names, tensors, strict=True)
+        return [to_input(image, preprocess, name=name).to(parameter) for name, image in named]
 
     def _check(self, images: Sequence[Tensor]) -> None:
         self._check_count(images)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, overload
 
 import numpy as np
 
 from edgeseg.images import ImageLike, input_size, load_pixels, tiles
+from edgeseg.pipeline import equal_runs
 from edgeseg.spec import Preprocess, Task
 
 
@@ -30,12 +31,14 @@ class Predictor(ABC):
 
     @abstractmethod
     def _maps(
-        self, pixels: Sequence[np.ndarray], preprocess: Preprocess, tasks: Sequence[str]
-    ) -> dict[str, np.ndarray]:
-        """One uint8 [H,W,C] array an input, all of one size -> a map [H,W] for each of the tasks."""
+        self, frames: Sequence[Sequence[np.ndarray]], preprocess: Preprocess, tasks: Sequence[str]
+    ) -> list[dict[str, np.ndarray]]:
+        """Of each frame one uint8 [H,W,C] array an input, all of one size -> of each a map [H,W] for the tasks."""
 
     @overload
-    def predict(self, *images: ImageLike, task: str | None = None, tile: Sequence[int] | None = None) -> np.ndarray: ...
+    def predict(
+        self, *images: ImageLike, task: str | None = None, tile: Sequence[int] | None = None, batch_size: int = 1
+    ) -> np.ndarray: ...
 
     @overload
     def predict(
@@ -43,6 +46,7 @@ class Predictor(ABC):
         *images: list[ImageLike] | tuple[ImageLike, ...],
         task: str | None = None,
         tile: Sequence[int] | None = None,
+        batch_size: int = 1,
     ) -> list[np.ndarray]: ...
 
     def predict(
@@ -50,6 +54,7 @@ class Predictor(ABC):
         *images: ImageLike | list[ImageLike] | tuple[ImageLike, ...],
         task: str | None = None,
         tile: Sequence[int] | None = None,
+        batch_size: int = 1,
     ) -> np.ndarray | list[np.ndarray]:
         """Segments photos, from pixels to label maps.
 
@@ -60,6 +65,7 @@ class Predictor(ABC):
             tile: Height and width of the pieces, in pixels of the photo, that a larger one is segmented in, with an
                 overlap of a quarter; each is resized by as much as the whole would be. For photos that do not fit
                 into memory; at the seams the network sees less around a pixel.
+            batch_size: Photos of one size that, where they follow each other, go through the network together.
 
         Returns:
             For each image a map [H,W] of its own size: class ids (uint8, uint16 beyond 256 classes), or float32 values
@@ -74,22 +80,43 @@ class Predictor(ABC):
         if len({len(stream) for stream in streams}) > 1:
             counts = zip(self.input_names, map(len, streams), strict=True)
             raise ValueError(f"each input needs as many images, got {', '.join(f'{n} {count}' for n, count in counts)}")
-        maps = [self._predict_frame(frame, [task], tile)[task] for frame in zip(*streams, strict=True)]
+        frames = zip(*streams, strict=True)
+        maps = [found[task] for found in self._predict_frames(frames, [task], tile, batch_size)]
         return maps[0] if single else maps
 
     def predict_tasks(self, *images: ImageLike, tile: Sequence[int] | None = None) -> dict[str, np.ndarray]:
         """All tasks in one pass: `{task: map [H,W]}` for one image per input; arguments as of `predict`."""
-        self._check_count(images)
-        return self._predict_frame(images, list(self.tasks), tile)
+        (maps,) = self.predict_frames([images], tile=tile)
+        return maps
 
-    def _predict_frame(
-        self, images: Sequence[ImageLike], tasks: Sequence[str], tile: Sequence[int] | None
-    ) -> dict[str, np.ndarray]:
+    def predict_frames(
+        self, frames: Iterable[Sequence[ImageLike]], *, tile: Sequence[int] | None = None, batch_size: int = 1
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """`predict_tasks` of any number of frames, each with one image per input; arguments as of `predict`."""
+        return self._predict_frames(frames, list(self.tasks), tile, batch_size)
+
+    def _predict_frames(
+        self, frames: Iterable[Sequence[ImageLike]], tasks: Sequence[str], tile: Sequence[int] | None, batch_size: int
+    ) -> Iterator[dict[str, np.ndarray]]:
+        if batch_size < 1:
+            raise ValueError(f"batch_size is at least 1, got {batch_size}")
+        for batch in equal_runs(map(self._load, frames), lambda pixels: pixels[-1].shape, batch_size):
+            height, width = batch[0][-1].shape[:2]
+            if tile is None or (height <= tile[0] and width <= tile[1]):
+                yield from self._maps(batch, self.preprocess, tasks)
+            else:
+                yield from (self._in_tiles(pixels, tasks, tile) for pixels in batch)
+
+    def _load(self, images: Sequence[ImageLike]) -> list[np.ndarray]:
+        self._check_count(images)
         pixels = [load_pixels(image) for image in images]
         self._check_sizes([array.shape[:2] for array in pixels])
+        return pixels
+
+    def _in_tiles(
+        self, pixels: Sequence[np.ndarray], tasks: Sequence[str], tile: Sequence[int]
+    ) -> dict[str, np.ndarray]:
         height, width = pixels[-1].shape[:2]
-        if tile is None or (height <= tile[0] and width <= tile[1]):
-            return self._maps(pixels, self.preprocess, tasks)
         whole = input_size((height, width), self.preprocess)
         result: dict[str, np.ndarray] = {}
         for outer, inner in tiles((height, width), tile):
@@ -97,7 +124,8 @@ class Predictor(ABC):
             piece = [image[outer[0].start : outer[0].stop, outer[1].start : outer[1].stop] for image in pixels]
             preprocess = replace(self.preprocess, size=(size[0], size[1]), keep_aspect=False)
             y, x = (slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
-            for name, found in self._maps(piece, preprocess, tasks).items():
+            (maps,) = self._maps([piece], preprocess, tasks)
+            for name, found in maps.items():
                 part = result.setdefault(name, np.empty((height, width), found.dtype))
                 part[inner[0].start : inner[0].stop, inner[1].start : inner[1].stop] = found[y, x]
         return result

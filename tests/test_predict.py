@@ -43,6 +43,30 @@ def test_each_image_keeps_its_size(tiny: edgeseg.Pixel2Pixel) -> None:
     assert [map_.shape for map_ in labels] == sizes
 
 
+def test_batches(tiny: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
+    """The same maps, whatever goes through the network together; also in onnxruntime, also of a file for one photo."""
+    random = np.random.default_rng(0)
+    tall, wide = (64, 48), (48, 96)
+    images = [random.integers(0, 256, (*size, 3), dtype=np.uint8) for size in (tall, tall, tall, wide, tall, wide)]
+    expected = tiny.predict(images)
+    runs: list[int] = []
+    hook = tiny.encoder.register_forward_pre_hook(lambda _, inputs: runs.append(len(inputs[0][0])))
+    found = tiny.predict(images, batch_size=2)
+    hook.remove()
+    assert runs == [2, 1, 1, 1, 1]
+    tiny.preprocess = Preprocess(size=(64, 64))
+    for dynamic in (("batch",), ()):
+        edgeseg.export_onnx(tiny, tmp_path / "tiny.onnx", dynamic=dynamic, size=(64, 64))
+        segmenter = edgeseg.OnnxSegmenter(tmp_path / "tiny.onnx")
+        expected += segmenter.predict(images)
+        found += segmenter.predict(images, batch_size=3)
+    for one, other in zip(expected, found, strict=True):
+        assert one.shape == other.shape
+        assert (one == other).mean() > 0.999
+    with pytest.raises(ValueError, match="batch_size is at least 1, got 0"):
+        tiny.predict(images, batch_size=0)
+
+
 def test_preprocessing() -> None:
     image = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16).repeat(3, 1, 1)
     image[0] = 0

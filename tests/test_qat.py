@@ -15,6 +15,7 @@ from onnx import numpy_helper
 import edgeseg
 from edgeseg.cli import main
 from edgeseg.data import Streets
+from edgeseg.deploy.equalize import equalize_channels
 from edgeseg.deploy.fold import fold_batch_norms
 from edgeseg.deploy.qat import QuantizedConv2d, Quantizer, freeze_ranges, quantize_aware
 from edgeseg.engine import TrainConfig, train
@@ -96,6 +97,40 @@ def test_what_is_rounded(name: str, options: dict[str, str], scheme: str) -> Non
             scale, zero = module.scale_and_zero()
             assert float(scale.log2()).is_integer()
             assert int(zero) in (0, 128)
+
+
+@pytest.mark.parametrize(("name", "options"), NETWORKS)
+def test_equalized_channels(name: str, options: dict[str, str]) -> None:
+    """The same answers; channels before depthwise convolutions reach equally far."""
+    model = some(name, **options)
+    equal = copy.deepcopy(model)
+    images = [[torch.randn(1, 3, 96, 128)] for _ in range(3)]
+    count = equalize_channels(equal, images)
+    depthwise = [m for m in model.modules() if isinstance(m, torch.nn.Conv2d) and m.groups == m.in_channels > 1]
+    assert count <= len(depthwise)
+    with torch.no_grad():
+        expected, found = model(*images[0])["segmentation"], equal(*images[0])["segmentation"]
+    assert float((expected - found).abs().max()) < 1e-4 * float(expected.std())
+    if options["encoder"] != "mobilenetv2":
+        return
+    assert count >= 17  # each of the encoder
+    ranges: list[list[float]] = []
+    for network in (model, equal):
+        stem = network.encoder.get_submodule("streams.0.0")
+        seen = torch.stack([stem(inputs[0])[0] for inputs in images]).amax(dim=(0, 2, 3))
+        ranges.append((seen / seen.max()).tolist())
+    assert min(ranges[0]) < 0.9
+    assert min(ranges[1]) == pytest.approx(1, abs=1e-3)
+
+
+def test_channels_that_something_else_reads_stay() -> None:
+    """Here the sum of a block reads them too."""
+    model = some("fpn", encoder="mobilenetv2")
+    stem, expansion = model.encoder.get_submodule("streams.0.0"), model.encoder.get_submodule("streams.0.1")
+    expansion.register_forward_hook(lambda _, inputs, output: output + inputs[0].mean())
+    before = copy.deepcopy(stem.state_dict())
+    equalize_channels(model, [[torch.randn(1, 3, 96, 128)]])
+    assert all(torch.equal(value, stem.state_dict()[name]) for name, value in before.items())
 
 
 def test_ranges_follow_until_they_are_frozen() -> None:

@@ -65,6 +65,35 @@ def test_quantized_network(model: edgeseg.Pixel2Pixel, images: list[torch.Tensor
         evaluate(segmenter, streets, flip=True)
 
 
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+def test_pixels_as_they_are(small: edgeseg.Pixel2Pixel, images: list[torch.Tensor], order: str, tmp_path: Path) -> None:
+    """The network reads uint8 pixels with a scale; with a mean for each channel they are normalized first."""
+    small.preprocess = edgeseg.Preprocess(size=(64, 96), channel_order=order)  # type: ignore[arg-type]
+    kinds, scale = _before_the_first_convolution(small, images, tmp_path)
+    assert kinds[0] == "DequantizeLinear"
+    assert not {"Cast", "Sub", "Div", "QuantizeLinear"} & set(kinds)
+    assert scale == (1 / 64, 128)
+    small.preprocess = edgeseg.Preprocess(size=(64, 96), mean=(120, 128, 128))
+    kinds, _ = _before_the_first_convolution(small, images, tmp_path)
+    assert kinds == ["DequantizeLinear", "QuantizeLinear", "Div", "Sub", "Cast"]
+
+
+def _before_the_first_convolution(
+    model: edgeseg.Pixel2Pixel, images: list[torch.Tensor], folder: Path
+) -> tuple[list[str], tuple[float, int]]:
+    done = quantize_onnx(model, folder / "int8.onnx", images, calibration="minmax", preprocess=True)
+    assert done.agreement["segmentation"] > 0.9
+    graph = onnx.load(done.path).graph
+    makers = {name: node for node in graph.node for name in node.output}
+    values = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+    node = makers[next(node for node in graph.node if node.op_type == "Conv").input[0]]
+    scale, kinds = (float(values[node.input[1]]), int(values[node.input[2]])), [node.op_type]
+    while node.input[0] in makers:
+        node = makers[node.input[0]]
+        kinds.append(node.op_type)
+    return kinds, scale
+
+
 @pytest.fixture
 def small() -> edgeseg.Pixel2Pixel:
     """A network that is quick to quantize."""

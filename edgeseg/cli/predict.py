@@ -50,6 +50,9 @@ def add(verbs: Any) -> None:
     verb.add_argument(
         "--tile", nargs=2, type=int, metavar=("H", "W"), help="segment large photos in tiles of this size"
     )
+    verb.add_argument(
+        "--batch-size", type=int, default=1, metavar="N", help="photos of one size that go through the network together"
+    )
     verb.set_defaults(run=_predict)
 
 
@@ -90,8 +93,9 @@ def _predict_share(options: argparse.Namespace, device: torch.device) -> int:
         path, name = file
         return [load_pixels(found) for found in (*(find(path, name) for find in beside), path)]
 
-    def segment(pixels: list[np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        return pixels[-1], model.predict_tasks(*pixels, tile=options.tile)
+    def segment(frames: list[list[np.ndarray]]) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
+        maps = model.predict_frames(frames, tile=options.tile, batch_size=options.batch_size)
+        return [(pixels[-1], found) for pixels, found in zip(frames, maps, strict=True)]
 
     def write(file: tuple[Path, str], answer: tuple[np.ndarray, dict[str, np.ndarray]]) -> None:
         photo, maps = answer
@@ -100,7 +104,10 @@ def _predict_share(options: argparse.Namespace, device: torch.device) -> int:
             _write(found, Image.fromarray(photo), model.tasks[task], target, options.outputs)
 
     unreadable = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # Pillow raises each of them
-    steps = overlapped(share, read, segment, write, failures=unreadable)
+    steps = overlapped(
+        share, read, segment, write, failures=unreadable, batch_size=options.batch_size,
+        alike=lambda frame: frame[-1].shape,
+    )  # fmt: skip
     hidden = None if len(share) > 1 and not distributed.rank() else True
     for (path, _), error in tqdm(steps, total=len(share), unit="image", disable=hidden):
         if error is None:

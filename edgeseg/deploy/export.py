@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgeseg.deploy.pixels import take_pixels
 from edgeseg.deploy.qat import exporting
 from edgeseg.files import replacing
 from edgeseg.pixel2pixel import Pixel2Pixel
@@ -72,7 +73,8 @@ def export_onnx(
         output: "logits" float32 [N,classes,H,W] at the input's size, "labels" uint8 [N,H,W] (int32 beyond 256 classes);
             "small_logits" and "small_labels" at the decoder's stride (the original's `outby4` and `outby2`), to be
             upsampled by who uses them. A depth task gives float32 [N,1,H,W].
-        preprocess: Take uint8 [N,C,H,W] of 0 to 255, RGB, and normalize in the graph; else normalized float32.
+        preprocess: Take uint8 [N,C,H,W] of 0 to 255, RGB, and normalize in the graph (of 8 bit that is only a scale,
+            where channels are normalized alike); else normalized float32.
         opset: Of ONNX; default the exporter's.
 
     Raises:
@@ -101,6 +103,8 @@ def export_onnx(
     assert converted is not None
     file = converted.model_proto
     _tidy(file.graph)
+    if preprocess:
+        take_pixels(file.graph)
     for name, fact in _facts(model, size, output, preprocess).items():
         file.metadata_props.add(key=name, value=fact)
     onnx.checker.check_model(file, full_check=True)

@@ -11,7 +11,7 @@ as those of the network itself, and onnxruntime runs its files no faster than fl
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -19,7 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgeseg.deploy.equalize import equalize_channels
 from edgeseg.deploy.fold import fold_batch_norms, probe
+from edgeseg.deploy.pixels import pixel_grid
 from edgeseg.deploy.pixelwise import is_pixelwise, last_convolutions, product
 from edgeseg.pixel2pixel import Pixel2Pixel
 from edgeseg.spec import Quantization
@@ -33,12 +35,18 @@ FUSED = (nn.ReLU, nn.ReLU6)
 TRANSPARENT = (nn.Identity, nn.Dropout, nn.Dropout2d, nn.MaxPool2d)
 
 
-def quantize_aware(model: Pixel2Pixel, quantization: Quantization | None = None) -> Pixel2Pixel:
+def quantize_aware(
+    model: Pixel2Pixel, quantization: Quantization | None = None, images: Iterable[Sequence[Tensor]] | None = None
+) -> Pixel2Pixel:
     """A copy of a trained network that rounds weights and activations to 8 bit.
 
     Batch norms are folded, with their statistics as they are. What convolutions, activations, resizes and sums answer
     is rounded to unsigned 8 bit, with one range a tensor that follows the data while training (the outermost 0.01 %
     left out), until `freeze_ranges`; before the first batch nothing is rounded. Logits are not rounded.
+
+    Args:
+        images: Some preprocessed ones; with them channels are equalized where weights have a scale for each, see
+            `edgeseg.deploy.equalize`.
 
     Raises:
         ValueError: a network that is quantized already.
@@ -46,6 +54,8 @@ def quantize_aware(model: Pixel2Pixel, quantization: Quantization | None = None)
     if model.quantization is not None:
         raise ValueError(f"{model.name} is quantization-aware already")
     quantized, how = copy.deepcopy(model), quantization or Quantization()
+    if images is not None and how.scheme == "per_channel":
+        equalize_channels(quantized, images)
     fold_batch_norms(quantized)
     for module in quantized.modules():
         if getattr(module, "inplace", False):
@@ -91,6 +101,7 @@ class Quantizer(nn.Module):
         low, high: The range so far.
         count: Batches that it was seen on, 0 for none yet: then nothing is rounded.
         frozen: The range stays as it is.
+        fixed: And has from the start, see `fix`.
     """
 
     low: Tensor
@@ -99,7 +110,7 @@ class Quantizer(nn.Module):
 
     def __init__(self, how: Quantization) -> None:
         super().__init__()
-        self.how, self.frozen = how, False
+        self.how, self.frozen, self.fixed = how, False, False
         for name in ("low", "high", "count"):
             self.register_buffer(name, torch.zeros(()))
 
@@ -107,12 +118,21 @@ class Quantizer(nn.Module):
         """Any shape."""
         if hasattr(self, "onnx_scale"):
             return self._operators(x)
-        if self.training and not self.frozen:
+        if self.training and not self.frozen and not self.fixed:
             self.observe(x.detach())
         if not torch.compiler.is_exporting() and not self.count:
             return x
         scale, zero = self.scale_and_zero()
         return torch.fake_quantize_per_tensor_affine(x, scale, zero, 0, 255)
+
+    @torch.no_grad()
+    def fix(self, low: float, high: float) -> Quantizer:
+        """Gives it a range for ever."""
+        self.low.fill_(low)
+        self.high.fill_(high)
+        self.count.fill_(1)
+        self.fixed = True
+        return self
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
@@ -228,7 +248,8 @@ def _place(model: Pixel2Pixel, how: Quantization, last: set[str]) -> None:
     """Puts quantizers where values arise: after activations, convolutions without one, resizes and sums.
 
     Two passes show what follows what. A tensor that a quantizer answers is on its grid, and so is what only selects
-    from it. Convolutions whose input is on none (images, concatenations, sums in a decoder) get one before them.
+    from it. Convolutions whose input is on none (images, concatenations, sums in a decoder) get one before them; that
+    of images has the pixels' own range.
     """
     modules = dict(model.named_modules())
     activated: dict[int, Tensor] = {}  # what they take; kept, so that no id is used twice
@@ -248,9 +269,16 @@ def _place(model: Pixel2Pixel, how: Quantization, last: set[str]) -> None:
     grids: dict[int, tuple[Quantizer, Tensor]] = {}
     placed: dict[str, Quantizer] = {}
 
+    grid, images = pixel_grid(model.preprocess), dict[int, Tensor]()
+
+    def see(_: nn.Module, inputs: tuple[Sequence[Tensor]]) -> None:
+        images.update((id(image), image) for image in inputs[0])
+
     def before(module: QuantizedConv2d, inputs: tuple[Tensor, ...]) -> None:
         if id(inputs[0]) not in grids:
             module.before = Quantizer(how).to(inputs[0].device).eval()  # it is not to see the grey images
+            if grid is not None and id(inputs[0]) in images:
+                module.before.fix(-grid[0] * grid[1], grid[0] * (255 - grid[1]))
         module.source = (module.before or grids[id(inputs[0])][0],)
 
     def after(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Tensor | None:
@@ -265,7 +293,7 @@ def _place(model: Pixel2Pixel, how: Quantization, last: set[str]) -> None:
         grids[id(answer)] = placed[name], answer
         return answer
 
-    hooks = []
+    hooks = [model.encoder.register_forward_pre_hook(see)]
     for name, module in modules.items():
         if isinstance(module, QuantizedConv2d):
             hooks.append(module.register_forward_pre_hook(before))

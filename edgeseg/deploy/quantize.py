@@ -9,14 +9,16 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 
+from edgeseg.deploy.equalize import equalize_channels
 from edgeseg.deploy.export import DIMENSIONS, Output, export_onnx
+from edgeseg.deploy.pixels import normalized, pixel_grid, take_pixels
 from edgeseg.deploy.pixelwise import PixelwiseConv2d, is_pixelwise, last_convolutions
 from edgeseg.deploy.segmenter import OnnxSegmenter
 from edgeseg.files import replacing
@@ -65,7 +67,8 @@ def quantize_onnx(
     """Writes an ONNX file whose convolutions run in 8 bit (QDQ form), for `edgeseg.OnnxSegmenter`.
 
     Weights are signed, by default with a scale for each channel; activations unsigned with one scale, whose range is
-    that seen on `images`. Logits stay in float32: those of 8 bit have ties.
+    that seen on `images`, and channels are equalized, see `edgeseg.deploy.equalize`. Logits stay in float32: those of
+    8 bit have ties.
 
     Args:
         model: Trained.
@@ -93,15 +96,19 @@ def quantize_onnx(
         from onnxruntime.quantization.shape_inference import quant_pre_process
 
         exported = Path(folder) / "float.onnx"
-        export_onnx(_with_products(model), exported, size=size, dynamic=dynamic, output=output, preprocess=preprocess)
+        frames = [image if isinstance(image, tuple) else (image,) for image in images]
+        model = _prepared(model, frames, size, equalize=not power_of_two)
+        export_onnx(model, exported, size=size, dynamic=dynamic, output=output, preprocess=preprocess)
         segmenter = OnnxSegmenter(exported)
-        feeds = [segmenter.feed(*(image if isinstance(image, tuple) else (image,))) for image in images]
+        feeds = [segmenter.feed(*frame) for frame in frames]
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(exported, prepared, skip_symbolic_shape=True)
         graph = onnx.load(prepared).graph
         last = [_last_product(graph, name) for name in model.tasks]
         kept = [node.name for node in last if node.op_type == "Conv"]
-        run = _Quantizer(prepared, Path(folder), feeds, calibration, power_of_two, reduce_range)
+        pixels = pixel_grid(model.preprocess) if not power_of_two else None
+        overrides = {name: _override(pixels[0], pixels[1]) for name in normalized(graph)} if pixels else {}
+        run = _Quantizer(prepared, Path(folder), feeds, calibration, power_of_two, reduce_range, overrides)
         expected = [segmenter.session.run(None, feed) for feed in feeds[:SENSITIVITY_IMAGES]]
         sensitivity: dict[str, float] = {}
         if keep_float:
@@ -113,6 +120,9 @@ def quantize_onnx(
         kept += list(sensitivity)[:keep_float]
         with replacing(Path(path)) as temporary:
             run(temporary, without=[*kept, *_tail(graph, last)])
+            file = onnx.load(temporary)
+            take_pixels(file.graph)
+            onnx.save(file, temporary)
             expected = [segmenter.session.run(None, feed) for feed in feeds]
             agreement = _agreement(OnnxSegmenter(temporary), feeds, expected)
     return Quantized(Path(path), agreement, sensitivity, tuple(kept))
@@ -129,7 +139,9 @@ class _Quantizer:
         calibration: str,
         power_of_two: bool,
         reduce_range: bool,
+        overrides: Mapping[str, list[dict[str, Any]]],
     ) -> None:
+        self.overrides = dict(overrides)
         self.source, self.feeds, self.calibration = source, feeds, calibration
         self.power_of_two, self.reduce_range = power_of_two, reduce_range
         self.ranges = folder / "ranges.json"
@@ -149,7 +161,8 @@ class _Quantizer:
         if self.power_of_two:
             if not self.ranges.is_file():
                 self._calibrate(method)
-            options["TensorQuantOverrides"] = _powers_of_two(onnx.load(self.source), self.ranges)
+            self.overrides = _powers_of_two(onnx.load(self.source), self.ranges)
+        options["TensorQuantOverrides"] = self.overrides
         quantize_static(
             self.source,
             path,
@@ -208,30 +221,42 @@ def _reader(feeds: Sequence[Mapping[str, np.ndarray]]) -> Any:
 def _powers_of_two(file: Any, ranges: Path) -> dict[str, list[dict[str, Any]]]:
     """Scales of all tensors: unsigned where nothing is below zero, else symmetric about it."""
     from onnx import numpy_helper
-    from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.calibrate import load_tensors_data
 
-    def override(kind: Any, top: float, levels: int, zero: np.ndarray) -> list[dict[str, Any]]:
-        limit = 2.0 ** math.ceil(math.log2(max(top, 2.0**-16)))
-        return [{"quant_type": kind, "scale": np.array(limit / levels, np.float32), "zero_point": zero}]
+    def limit(top: float) -> float:
+        return 2.0 ** math.ceil(math.log2(max(top, 2.0**-16)))
 
     overrides = {}
     for name, data in load_tensors_data(ranges).data.items():
         low, high = (float(np.asarray(value).reshape(-1)[0]) for value in data.range_value)
         signed = low < 0
-        zero = np.array(128 if signed else 0, np.uint8)
-        overrides[name] = override(QuantType.QUInt8, max(-low, high), 128 if signed else 256, zero)
+        overrides[name] = _override(limit(max(-low, high)) / (128 if signed else 256), 128 if signed else 0)
     weights = {node.input[1] for node in file.graph.node if node.op_type in ("Conv", "MatMul")}
     for tensor in file.graph.initializer:
         if tensor.name in weights:
             top = float(np.abs(numpy_helper.to_array(tensor)).max())
-            overrides[tensor.name] = override(QuantType.QInt8, top, 128, np.array(0, np.int8))
+            overrides[tensor.name] = _override(limit(top) / 128, 0, signed=True)
     return overrides
 
 
-def _with_products(model: Pixel2Pixel) -> Pixel2Pixel:
-    """A copy whose last convolutions are products of matrices."""
-    model = copy.deepcopy(model)
+def _override(scale: float, zero: int, *, signed: bool = False) -> list[dict[str, Any]]:
+    """As onnxruntime's TensorQuantOverrides has it."""
+    from onnxruntime.quantization import QuantType
+
+    kind = QuantType.QInt8 if signed else QuantType.QUInt8
+    point = np.array(zero, np.int8 if signed else np.uint8)
+    return [{"quant_type": kind, "scale": np.array(scale, np.float32), "zero_point": point}]
+
+
+def _prepared(
+    model: Pixel2Pixel, frames: Sequence[tuple[ImageLike, ...]], size: Sequence[int] | None, *, equalize: bool
+) -> Pixel2Pixel:
+    """A copy that suits 8 bit better: its channels equalized, its last convolutions as products of matrices."""
+    model = copy.deepcopy(model).eval()
+    if size is not None:
+        model.preprocess = replace(model.preprocess, size=(size[0], size[1]))
+    if equalize:
+        equalize_channels(model, (model.prepare(*frame) for frame in frames))
     for path, conv in last_convolutions(model).items():
         if is_pixelwise(conv):
             model.set_submodule(path, PixelwiseConv2d(conv))

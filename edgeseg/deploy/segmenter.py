@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from edgeseg.flow import is_flow, resize_flow
-from edgeseg.images import ImageLike, input_size, load_pixels
+from edgeseg.images import ImageLike, input_size
 from edgeseg.prediction import Predictor
 from edgeseg.spec import Preprocess
 from edgeseg.upsample import upsampled_argmax
@@ -94,21 +94,26 @@ class OnnxSegmenter(Predictor):
 
     def feed(self, *images: ImageLike) -> dict[str, np.ndarray]:
         """The tensors, by input, that `predict` gives the file for one image an input."""
-        self._check_count(images)
-        pixels = [load_pixels(image) for image in images]
-        self._check_sizes([array.shape[:2] for array in pixels])
-        return dict(zip(self.input_names, self._inputs(pixels, self.preprocess), strict=True))
+        return dict(zip(self.input_names, self._inputs(self._load(images), self.preprocess), strict=True))
 
     def _maps(
-        self, pixels: Sequence[np.ndarray], preprocess: Preprocess, tasks: Sequence[str]
-    ) -> dict[str, np.ndarray]:
-        size = pixels[-1].shape[:2]
-        outputs = self.run(*self._inputs(pixels, preprocess))
+        self, frames: Sequence[Sequence[np.ndarray]], preprocess: Preprocess, tasks: Sequence[str]
+    ) -> list[dict[str, np.ndarray]]:
+        size = frames[0][-1].shape[:2]
+        inputs = [self._inputs(pixels, preprocess) for pixels in frames]
+        if self.shape[0] == 1:
+            runs = [self.run(*each) for each in inputs]
+        else:
+            together = self.run(*(np.concatenate(images) for images in zip(*inputs, strict=True)))
+            runs = [{name: found[i : i + 1] for name, found in together.items()} for i in range(len(frames))]
+        return [self._at(size, {name: found[name][0] for name in tasks}) for found in runs]
+
+    def _at(self, size: tuple[int, ...], outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What the file answers of one frame -> maps of the photo's size."""
         maps = {}
-        for name in tasks:
-            found = outputs[name][0]
+        for name, found in outputs.items():
             if self.tasks[name].kind == "depth":
-                maps[name] = np.asarray(Image.fromarray(found[0]).resize(size[::-1], Image.Resampling.BILINEAR))
+                maps[name] = np.asarray(Image.fromarray(found[0]).resize((size[1], size[0]), Image.Resampling.BILINEAR))
             elif self.output.endswith("labels"):
                 rows, columns = (np.arange(n) * m // n for n, m in zip(size, found.shape, strict=True))
                 maps[name] = found[rows].take(columns, axis=1)

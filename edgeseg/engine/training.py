@@ -41,6 +41,7 @@ from edgeseg.spec import Quantization
 from edgeseg.weights.checkpoint import save_checkpoint
 
 CACHE_LIMIT = 2e9  # bytes of decoded samples
+SAMPLES_TO_EQUALIZE = 32
 
 
 def train(
@@ -89,7 +90,11 @@ def train(
         pin_memory=device.type == "cuda",
     )
     if config.quantize != "none" and model.quantization is None:
-        model = quantize_aware(model, Quantization(scheme=config.quantize, weight_bits=config.weight_bits))
+        how = Quantization(scheme=config.quantize, weight_bits=config.weight_bits)
+        some = (samples[index][0] for index in range(min(len(samples), SAMPLES_TO_EQUALIZE)))
+        model = quantize_aware(
+            model, how, ([normalize(x.unsqueeze(0).to(device), model.preprocess) for x in images] for images in some)
+        )
     model.preprocess = replace(model.preprocess, size=config.img_resize, keep_aspect=config.keep_aspect)
     if config.sync_bn and device.type == "cuda":
         model = cast(Pixel2Pixel, nn.SyncBatchNorm.convert_sync_batchnorm(model))

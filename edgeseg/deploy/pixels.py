@@ -1,0 +1,63 @@
+"""8-bit networks take the pixels of a photo as they are: these are 8 bit, and normalization is only their scale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edgeseg.spec import Preprocess
+
+
+def pixel_grid(preprocess: Preprocess) -> tuple[float, int] | None:
+    """Scale and zero point of normalized pixels; None where channels differ in them."""
+    mean, std = set(preprocess.mean), set(preprocess.std)
+    if len(mean) != 1 or len(std) != 1 or not float(*mean).is_integer():
+        return None
+    return 1 / std.pop(), int(mean.pop())
+
+
+def normalized(graph: Any) -> dict[str, str]:
+    """In an ONNX graph, the normalized tensors by name, and the uint8 ones that they are made of."""
+    makers = {name: node for node in graph.node for name in node.output}
+    found = {}
+    for node in graph.node:
+        chain = [node]
+        for kind in ("Div", "Sub", "Cast"):
+            if chain[-1] is None or chain[-1].op_type != kind:
+                break
+            chain.append(makers.get(chain[-1].input[0]))
+        else:
+            found[node.output[0]] = chain[-2].input[0]
+    return found
+
+
+def take_pixels(graph: Any) -> None:
+    """Where normalized pixels are rounded to the grid that they are on, leaves out the normalization, in place."""
+    from onnx import numpy_helper
+
+    constants = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
+    for tensor, pixels in normalized(graph).items():
+        divide = makers[tensor]
+        subtract = makers[divide.input[0]]
+        for node in [each for each in graph.node if each.op_type == "QuantizeLinear" and each.input[0] == tensor]:
+            scale, zero = (constants[name] for name in node.input[1:])
+            same = zero.dtype == np.uint8 and np.all(constants[subtract.input[1]] == zero)
+            if same and np.allclose(scale * constants[divide.input[1]], 1, rtol=1e-6, atol=0):
+                for user in graph.node:
+                    user.input[:] = [pixels if name == node.output[0] else name for name in user.input]
+    _prune(graph)
+
+
+def _prune(graph: Any) -> None:
+    """Removes what nothing needs."""
+    needed = {output.name for output in graph.output}
+    for node in reversed(list(graph.node)):
+        if needed & set(node.output):
+            needed |= set(node.input)
+        else:
+            graph.node.remove(node)
+    for kind in (graph.initializer, graph.value_info):
+        for each in [each for each in kind if each.name not in needed]:
+            kind.remove(each)
