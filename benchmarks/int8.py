@@ -29,11 +29,19 @@ CALIBRATION_IMAGES = 24
 FILES = {"float32": "float32.onnx", "after training": "after_training.onnx", "in training": "int8.onnx"}
 
 
-def score(name: str, folder: Path, camvid: Path) -> dict[str, dict[str, float]]:
+def network(folder: Path) -> edgeseg.Pixel2Pixel:
+    """What training for 8 bit began from: a checkpoint in the folder, or the zoo's weights for CamVid."""
+    checkpoint = folder / "float32.safetensors"
+    if checkpoint.is_file():
+        return edgeseg.create_model(folder.name, checkpoint_path=checkpoint).eval()
+    return edgeseg.create_model(f"{folder.name}.camvid", pretrained=True).eval()
+
+
+def score(folder: Path, camvid: Path) -> dict[str, dict[str, float]]:
     """Writes the other two files beside int8.onnx; mIoU on test and megabytes of all three. Done once a folder."""
     result = folder / "scores.json"
     if not result.is_file():
-        model, train = edgeseg.create_model(name, pretrained=True).eval(), CamVid(camvid)
+        model, train = network(folder), CamVid(camvid)
         chosen = range(0, len(train), len(train) // CALIBRATION_IMAGES)
         edgeseg.export_onnx(model, folder / FILES["float32"], output="small_logits", preprocess=True)
         quantize_onnx(
@@ -89,8 +97,8 @@ def main() -> None:
         parser.error(f"no */int8.onnx in {options.runs}: run benchmarks/recipes/camvid_int8.sh")
     import onnxruntime
 
-    folders = {f"{path.parent.name}.camvid": path.parent for path in trained}
-    scores = {name: score(name, folder, options.camvid) for name, folder in folders.items()}
+    folders = {path.parent.name: path.parent for path in trained}
+    scores = {name: score(folder, options.camvid) for name, folder in folders.items()}
     times = {name: milliseconds(folder) for name, folder in folders.items()}
     networks = {name: {form: scores[name][form] | times[name][form] for form in FILES} for name in folders}
     results = {"machine": machine(), "onnxruntime": onnxruntime.__version__, "networks": networks}

@@ -7,12 +7,29 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from reporting import machine, peak_memory, write_table
 
 Case = Callable[[argparse.Namespace], float]
+
+
+def measure(cases: Iterable[str], rounds: int) -> dict[str, list[dict[str, float]]]:
+    """Figures of every round, by case: of this script with `--only CASE`, which is to call `run_one`."""
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in cases}
+    for number in range(rounds):
+        for name, figures in found.items():
+            call = [sys.executable, *sys.argv, "--only", name]
+            output = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True).stdout
+            figures.append(json.loads(output.splitlines()[-1]))
+            print(f"round {number + 1}  {name}: {figures[-1]}", file=sys.stderr)
+    return found
+
+
+def run_one(case: Case, options: argparse.Namespace) -> None:
+    """Prints the figures of one case as JSON."""
+    print(json.dumps({"images_per_second": case(options), "peak_mb": peak_memory()}))
 
 
 def compare(cases: Mapping[str, Case], parser: argparse.ArgumentParser, document: str) -> None:
@@ -28,16 +45,9 @@ def compare(cases: Mapping[str, Case], parser: argparse.ArgumentParser, document
     parser.add_argument("--only", choices=tuple(cases), help="run one way once, and print its figures as JSON")
     options = parser.parse_args()
     if options.only:
-        rate = cases[options.only](options)
-        print(json.dumps({"images_per_second": rate, "peak_mb": peak_memory()}))
+        run_one(cases[options.only], options)
         return
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in cases}
-    for number in range(options.rounds):
-        for name, figures in found.items():
-            call = [sys.executable, *sys.argv, "--only", name]
-            output = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True).stdout
-            figures.append(json.loads(output.splitlines()[-1]))
-            print(f"round {number + 1}  {name}: {figures[-1]}", file=sys.stderr)
+    found = measure(cases, options.rounds)
     reference = statistics.median(each["images_per_second"] for each in next(iter(found.values())))
     lines = ["| | images/s (lowest to highest) | ratio | peak memory, MB |", "|---|---|---|---|"]
     for name, figures in found.items():

@@ -17,6 +17,13 @@ from edgeseg.spec import Task
 ARCHITECTURES = {"fpn": "FPN", "unet": "Unet", "deeplabv3plus": "DeepLabV3Plus"}
 
 
+def decoder_of(name: str) -> str:
+    """Of a name of the zoo."""
+    spec = edgeseg.model_info(name).spec
+    assert spec is not None, f"{name} has none of our decoders"
+    return spec.decoder
+
+
 def plain_network(decoder: str, classes: int) -> Any:
     """As the library makes it, with MobileNetV2 and no weights; takes sizes that are multiples of 32."""
     import segmentation_models_pytorch

@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from fvcore.nn import FlopCountAnalysis
 from reporting import RESULTS, ROOT, machine, peak_memory, write_table
+from smp_networks import ARCHITECTURES, decoder_of, plain_network
 from torch import Tensor, nn
 
 import edgeseg
@@ -86,8 +87,9 @@ class Ways:
         if self.device.type == "cpu":
             self.build["onnxruntime float32"] = self.exported(quantized=False)
             self.build["onnxruntime int8"] = self.exported(quantized=True)
+        decoder = decoder_of(options.model)
         self.peers: dict[str, Callable[[], nn.Module]] = {
-            "segmentation_models_pytorch FPN": _smp,
+            f"segmentation_models_pytorch {ARCHITECTURES[decoder]}": lambda: _Padded(plain_network(decoder, CLASSES)),
             "torchvision LR-ASPP MobileNetV3": partial(_torchvision, "lraspp_mobilenet_v3_large"),
             "torchvision DeepLabV3 MobileNetV3": partial(_torchvision, "deeplabv3_mobilenet_v3_large"),
         }
@@ -161,12 +163,6 @@ class _Padded(nn.Module):
         height, width = images.shape[-2:]
         padded = nn.functional.pad(images, (0, -width % 32, 0, -height % 32))
         return self.network(padded)[..., :height, :width]
-
-
-def _smp() -> nn.Module:
-    import segmentation_models_pytorch
-
-    return _Padded(segmentation_models_pytorch.FPN("mobilenet_v2", encoder_weights=None, classes=CLASSES))
 
 
 def _torchvision(name: str) -> nn.Module:

@@ -18,6 +18,7 @@ from unittest.mock import patch
 
 import torch
 from side_by_side import compare
+from smp_networks import decoder_of, plain_network
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -81,18 +82,17 @@ def augmented(options: argparse.Namespace) -> float:
 def plain(options: argparse.Namespace) -> float:
     """A plain loop on edgeseg's network."""
     model = edgeseg.create_model(options.model, num_classes=CLASSES)
-    return _plain(model, lambda images: model(images)["segmentation"], options)
+    return plain_loop(model, lambda images: model(images)["segmentation"], options)
 
 
 def smp(options: argparse.Namespace) -> float:
-    """A plain loop on segmentation_models_pytorch's FPN with MobileNetV2."""
-    import segmentation_models_pytorch
-
-    model = segmentation_models_pytorch.FPN("mobilenet_v2", encoder_weights=None, classes=CLASSES)
-    return _plain(model, model, options)
+    """A plain loop on segmentation_models_pytorch's nearest network."""
+    model = plain_network(decoder_of(options.model), CLASSES)
+    return plain_loop(model, model, options)
 
 
-def _plain(model: nn.Module, forward: Callable[[Tensor], Tensor], options: argparse.Namespace) -> float:
+def plain_loop(model: nn.Module, forward: Callable[[Tensor], Tensor], options: argparse.Namespace) -> float:
+    """float32, contiguous, cross-entropy, SGD."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     images, target = torch.randn(options.batch, 3, 320, 416), torch.randint(0, CLASSES, (options.batch, 320, 416))
     model.train()

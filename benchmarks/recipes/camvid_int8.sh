@@ -1,8 +1,19 @@
 #!/usr/bin/env bash
-# Trains the zoo's CamVid weights on with the rounding of 8 bit: bash FILE CAMVID_FOLDER; each ends with int8.onnx
+# Networks trained on CamVid, trained on with the rounding of 8 bit: bash FILE CAMVID_FOLDER; each ends with int8.onnx
 set -euo pipefail
+data=(--dataset camvid --data-path "$1" --train-split trainval --val-split none --resume auto)
+rounded=(--quantize per_channel --rand-crop 256 384 --epochs 1 --optimizer adam --lr 0.00001 --decoder-lr 1 --warmup-epochs 0)
+
+# The zoo's weights.
 for model in fpn_aspp_mobilenetv2_tv_edgeailite deeplabv3plus_mobilenetv2_tv_edgeailite unet_aspp_mobilenetv2_tv_edgeailite; do
-    edgeseg train --dataset camvid --data-path "$1" --model $model.camvid --pretrained default --quantize per_channel \
-        --train-split trainval --val-split none --img-resize 600 800 --rand-crop 256 384 --epochs 1 --lr 0.00001 \
-        --warmup-epochs 0 --resume auto -o runs/int8/$model
+    edgeseg train "${data[@]}" "${rounded[@]}" --model $model.camvid --pretrained default --img-resize 600 800 \
+        -o runs/int8/$model
 done
+
+# A network on RegNetX, from nothing.
+model=fpn_aspp_regnetx400mf_edgeailite
+edgeseg train "${data[@]}" --model $model --epochs 45 --rand-scale 0.75 1.75 --lr 0.04 --decoder-lr 1 -o runs/$model
+mkdir -p runs/int8/$model
+cp runs/$model/last.safetensors runs/int8/$model/float32.safetensors
+edgeseg train "${data[@]}" "${rounded[@]}" --model $model --pretrained runs/int8/$model/float32.safetensors \
+    -o runs/int8/$model
