@@ -19,6 +19,7 @@ from edgeseg.deploy.equalize import equalize_channels
 from edgeseg.deploy.fold import fold_batch_norms
 from edgeseg.deploy.qat import QuantizedConv2d, Quantizer, freeze_ranges, quantize_aware
 from edgeseg.engine import TrainConfig, train
+from edgeseg.engine.losses import divergence
 from edgeseg.preprocess import to_input
 from edgeseg.spec import Quantization, Task
 from edgeseg.weights.checkpoint import save_checkpoint
@@ -188,6 +189,32 @@ def run(request: pytest.FixtureRequest, trained: Path, tmp_path_factory: pytest.
     return folder
 
 
+def test_distillation_undoes_the_rounding(trained: Path, tmp_path: Path) -> None:
+    """It goes by the float network's answers, which come nearer; labels do not matter."""
+    model, streets = edgeseg.create_model("fpn", checkpoint_path=trained).eval(), Streets("train", length=16)
+    model.preprocess = edgeseg.Preprocess(size=SIZE)
+    images = [model.prepare(streets[index][0]) for index in range(8)]
+    how = {"batch_size": 8, "img_resize": SIZE, "rand_crop": SIZE, "rand_scale": (1, 1), "jitter": 0.0, "bf16": False}
+
+    def distance(network: edgeseg.Pixel2Pixel) -> float:
+        with torch.no_grad():
+            pairs = [(network.eval().decode(*x)["semantic"], model.eval().decode(*x)["semantic"]) for x in images]
+        return sum(float(divergence(found, expected, "segmentation")) for found, expected in pairs)
+
+    def run(epochs: int, lr: float, shift: int) -> edgeseg.Pixel2Pixel:
+        samples = [(image, (labels + shift) % model.tasks["semantic"].channels) for image, labels in streets]
+        config = TrainConfig(
+            quantize="power_of_two", distillation=1.0, epochs=epochs, lr=lr, ema=0.0, workers=0, warmup_epochs=0,
+            **how,  # type: ignore[arg-type]
+        )  # fmt: skip
+        return train(copy.deepcopy(model), samples, None, config, tmp_path / f"{epochs}_{lr}_{shift}")
+
+    first, second = run(8, 1e-3, 0), run(8, 1e-3, 3)
+    for one, other in zip(first.state_dict().values(), second.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+    assert distance(first) < 0.9 * distance(run(8, 0.0, 0))
+
+
 def test_onnxruntime_computes_the_same(run: Path) -> None:
     """Of the pixels of unseen streets; and the loaded checkpoint is what was exported."""
     model = edgeseg.create_model("fpn", checkpoint_path=run / "int8/last.safetensors").eval()
@@ -242,3 +269,5 @@ def test_wrong_calls() -> None:
         Quantization(scheme="int4")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="weights have 7 or 8 bits, got 4"):
         Quantization(weight_bits=4)
+    with pytest.raises(ValueError, match=r"0 to 1 with quantize, else 0; got 0\.5"):
+        TrainConfig(distillation=0.5)

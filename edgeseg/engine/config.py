@@ -54,6 +54,8 @@ class TrainConfig:
         quantize: Train with the rounding of 8 bit, see `edgeseg.deploy.qat`: "none", "per_channel" or "power_of_two".
             The ranges of activations are frozen after half of the epochs and one.
         weight_bits: Of quantize: 7 for processors whose 8-bit products saturate (x86 without VNNI), else 8.
+        distillation: Of quantize: share of the loss, 0 to 1, that is the divergence from the float network's answers
+            instead of the labels, so that training only undoes what the rounding does.
         seed: Of new layers, shuffling, augmentation and dropout.
         workers: Processes that augment.
         cache: Decode the training set once into memory; by default where it takes less than 2 GB.
@@ -105,6 +107,7 @@ class TrainConfig:
     compile: bool = False
     quantize: Literal["none", "per_channel", "power_of_two"] = "none"
     weight_bits: int = 8
+    distillation: float = 0.0
     seed: int = 1
     workers: int = 1
     cache: bool | None = None
@@ -119,6 +122,8 @@ class TrainConfig:
                 raise ValueError(f"{name} is one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}")
         if len(self.depth_losses) != len(self.depth_factors):
             raise ValueError(f"{len(self.depth_losses)} depth_losses need as many depth_factors")
+        if not 0 <= self.distillation <= (self.quantize != "none"):
+            raise ValueError(f"distillation is 0 to 1 with quantize, else 0; got {self.distillation}")
         for name in ("epochs", "batch_size", "iter_size", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is at least 1, got {getattr(self, name)}")

@@ -75,6 +75,18 @@ def dice_loss(probabilities: Tensor, target: Tensor) -> Tensor:
     return (1 - score)[present].mean() if bool(present.any()) else probabilities.sum() * 0
 
 
+def divergence(outputs: Tensor, expected: Tensor, kind: str) -> Tensor:
+    """How far a network's answers are from another's, both [N,C,H,W]: a scalar, 0 where they are the same.
+
+    Of "segmentation" the Kullback-Leibler divergence of a pixel's classes (distillation: Hinton et al., 2015,
+    https://arxiv.org/abs/1503.02531), of "depth" the absolute difference.
+    """
+    if kind != "segmentation":
+        return (outputs.float() - expected.float()).abs().mean()
+    found, wanted = (F.log_softmax(each.float(), dim=1) for each in (outputs, expected))
+    return F.kl_div(found, wanted, reduction="none", log_target=True).sum(dim=1).mean()
+
+
 def log_class_weights(pixels: Tensor, smoothing: float = 1.1) -> Tensor:
     """Weights 1 / ln(smoothing + share) of each class, mean 1 (ENet: Paszke et al., 2016, https://arxiv.org/abs/1606.02147).
 

@@ -27,7 +27,7 @@ from edgeseg.engine.balancing import BALANCERS
 from edgeseg.engine.config import TrainConfig
 from edgeseg.engine.depth import depth_loss
 from edgeseg.engine.evaluation import evaluate_tasks
-from edgeseg.engine.losses import log_class_weights, segmentation_loss
+from edgeseg.engine.losses import divergence, log_class_weights, segmentation_loss
 from edgeseg.engine.optimization import build_optimizer, set_learning_rate
 from edgeseg.engine.report import Log, draw_curves, draw_samples, headline
 from edgeseg.engine.run_state import FILE, RunState
@@ -89,6 +89,9 @@ def train(
         worker_init_fn=leave_signals_to_the_main_process,
         pin_memory=device.type == "cuda",
     )
+    teacher = model.to(memory_format=torch.channels_last).eval() if config.distillation else None
+    if config.distillation and model.quantization is not None:
+        raise ValueError("distillation begins from a float network, this one is quantization-aware already")
     if config.quantize != "none" and model.quantization is None:
         how = Quantization(scheme=config.quantize, weight_bits=config.weight_bits)
         some = (samples[index][0] for index in range(min(len(samples), SAMPLES_TO_EQUALIZE)))
@@ -126,6 +129,8 @@ def train(
                 outputs = forward(*inputs)
             features = outputs.pop("features")
             by_task = losses(outputs, {name: target.to(device) for name, target in targets.items()})
+            if teacher is not None:
+                by_task = distilled(by_task, outputs, inputs)
             loss = balancer.total(by_task, features)
             if not math.isfinite(value := float(loss.detach())):
                 names = ", ".join(_name(train_set, int(index)) for index in indices)
@@ -141,6 +146,20 @@ def train(
         if config.ema:
             average.update_parameters(model)
         return means
+
+    def distilled(
+        by_task: Mapping[str, Tensor], outputs: Mapping[str, Tensor], inputs: Sequence[Tensor]
+    ) -> dict[str, Tensor]:
+        """The losses, with the share of the float network in them."""
+        assert teacher is not None
+        with torch.no_grad():
+            expected = teacher.decode(*inputs)
+        return {
+            name: torch.lerp(
+                loss, divergence(outputs[name], expected[name], model.tasks[name].kind), config.distillation
+            )
+            for name, loss in by_task.items()
+        }
 
     def score(epoch: int) -> dict[str, float]:
         """Figures in percent of all tasks; the weights that are best at the first are kept."""
