@@ -131,15 +131,22 @@ def score(data: str, path: Path) -> dict[str, float]:
 def measure(names: list[str]) -> dict[str, Figures]:
     """Times of every network, in a process each."""
     found = {}
-    for name in names:
-        call = [sys.executable, __file__, "--only", name]
-        output = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True).stdout
-        found[name] = json.loads(output.splitlines()[-1])
-        print(f"{name}: {found[name]}", file=sys.stderr)
+    with tempfile.TemporaryDirectory() as folder:
+        reference = export(edgeseg.create_model(REFERENCE).eval(), Path(folder) / "reference.onnx")
+        for name in names:
+            call = [sys.executable, __file__, "--only", name, "--reference", str(reference)]
+            output = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True).stdout
+            found[name] = json.loads(output.splitlines()[-1])
+            print(f"{name}: {found[name]}", file=sys.stderr)
     return found
 
 
-def measure_one(name: str) -> Figures:
+def export(model: edgeseg.Pixel2Pixel, path: Path) -> Path:
+    """The ONNX file that is timed."""
+    return edgeseg.export_onnx(model, path, output="small_logits", size=SIZE, dynamic=()).path
+
+
+def measure_one(name: str, reference: Path) -> Figures:
     """Milliseconds and, in turns with the reference network, ratios; megabytes of memory and of the ONNX file."""
     import torch
 
@@ -151,25 +158,22 @@ def measure_one(name: str) -> Figures:
         with torch.inference_mode():
             model.decode(image)
 
-    networks = {"this": edgeseg.create_model(name).eval()}
-    optimized = {"this": edgeseg.optimize(networks["this"])}
+    model = edgeseg.create_model(name).eval()
+    optimized = {"this": edgeseg.optimize(model)}
     in_torch(optimized["this"])
     memory = peak_memory()
-    networks["reference"] = edgeseg.create_model(REFERENCE).eval()
-    optimized["reference"] = edgeseg.optimize(networks["reference"])
-    turns = alternating({key: partial(in_torch, model) for key, model in optimized.items()}, rounds=9)
+    optimized["reference"] = edgeseg.optimize(edgeseg.create_model(REFERENCE).eval())
+    turns = alternating({key: partial(in_torch, each) for key, each in optimized.items()}, rounds=9)
     with tempfile.TemporaryDirectory() as folder:
-        files = {key: Path(folder) / f"{key}.onnx" for key in networks}
-        for key, model in networks.items():
-            edgeseg.export_onnx(model, files[key], output="small_logits", size=SIZE, dynamic=())
-        megabytes = files["this"].stat().st_size / 1e6
-        segmenters = {key: edgeseg.OnnxSegmenter(path) for key, path in files.items()}
+        file = export(model, Path(folder) / "this.onnx")
+        megabytes = file.stat().st_size / 1e6
+        segmenters = {"this": edgeseg.OnnxSegmenter(file), "reference": edgeseg.OnnxSegmenter(reference)}
         array = image.numpy()
         onnx = alternating({key: partial(each.run, array) for key, each in segmenters.items()}, rounds=9)
     found: Figures = {"memory_mb": round(memory), "onnx_mb": round(megabytes, 1)}
     for where, times in (("torch", turns), ("onnxruntime", onnx)):
-        this, reference = (statistics.median(times[key]) for key in ("this", "reference"))
-        found |= {f"{where}_ms": round(1000 * this, 1), f"{where}_ratio": round(this / reference, 2)}
+        this, other = (statistics.median(times[key]) for key in ("this", "reference"))
+        found |= {f"{where}_ms": round(1000 * this, 1), f"{where}_ratio": round(this / other, 2)}
     return found
 
 
@@ -375,10 +379,11 @@ def main() -> None:
     parser.add_argument("--measure", nargs="*", metavar="NAME", help="these networks, without names all")
     for data in SCORED_ON:
         parser.add_argument(f"--{data}", type=Path, metavar="PATH")
-    parser.add_argument("--only", metavar="NAME", help="measure one network in this process")
+    parser.add_argument("--only", metavar="NAME", help="measure one network in this process, beside --reference FILE")
+    parser.add_argument("--reference", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.only:
-        print(json.dumps(measure_one(options.only)))
+        print(json.dumps(measure_one(options.only, options.reference)))
         return
     before = json.loads(FILE.read_text()) if FILE.is_file() else {}
     scored, measured = before.get("scored", {}), before.get("measured", {})

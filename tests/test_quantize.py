@@ -94,6 +94,22 @@ def _before_the_first_convolution(
     return kinds, scale
 
 
+def test_what_is_only_concatenated_has_one_scale(images: list[torch.Tensor], tmp_path: Path) -> None:
+    """The branches of the context block; not a feature of the encoder that is read elsewhere too."""
+    model = edgeseg.create_model("unet", encoder="mobilenetv2", channels=8, num_classes=5).eval()
+    model.preprocess = edgeseg.Preprocess(size=(64, 96))
+    graph = onnx.load(quantize_onnx(model, tmp_path / "int8.onnx", images, calibration="minmax").path).graph
+    makers = {name: node for node in graph.node for name in node.output}
+    shared = []
+    for node in (node for node in graph.node if node.op_type == "Concat"):
+        rounding = [each for each in graph.node if node.output[0] in each.input and each.op_type == "QuantizeLinear"]
+        scales = [makers[name].input[1] for name in node.input if makers[name].op_type == "DequantizeLinear"]
+        if rounding:
+            shared.append([scale == rounding[0].input[1] for scale in scales])
+    assert shared[0] == [True] * 4
+    assert shared[1:] == [[True, False]] * 4
+
+
 @pytest.fixture
 def small() -> edgeseg.Pixel2Pixel:
     """A network that is quick to quantize."""

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from edgeseg.deploy.equalize import equalize_channels
 from edgeseg.deploy.fold import fold_batch_norms, probe
-from edgeseg.deploy.pixels import pixel_grid
+from edgeseg.deploy.grids import pixel_grid
 from edgeseg.deploy.pixelwise import is_pixelwise, last_convolutions, product
 from edgeseg.pixel2pixel import Pixel2Pixel
 from edgeseg.spec import Quantization

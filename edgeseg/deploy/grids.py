@@ -1,4 +1,8 @@
-"""8-bit networks take the pixels of a photo as they are: these are 8 bit, and normalization is only their scale."""
+"""8-bit files round no more often than they need to.
+
+Pixels are 8 bit already, normalization is only their scale. What is concatenated can have the scale of the result, so
+that onnxruntime copies it.
+"""
 
 from __future__ import annotations
 
@@ -47,6 +51,27 @@ def take_pixels(graph: Any) -> None:
             if same and np.allclose(scale * constants[divide.input[1]], 1, rtol=1e-6, atol=0):
                 for user in graph.node:
                     user.input[:] = [pixels if name == node.output[0] else name for name in user.input]
+    _prune(graph)
+
+
+def share_scales(graph: Any) -> None:
+    """Gives what is only there to be concatenated the scale of the result, in place."""
+    makers = {name: node for node in graph.node for name in node.output}
+    users: dict[str, list[Any]] = {}
+    for node in graph.node:
+        for name in node.input:
+            users.setdefault(name, []).append(node)
+    for node in graph.node:
+        after = users.get(node.output[0], [])
+        if node.op_type != "Concat" or [each.op_type for each in after] != ["QuantizeLinear"]:
+            continue
+        for leave in [makers[name] for name in node.input if name in makers]:
+            enter = makers.get(leave.input[0]) if leave.op_type == "DequantizeLinear" else None
+            if enter is None or enter.op_type != "QuantizeLinear":
+                continue
+            if len(users[leave.output[0]]) == len(users[enter.output[0]]) == 1:
+                enter.input[1:] = after[0].input[1:]
+                leave.input[1:] = after[0].input[1:]
     _prune(graph)
 
 
