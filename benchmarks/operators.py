@@ -1,7 +1,7 @@
 """Where onnxruntime's time goes, by operator and by session option: python benchmarks/operators.py
 
-Of the MobileNetV2 and the RegNetX 800MF network, as float32 for any size, float32 for one size, and 8 bit. Writes the
-tables of docs/benchmarks.md. Needs pip install edgeseg[onnx].
+Of the FPN on MobileNetV2 and on RegNetX 800MF and the UNet on MobileNetV2, as float32 for any size, float32 for one
+size, and 8 bit. Writes the tables of docs/benchmarks.md. Needs pip install edgeseg[onnx].
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ from edgeseg.deploy.quantize import quantize_onnx
 from edgeseg.deploy.timing import alternating
 from edgeseg.processor import saturates_in_8_bit
 
-NAMES = ("fpn_aspp_mobilenetv2_tv_edgeailite", "fpn_aspp_regnetx800mf_edgeailite")
+NAMES = (
+    "fpn_aspp_mobilenetv2_tv_edgeailite",
+    "fpn_aspp_regnetx800mf_edgeailite",
+    "unet_aspp_mobilenetv2_tv_edgeailite",
+)
 SIZE = (384, 768)
 RUNS = 30
 WAITING = {
@@ -47,12 +51,17 @@ def files(model: edgeseg.Pixel2Pixel, folder: Path) -> dict[str, Path]:
     return found
 
 
+def noise() -> np.ndarray:
+    """An input."""
+    return np.random.default_rng(0).standard_normal((1, 3, *SIZE), dtype=np.float32)
+
+
 def profile(path: Path, folder: Path) -> dict[str, tuple[int, float]]:
     """Of each operator how many there are and the milliseconds a run."""
     options = onnxruntime.SessionOptions()
     options.enable_profiling, options.profile_file_prefix = True, str(folder / "profile")
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    image = np.random.default_rng(0).standard_normal((1, 3, *SIZE), dtype=np.float32)
+    image = noise()
     for _ in range(RUNS):
         session.run(None, {"image": image})
     events = json.loads(Path(session.end_profiling()).read_text())
@@ -71,7 +80,7 @@ def times(path: Path, options: Mapping[str, str], threads: int) -> tuple[float, 
     for key, value in options.items():
         how.add_session_config_entry(key, value)
     session = onnxruntime.InferenceSession(path, how, providers=["CPUExecutionProvider"])
-    image = np.random.default_rng(0).standard_normal((1, 3, *SIZE), dtype=np.float32)
+    image = noise()
     matrix = torch.rand(1024, 1024)
 
     def run() -> object:
