@@ -4,9 +4,9 @@
     python benchmarks/compare.py measure
 
 `train` trains networks of both under one budget on CamVid: the same images, augmentation, steps and recipe, each with
-ImageNet weights in the encoder (safetensors files, of torchvision's and of timm's layout). Hours on a CPU; it goes on
-where it was stopped, in runs/compare. `measure` counts, times, and writes the tables of docs/benchmarks.md, with the
-mIoU of what is trained. Both need pip install edgeseg[benchmarks].
+ImageNet weights in the encoder (safetensors files, of torchvision's and of timm's layout). It takes an hour or two on a
+CPU and goes on where it was stopped, in runs/compare. `measure` counts, times, and writes the tables of
+docs/benchmarks.md, with the mIoU of what is trained. Both need pip install edgeseg[benchmarks].
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from edgeseg.data.camvid import CamVid
 from edgeseg.engine import TrainConfig, train
 
 RUNS = Path("runs/compare")
-BUDGET = TrainConfig(epochs=6, evaluate_every=6)
+BUDGET = TrainConfig(epochs=5, img_resize=(360, 480), rand_crop=(192, 256), evaluate_every=5)
 SIZE = (360, 480)
 ROUNDS = 3
 TORCHVISION = {

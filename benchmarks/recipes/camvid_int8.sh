@@ -13,7 +13,7 @@ done
 
 # A network on RegNetX, from nothing.
 model=fpn_aspp_regnetx400mf_edgeailite
-edgeseg train "${data[@]}" --model $model --epochs 45 --rand-scale 0.75 1.75 --lr 0.04 --decoder-lr 1 -o runs/$model
+edgeseg train "${data[@]}" --model $model --epochs 30 --rand-scale 0.75 1.75 --lr 0.04 --decoder-lr 1 -o runs/$model
 mkdir -p runs/int8/$model
 cp runs/$model/last.safetensors runs/int8/$model/float32.safetensors
 edgeseg train "${data[@]}" "${rounded[@]}" --model $model --pretrained runs/int8/$model/float32.safetensors \

@@ -124,6 +124,11 @@ class LabelledImages(Dataset[Any]):
             warnings.warn(f"{len(self.skipped)} samples left out, their files cannot be read: {some}", stacklevel=3)
 
 
+def name_of(dataset: Any, index: int) -> str:
+    """The file of a sample, where the data set tells."""
+    return dataset.name(index) if hasattr(dataset, "name") else f"sample {index}"
+
+
 def as_sample(sample: tuple[Any, Any], first_task: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """What a data set gives, in its general form: a tuple of images, and targets by task."""
     images, targets = sample

@@ -15,7 +15,7 @@ from edgeseg.data.base import as_sample
 from edgeseg.engine import distributed
 from edgeseg.engine.depth import DepthErrors
 from edgeseg.engine.metrics import ConfusionMatrix
-from edgeseg.engine.workers import leave_signals_to_the_main_process
+from edgeseg.engine.signals import leave_signals_to_the_main_process
 from edgeseg.images import input_size
 from edgeseg.layers import resize
 from edgeseg.pixel2pixel import Pixel2Pixel, labels_at

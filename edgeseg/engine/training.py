@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
@@ -15,24 +13,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from edgeseg.data.base import as_sample
-from edgeseg.data.labels import IGNORE
+from edgeseg.data.base import as_sample, name_of
 from edgeseg.data.transforms import AUGMENTATIONS, Augmented
 from edgeseg.deploy.qat import freeze_ranges, quantize_aware
 from edgeseg.engine import distributed
 from edgeseg.engine.balancing import BALANCERS
 from edgeseg.engine.config import TrainConfig
-from edgeseg.engine.depth import depth_loss
 from edgeseg.engine.evaluation import evaluate_tasks
-from edgeseg.engine.losses import divergence, log_class_weights, segmentation_loss
 from edgeseg.engine.optimization import build_optimizer, set_learning_rate
 from edgeseg.engine.report import Log, draw_curves, draw_samples, headline
 from edgeseg.engine.run_state import FILE, RunState
-from edgeseg.engine.workers import leave_signals_to_the_main_process
-from edgeseg.layers import ConvNormAct, resize
+from edgeseg.engine.sampling import EpochSampler
+from edgeseg.engine.signals import leave_signals_to_the_main_process, stoppable
+from edgeseg.engine.task_losses import TaskLosses
+from edgeseg.layers import ConvNormAct
 from edgeseg.memory import keep_freed_memory
 from edgeseg.pixel2pixel import Pixel2Pixel
 from edgeseg.preprocess import normalize
@@ -105,7 +102,7 @@ def train(
     if config.freeze_encoder:
         model.encoder.requires_grad_(False)
     network = _Network(model, config).to(device)
-    losses = _losses(model, train_set, samples, config, device)
+    losses = TaskLosses(model, train_set, samples, config, teacher)
     average = AveragedModel(model, multi_avg_fn=_moving_average(config.ema), use_buffers=True)
     averaged = cast(Pixel2Pixel, average.module)
     balancer = BALANCERS[config.balancing](model.tasks, config.task_factors or [1.0] * len(model.tasks)).to(device)
@@ -128,12 +125,10 @@ def train(
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 outputs = forward(*inputs)
             features = outputs.pop("features")
-            by_task = losses(outputs, {name: target.to(device) for name, target in targets.items()})
-            if teacher is not None:
-                by_task = distilled(by_task, outputs, inputs)
+            by_task = losses(inputs, outputs, {name: target.to(device) for name, target in targets.items()})
             loss = balancer.total(by_task, features)
             if not math.isfinite(value := float(loss.detach())):
-                names = ", ".join(_name(train_set, int(index)) for index in indices)
+                names = ", ".join(name_of(train_set, int(index)) for index in indices)
                 raise FloatingPointError(
                     f"the loss is {value} in step {state.step + 1}; lower lr={config.lr}, or look at {names}"
                 )
@@ -146,20 +141,6 @@ def train(
         if config.ema:
             average.update_parameters(model)
         return means
-
-    def distilled(
-        by_task: Mapping[str, Tensor], outputs: Mapping[str, Tensor], inputs: Sequence[Tensor]
-    ) -> dict[str, Tensor]:
-        """The losses, with the share of the float network in them."""
-        assert teacher is not None
-        with torch.no_grad():
-            expected = teacher.decode(*inputs)
-        return {
-            name: torch.lerp(
-                loss, divergence(outputs[name], expected[name], model.tasks[name].kind), config.distillation
-            )
-            for name, loss in by_task.items()
-        }
 
     def score(epoch: int) -> dict[str, float]:
         """Figures in percent of all tasks; the weights that are best at the first are kept."""
@@ -182,7 +163,7 @@ def train(
 
     steps = len(sampler)
     saved = time.monotonic()
-    with _stoppable() as stopped, Log(output, state.step // steps) as log:
+    with stoppable() as stopped, Log(output, state.step // steps) as log:
         while state.step < config.epochs * steps:
             epoch, start = state.step // steps, time.perf_counter()
             sampler.epoch, sampler.start = epoch, state.step % steps
@@ -239,38 +220,6 @@ def train(
     return averaged.eval()
 
 
-class EpochSampler(Sampler[list[int]]):
-    """Batches of keys for `Augmented`: a new order each epoch that follows from the seed alone.
-
-    Attributes:
-        epoch: Counted from 0.
-        start: Optimizer steps of it that are done already.
-    """
-
-    def __init__(self, samples: Augmented, config: TrainConfig) -> None:
-        self.count, self.config = len(samples), config
-        self.epoch, self.start = 0, 0
-        share, rest = divmod(config.batch_size, distributed.world_size())
-        if rest:
-            raise ValueError(f"batch_size {config.batch_size} cannot be shared by {distributed.world_size()} processes")
-        self.share = share
-        if len(self) == 0:
-            wanted = config.batch_size * config.iter_size
-            raise ValueError(f"{self.count} training images make no batch of {wanted}")
-
-    def __len__(self) -> int:
-        """Optimizer steps in an epoch."""
-        return self.count // (self.config.batch_size * self.config.iter_size)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.epoch)
-        order = [self.epoch * self.count + i for i in torch.randperm(self.count, generator=generator).tolist()]
-        size, first = self.config.batch_size, distributed.rank() * self.share
-        for batch in range(self.start * self.config.iter_size, len(self) * self.config.iter_size):
-            begin = batch * size + first
-            yield order[begin : begin + self.share]
-
-
 class _Network(nn.Module):
     """What is trained: the model, and where the recipe has it an auxiliary prediction from the deepest feature."""
 
@@ -312,64 +261,6 @@ def _parallel(network: _Network, config: TrainConfig, device: torch.device) -> C
     return cast(Callable[..., dict[str, Tensor]], torch.compile(module) if config.compile else module)
 
 
-def _losses(
-    model: Pixel2Pixel, train_set: Any, samples: Augmented, config: TrainConfig, device: torch.device
-) -> Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], dict[str, Tensor]]:
-    """The loss of each task, as a function of logits and targets."""
-    if config.task_factors and len(config.task_factors) != len(model.tasks):
-        raise ValueError(f"{len(config.task_factors)} task_factors for the tasks {', '.join(model.tasks)}")
-    given_tasks = getattr(train_set, "tasks", model.tasks)
-    missing = [name for name in model.tasks if len(model.tasks) > 1 and name not in given_tasks]
-    if missing:
-        raise ValueError(f"the training set has no target for {', '.join(missing)}; it has {', '.join(given_tasks)}")
-    depth_factors = dict(zip(config.depth_losses, config.depth_factors, strict=True))
-    weights: dict[str, Tensor | None] = dict.fromkeys(model.tasks)
-    if config.class_weights == "dataset":
-        given = getattr(train_set, "class_weights", None)
-        if given is not None:
-            weights[next(iter(model.tasks))] = torch.tensor(given, device=device)
-    elif config.class_weights == "log":
-        weights |= {name: w.to(device) for name, w in _log_weights(samples, model).items()}
-
-    def by_task(logits: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        weighted = config.class_weights_probability >= 1 or float(torch.rand(())) < config.class_weights_probability
-        totals = {name: torch.zeros((), device=device) for name in model.tasks}
-        for output, values in logits.items():
-            name, _, auxiliary = output.partition("/")
-            target = targets[name]
-            values = resize(values, target.shape[-2:])
-            if model.tasks[name].kind != "segmentation":
-                totals[name] = depth_loss(values, target, depth_factors)
-                continue
-            totals[name] = totals[name] + (config.aux_loss if auxiliary else 1.0) * segmentation_loss(
-                values,
-                target,
-                class_weights=weights[name] if weighted else None,
-                dice=0.0 if auxiliary else config.dice,
-                label_smoothing=config.label_smoothing,
-                ohem=config.ohem,
-                count_ignored=config.count_ignored,
-            )
-        return totals
-
-    return by_task
-
-
-def _log_weights(samples: Augmented, model: Pixel2Pixel) -> dict[str, Tensor]:
-    pixels = {n: torch.zeros(task.channels) for n, task in model.tasks.items() if task.kind == "segmentation"}
-    for index in range(len(samples)):
-        _, targets = samples.decoded[index] if samples.decoded else samples.sample(index)
-        for name, target in ((name, targets[name]) for name in pixels):
-            labels = target[target != IGNORE].flatten().long()
-            if labels.numel() and int(labels.max()) >= len(pixels[name]):
-                raise ValueError(
-                    f"{_name(samples.dataset, index)} has label {int(labels.max())}, the model has "
-                    f"{len(pixels[name])} classes for {name}"
-                )
-            pixels[name] += torch.bincount(labels, minlength=len(pixels[name]))
-    return {name: log_class_weights(counts) for name, counts in pixels.items()}
-
-
 def _moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
     """An exponential average that starts short, so that it soon forgets the untrained decoder."""
 
@@ -388,11 +279,6 @@ def _fits(dataset: Any, config: TrainConfig) -> bool:
     return sum(x.numel() for x in images) * 4 / 3 * len(dataset) < CACHE_LIMIT
 
 
-def _name(dataset: Any, index: int) -> str:
-    """The file of a sample, where the data set tells."""
-    return dataset.name(index) if hasattr(dataset, "name") else f"sample {index}"
-
-
 def _memory(device: torch.device) -> dict[str, str]:
     return {"GB": f"{torch.cuda.max_memory_allocated(device) / 1e9:.1f}"} if device.type == "cuda" else {}
 
@@ -401,28 +287,3 @@ def _save(state: RunState, output: Path) -> None:
     if distributed.rank() == 0:
         state.save(output)
     distributed.barrier()
-
-
-@contextmanager
-def _stoppable() -> Iterator[Callable[[], bool]]:
-    """Inside, SIGTERM and Ctrl-C only raise a flag, in all processes together; a second one stops at once."""
-    flag = torch.zeros(1)
-
-    def stop(number: int, _: object) -> None:
-        if flag.any():
-            raise KeyboardInterrupt(f"signal {number}")
-        flag.fill_(1)
-
-    def stopped() -> bool:
-        return bool(distributed.total(flag.clone()).any())
-
-    try:
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread: signals stay as they are
-        yield stopped
-        return
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
