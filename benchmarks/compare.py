@@ -31,7 +31,7 @@ from edgeseg.data.camvid import CamVid
 from edgeseg.engine import TrainConfig, train
 
 RUNS = Path("runs/compare")
-BUDGET = TrainConfig(epochs=5, img_resize=(360, 480), rand_crop=(192, 256), evaluate_every=5)
+BUDGET = TrainConfig(epochs=8, img_resize=(360, 480), rand_crop=(192, 256), evaluate_every=8)
 SIZE = (360, 480)
 ROUNDS = 3
 TORCHVISION = {

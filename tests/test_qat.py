@@ -244,6 +244,9 @@ def test_onnxruntime_runs_8_bit(run: Path, tmp_path: Path) -> None:
         values[n.input[0]].dtype for n in file.graph.node if n.op_type == "DequantizeLinear" and n.input[0] in values
     }
     assert kinds_of_weights == {np.dtype("int8"), np.dtype("int32")}
+    makers = {name: node for node in file.graph.node for name in node.output}
+    sizes = [makers.get(node.input[0]) for node in file.graph.node if node.op_type == "Shape"]
+    assert {node.op_type for node in sizes if node is not None} == {"QuantizeLinear"}  # others are of the image
     sizes = {values[n.input[1]].size for n in file.graph.node if n.op_type == "DequantizeLinear"}
     assert (max(sizes) == 1) == run.name.startswith("power_of_two")
 

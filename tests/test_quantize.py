@@ -94,8 +94,9 @@ def _before_the_first_convolution(
     return kinds, scale
 
 
-def test_what_is_only_concatenated_has_one_scale(images: list[torch.Tensor], tmp_path: Path) -> None:
-    """The branches of the context block; not a feature of the encoder that is read elsewhere too."""
+def test_nothing_is_converted_in_vain(images: list[torch.Tensor], tmp_path: Path) -> None:
+    """What is only concatenated has the scale of the result: the branches of the context block, not a feature of the
+    encoder that is read elsewhere too. Sizes are those of 8-bit tensors."""
     model = edgeseg.create_model("unet", encoder="mobilenetv2", channels=8, num_classes=5).eval()
     model.preprocess = edgeseg.Preprocess(size=(64, 96))
     graph = onnx.load(quantize_onnx(model, tmp_path / "int8.onnx", images, calibration="minmax").path).graph
@@ -108,6 +109,8 @@ def test_what_is_only_concatenated_has_one_scale(images: list[torch.Tensor], tmp
             shared.append([scale == rounding[0].input[1] for scale in scales])
     assert shared[0] == [True] * 4
     assert shared[1:] == [[True, False]] * 4
+    sizes = [makers.get(node.input[0]) for node in graph.node if node.op_type == "Shape"]
+    assert {node.op_type for node in sizes if node is not None} == {"QuantizeLinear"}
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgeseg.deploy.grids import share_scales, take_pixels
+from edgeseg.deploy.grids import simplify
 from edgeseg.deploy.qat import exporting
 from edgeseg.files import replacing
 from edgeseg.pixel2pixel import Pixel2Pixel
@@ -104,8 +104,7 @@ def export_onnx(
     file = converted.model_proto
     _tidy(file.graph)
     if model.quantization is not None:
-        take_pixels(file.graph)
-        share_scales(file.graph)
+        simplify(file.graph)
     for name, fact in _facts(model, size, output, preprocess).items():
         file.metadata_props.add(key=name, value=fact)
     onnx.checker.check_model(file, full_check=True)

@@ -1,7 +1,7 @@
-"""8-bit files round no more often than they need to.
+"""8-bit files convert between float and 8 bit no more often than they need to.
 
 Pixels are 8 bit already, normalization is only their scale. What is concatenated can have the scale of the result, so
-that onnxruntime copies it.
+that onnxruntime copies it. Sizes to resize to are those of 8-bit tensors too.
 """
 
 from __future__ import annotations
@@ -36,8 +36,16 @@ def normalized(graph: Any) -> dict[str, str]:
     return found
 
 
-def take_pixels(graph: Any) -> None:
-    """Where normalized pixels are rounded to the grid that they are on, leaves out the normalization, in place."""
+def simplify(graph: Any) -> None:
+    """Leaves out what an ONNX graph with QuantizeLinear and DequantizeLinear does in vain, in place."""
+    _take_pixels(graph)
+    _share_scales(graph)
+    _read_sizes_of_rounded(graph)
+    _prune(graph)
+
+
+def _take_pixels(graph: Any) -> None:
+    """Where normalized pixels are rounded to the grid that they are on, leaves out the normalization."""
     from onnx import numpy_helper
 
     constants = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
@@ -51,11 +59,10 @@ def take_pixels(graph: Any) -> None:
             if same and np.allclose(scale * constants[divide.input[1]], 1, rtol=1e-6, atol=0):
                 for user in graph.node:
                     user.input[:] = [pixels if name == node.output[0] else name for name in user.input]
-    _prune(graph)
 
 
-def share_scales(graph: Any) -> None:
-    """Gives what is only there to be concatenated the scale of the result, in place."""
+def _share_scales(graph: Any) -> None:
+    """Gives what is only there to be concatenated the scale of the result."""
     makers = {name: node for node in graph.node for name in node.output}
     users: dict[str, list[Any]] = {}
     for node in graph.node:
@@ -72,7 +79,15 @@ def share_scales(graph: Any) -> None:
             if len(users[leave.output[0]]) == len(users[enter.output[0]]) == 1:
                 enter.input[1:] = after[0].input[1:]
                 leave.input[1:] = after[0].input[1:]
-    _prune(graph)
+
+
+def _read_sizes_of_rounded(graph: Any) -> None:
+    """Of what was rounded, not of what it is as float: onnxruntime would compute that for its size alone."""
+    makers = {name: node for node in graph.node for name in node.output}
+    for node in graph.node:
+        source = makers.get(node.input[0]) if node.op_type == "Shape" else None
+        if source is not None and source.op_type == "DequantizeLinear":
+            node.input[0] = source.input[0]
 
 
 def _prune(graph: Any) -> None:

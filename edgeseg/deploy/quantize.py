@@ -18,7 +18,7 @@ import numpy as np
 
 from edgeseg.deploy.equalize import equalize_channels
 from edgeseg.deploy.export import DIMENSIONS, Output, export_onnx
-from edgeseg.deploy.grids import normalized, pixel_grid, share_scales, take_pixels
+from edgeseg.deploy.grids import normalized, pixel_grid, simplify
 from edgeseg.deploy.pixelwise import PixelwiseConv2d, is_pixelwise, last_convolutions
 from edgeseg.deploy.segmenter import OnnxSegmenter
 from edgeseg.files import replacing
@@ -121,8 +121,7 @@ def quantize_onnx(
         with replacing(Path(path)) as temporary:
             run(temporary, without=[*kept, *_tail(graph, last)])
             file = onnx.load(temporary)
-            take_pixels(file.graph)
-            share_scales(file.graph)
+            simplify(file.graph)
             onnx.save(file, temporary)
             expected = [segmenter.session.run(None, feed) for feed in feeds]
             agreement = _agreement(OnnxSegmenter(temporary), feeds, expected)
