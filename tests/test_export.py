@@ -63,6 +63,17 @@ def test_sizes_and_names(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
         assert np.abs(found - expected).max() < 1e-4 * expected.std() + 1e-6
 
 
+def test_padding_of_tensorflow(tmp_path: Path) -> None:
+    """It depends on each feature's size, yet one file takes all sizes."""
+    model = _used(edgeseg.create_model("fpn", encoder="tf_mobilenetv3_small_minimal_100", channels=8, num_classes=3))
+    segmenter = edgeseg.OnnxSegmenter(edgeseg.export_onnx(model, tmp_path / "model.onnx", output="small_logits").path)
+    for height, width in ((64, 96), (65, 99), (70, 81)):
+        image = torch.randn(1, 3, height, width)
+        with torch.inference_mode():
+            expected = model.decode(image)["segmentation"].numpy()
+        assert export_module.difference(expected, segmenter.run(image.numpy())["segmentation"]) < 1e-4
+
+
 @pytest.mark.parametrize(
     "output",
     ["labels", "small_logits", *(pytest.param(each, marks=pytest.mark.slow) for each in ("logits", "small_labels"))],

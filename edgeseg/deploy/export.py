@@ -6,6 +6,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from edgeseg.deploy.grids import simplify
 from edgeseg.deploy.qat import exporting
+from edgeseg.deploy.same_padding import same_padding_as_attribute
 from edgeseg.files import replacing
 from edgeseg.pixel2pixel import Pixel2Pixel
 from edgeseg.preprocess import normalize
@@ -88,7 +90,7 @@ def export_onnx(
         import onnxscript  # noqa: F401 (of torch's exporter)
     except ImportError as error:
         raise ImportError(f"exporting ONNX needs {error.name}: pip install edgeseg[onnx]") from error
-    with exporting(model):
+    with exporting(model), same_padding_as_attribute(model) if set(dynamic) - {"batch"} else nullcontext():
         program, images = _traced(model, size, dynamic, output, preprocess)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own, about its libraries
