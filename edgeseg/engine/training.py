@@ -1,10 +1,10 @@
-"""The training loop: read `train` top to bottom."""
+"""The training loop: read `train` and `_Run` top to bottom."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
@@ -39,6 +39,7 @@ from edgeseg.weights.checkpoint import save_checkpoint
 
 CACHE_LIMIT = 2e9  # bytes of decoded samples
 SAMPLES_TO_EQUALIZE = 32
+Batch = tuple[Sequence[Tensor], Mapping[str, Tensor], Tensor]
 
 
 def train(
@@ -66,8 +67,203 @@ def train(
         ValueError: fewer images than a batch has, labels outside the classes, a run to resume that is another one.
     """
     keep_freed_memory()
-    device = next(model.parameters()).device
     output.mkdir(parents=True, exist_ok=True)
+    run = _Run(model, train_set, val_set, config, output, resume=resume)
+    with stoppable() as stopped, Log(output, run.state.step // run.steps) as log:
+        while run.state.step < config.epochs * run.steps:
+            log.write(run.epoch(stopped))
+            run.save_epoch()
+            if stopped() and run.state.step < config.epochs * run.steps:
+                raise KeyboardInterrupt(f"stopped after step {run.state.step}; go on with resume, from {output}")
+    if distributed.rank() == 0:
+        draw_curves(output)
+        if val_set is not None:
+            draw_samples(run.averaged, val_set, output / "samples.png")
+    return run.averaged.eval()
+
+
+class _Run:
+    """A network in training: `epoch` by `epoch`, and in it `step` by `step`.
+
+    Attributes:
+        steps: Optimizer steps in an epoch.
+        state: How far it is, and all that moves.
+        averaged: The moving average of the network.
+    """
+
+    def __init__(
+        self,
+        model: Pixel2Pixel,
+        train_set: Any,
+        val_set: Any | None,
+        config: TrainConfig,
+        output: Path,
+        *,
+        resume: bool,
+    ) -> None:
+        self.train_set, self.val_set, self.config, self.output = train_set, val_set, config, output
+        self.device = device = next(model.parameters()).device
+        samples = _samples(train_set, model, config)
+        self.sampler = EpochSampler(samples, config)
+        self.steps = len(self.sampler)
+        self.loader = _loader(samples, self.sampler, config, device)
+        teacher = _teacher(model, config)
+        self.model = _prepared(model, samples, config, device)
+        self.network = _Network(self.model, config).to(device)
+        self.losses = TaskLosses(self.model, train_set, samples, config, teacher)
+        self.average = AveragedModel(self.model, multi_avg_fn=_moving_average(config.ema), use_buffers=True)
+        self.averaged = cast(Pixel2Pixel, self.average.module)
+        factors = config.task_factors or [1.0] * len(self.model.tasks)
+        self.balancer = BALANCERS[config.balancing](self.model.tasks, factors).to(device)
+        trained = [self.model.decoders, self.network.auxiliary, self.balancer]
+        self.optimizer = build_optimizer(self.model.encoder, trained, config)
+        self.bf16 = trains_faster_in_bf16(device) if config.bf16 is None else config.bf16
+        modules = {"model": self.model, "average": self.average}
+        modules |= {"auxiliary": self.network.auxiliary, "balancer": self.balancer}
+        self.state, self.saved = RunState(self.model.name, config, modules, self.optimizer), time.monotonic()
+        if resume and (output / FILE).is_file():
+            self.state.load(output)
+        self.forward = _parallel(self.network, config, device)
+
+    def epoch(self, stopped: Callable[[], bool]) -> dict[str, float]:
+        """The rest of an epoch; its row of the log, with the scores where they are due.
+
+        Raises:
+            KeyboardInterrupt: stopped before its end, after saving.
+        """
+        config, state, start = self.config, self.state, time.perf_counter()
+        number, first = divmod(state.step, self.steps)
+        self.sampler.epoch, self.sampler.start = number, first
+        self.network.train()
+        freeze_ranges(self.model, number > config.epochs // 2)
+        # Its end is saved with its score and its line in the log, never without them.
+        for _ in self._steps(number, first):
+            if state.step % self.steps == 0:
+                break
+            self._save_at_times()
+            if stopped():
+                self._save()
+                raise KeyboardInterrupt(f"stopped after step {state.step}; go on with resume, from {self.output}")
+        if not config.ema:
+            self.averaged.load_state_dict(self.model.state_dict())
+        seconds = time.perf_counter() - start
+        means = {name: value / self.steps for name, value in state.losses.items()}
+        self.balancer.end_epoch(means)
+        row = {"epoch": number + 1, "loss": means["loss"], "lr": self.optimizer.param_groups[0]["lr"]}
+        row["seconds"] = seconds
+        if len(self.model.tasks) > 1:
+            row |= {f"{name}_loss": means[name] for name in self.model.tasks}
+            weights = zip(self.model.tasks, self.balancer.weights, strict=True)
+            row |= {f"{name}_weight": float(weight) for name, weight in weights}
+        row["images_per_second"] = (self.steps - first) * config.batch_size * config.iter_size / seconds
+        if (number + 1) % config.evaluate_every == 0 or number + 1 == config.epochs:
+            row |= self.score(number + 1)
+        state.losses = {}
+        return row
+
+    def _steps(self, number: int, first: int) -> Iterator[None]:
+        """Steps of an epoch, one each time."""
+        bar = tqdm(
+            total=self.steps, initial=first, desc=f"epoch {number + 1}/{self.config.epochs}", leave=False,
+            disable=True if distributed.rank() else None,
+        )  # fmt: skip
+        batches: list[Batch] = []
+        with bar:
+            for batch in self.loader:
+                batches.append(batch)
+                if len(batches) < self.config.iter_size:
+                    continue
+                lr = set_learning_rate(self.optimizer, self.config, self.state.step / self.steps)
+                means = self.step(batches)
+                for name, value in means.items():
+                    self.state.losses[name] = self.state.losses.get(name, 0.0) + value
+                batches = []
+                self.state.step += 1
+                facts = {"loss": f"{means['loss']:.3f}", "lr": f"{lr:.2g}"} | _memory(self.device)
+                bar.set_postfix(facts, refresh=False)
+                bar.update()
+                yield
+
+    def step(self, batches: Sequence[Batch]) -> dict[str, float]:
+        """One optimizer step on `iter_size` batches; the mean losses, of all and by task."""
+        config = self.config
+        seed = config.seed * 1_000_003 + self.state.step * distributed.world_size() + distributed.rank()
+        torch.manual_seed(seed)
+        means: dict[str, float] = {}
+        self.optimizer.zero_grad(set_to_none=True)
+        for batch in batches:
+            losses = self._losses(batch)
+            (losses["loss"] / len(batches)).backward()
+            for name, each in losses.items():
+                means[name] = means.get(name, 0.0) + float(each.detach()) / len(batches)
+        if config.clip_grad:
+            nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_grad)
+        self.optimizer.step()
+        if config.ema:
+            self.average.update_parameters(self.model)
+        return means
+
+    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Of all as "loss", and by task."""
+        images, targets, indices = batch
+        inputs = [normalize(image.to(self.device), self.model.preprocess) for image in images]
+        inputs = [image.contiguous(memory_format=torch.channels_last) for image in inputs]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            outputs = self.forward(*inputs)
+        features = outputs.pop("features")
+        by_task = self.losses(inputs, outputs, {name: target.to(self.device) for name, target in targets.items()})
+        loss = self.balancer.total(by_task, features)
+        if not math.isfinite(value := float(loss.detach())):
+            names = ", ".join(name_of(self.train_set, int(index)) for index in indices)
+            raise FloatingPointError(
+                f"the loss is {value} in step {self.state.step + 1}; lower lr={self.config.lr}, or look at {names}"
+            )
+        return {"loss": loss, **by_task}
+
+    def score(self, epoch: int) -> dict[str, float]:
+        """Figures in percent of all tasks, where there is a set for it; the weights best at the first are kept."""
+        if self.val_set is None:
+            return {}
+        config = self.config
+        metrics = evaluate_tasks(
+            self.averaged,
+            self.val_set,
+            protocol=config.protocol,
+            output_size=config.output_size,
+            bf16=self.bf16,
+            workers=config.workers,
+        )
+        figures = {name: headline(metric, config.protocol) for name, metric in metrics.items()}
+        (kind, first), alone = next(iter(figures.values())), len(figures) == 1
+        if (quality := first if kind == "miou" else -first) > self.state.best:
+            self.state.best = quality
+            if distributed.rank() == 0:
+                facts: dict[str, Any] = {"recipe": asdict(config), "epoch": epoch, kind: first}
+                save_checkpoint(self.averaged, self.output / "best.safetensors", **facts)
+        return {kind if alone else f"{name}_{kind}": value for name, (kind, value) in figures.items()}
+
+    def save_epoch(self) -> None:
+        """The weights of an epoch, and what is needed to go on."""
+        if distributed.rank() == 0:
+            facts: dict[str, Any] = {"recipe": asdict(self.config), "epoch": self.state.step // self.steps}
+            save_checkpoint(self.averaged, self.output / "last.safetensors", **facts)
+        self._save()
+
+    def _save_at_times(self) -> None:
+        """Every `save_every` minutes, by the clock of one process, for which the others do not wait."""
+        if distributed.rank() == 0 and time.monotonic() - self.saved > 60 * self.config.save_every:
+            self.state.save(self.output)
+            self.saved = time.monotonic()
+
+    def _save(self) -> None:
+        """Now, of all processes together."""
+        if distributed.rank() == 0:
+            self.state.save(self.output)
+        distributed.barrier()
+        self.saved = time.monotonic()
+
+
+def _samples(train_set: Any, model: Pixel2Pixel, config: TrainConfig) -> Augmented:
     augment = AUGMENTATIONS[config.augmentation](
         config.img_resize,
         config.rand_crop or config.img_resize,
@@ -76,9 +272,11 @@ def train(
         rotation=config.transform_rotation,
         jitter=config.jitter,
     )
-    samples = Augmented(train_set, augment, model.tasks, seed=config.seed, cache=_fits(train_set, config))
-    sampler = EpochSampler(samples, config)
-    loader = DataLoader(
+    return Augmented(train_set, augment, model.tasks, seed=config.seed, cache=_fits(train_set, config))
+
+
+def _loader(samples: Augmented, sampler: EpochSampler, config: TrainConfig, device: torch.device) -> DataLoader[Any]:
+    return DataLoader(
         samples,
         batch_sampler=sampler,
         num_workers=config.workers,
@@ -86,9 +284,19 @@ def train(
         worker_init_fn=leave_signals_to_the_main_process,
         pin_memory=device.type == "cuda",
     )
-    teacher = model.to(memory_format=torch.channels_last).eval() if config.distillation else None
-    if config.distillation and model.quantization is not None:
+
+
+def _teacher(model: Pixel2Pixel, config: TrainConfig) -> Pixel2Pixel | None:
+    """The float network whose answers are learned, where the recipe has it."""
+    if not config.distillation:
+        return None
+    if model.quantization is not None:
         raise ValueError("distillation begins from a float network, this one is quantization-aware already")
+    return model.to(memory_format=torch.channels_last).eval()
+
+
+def _prepared(model: Pixel2Pixel, samples: Augmented, config: TrainConfig, device: torch.device) -> Pixel2Pixel:
+    """As the recipe trains it: quantization-aware (a copy), its preprocessing of the recipe's size, channels-last."""
     if config.quantize != "none" and model.quantization is None:
         how = Quantization(scheme=config.quantize, weight_bits=config.weight_bits)
         some = (samples[index][0] for index in range(min(len(samples), SAMPLES_TO_EQUALIZE)))
@@ -98,126 +306,9 @@ def train(
     model.preprocess = replace(model.preprocess, size=config.img_resize, keep_aspect=config.keep_aspect)
     if config.sync_bn and device.type == "cuda":
         model = cast(Pixel2Pixel, nn.SyncBatchNorm.convert_sync_batchnorm(model))
-    model.to(memory_format=torch.channels_last)
     if config.freeze_encoder:
         model.encoder.requires_grad_(False)
-    network = _Network(model, config).to(device)
-    losses = TaskLosses(model, train_set, samples, config, teacher)
-    average = AveragedModel(model, multi_avg_fn=_moving_average(config.ema), use_buffers=True)
-    averaged = cast(Pixel2Pixel, average.module)
-    balancer = BALANCERS[config.balancing](model.tasks, config.task_factors or [1.0] * len(model.tasks)).to(device)
-    optimizer = build_optimizer(model.encoder, [model.decoders, network.auxiliary, balancer], config)
-    bf16 = trains_faster_in_bf16(device) if config.bf16 is None else config.bf16
-    modules = {"model": model, "average": average, "auxiliary": network.auxiliary, "balancer": balancer}
-    state = RunState(model.name, config, modules, optimizer)
-    if resume and (output / FILE).is_file():
-        state.load(output)
-    forward = _parallel(network, config, device)
-
-    def step(batches: Sequence[tuple[Sequence[Tensor], Mapping[str, Tensor], Tensor]]) -> dict[str, float]:
-        """One optimizer step on `iter_size` batches; the mean losses, of all and by task."""
-        torch.manual_seed(config.seed * 1_000_003 + state.step * distributed.world_size() + distributed.rank())
-        means: dict[str, float] = {}
-        optimizer.zero_grad(set_to_none=True)
-        for images, targets, indices in batches:
-            inputs = [normalize(image.to(device), model.preprocess) for image in images]
-            inputs = [image.contiguous(memory_format=torch.channels_last) for image in inputs]
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                outputs = forward(*inputs)
-            features = outputs.pop("features")
-            by_task = losses(inputs, outputs, {name: target.to(device) for name, target in targets.items()})
-            loss = balancer.total(by_task, features)
-            if not math.isfinite(value := float(loss.detach())):
-                names = ", ".join(name_of(train_set, int(index)) for index in indices)
-                raise FloatingPointError(
-                    f"the loss is {value} in step {state.step + 1}; lower lr={config.lr}, or look at {names}"
-                )
-            (loss / len(batches)).backward()
-            for name, each in {"loss": loss, **by_task}.items():
-                means[name] = means.get(name, 0.0) + float(each.detach()) / len(batches)
-        if config.clip_grad:
-            nn.utils.clip_grad_norm_(network.parameters(), config.clip_grad)
-        optimizer.step()
-        if config.ema:
-            average.update_parameters(model)
-        return means
-
-    def score(epoch: int) -> dict[str, float]:
-        """Figures in percent of all tasks; the weights that are best at the first are kept."""
-        metrics = evaluate_tasks(
-            averaged,
-            val_set,
-            protocol=config.protocol,
-            output_size=config.output_size,
-            bf16=bf16,
-            workers=config.workers,
-        )
-        figures = {name: headline(metric, config.protocol) for name, metric in metrics.items()}
-        (kind, first), alone = next(iter(figures.values())), len(figures) == 1
-        if (quality := first if kind == "miou" else -first) > state.best:
-            state.best = quality
-            if distributed.rank() == 0:
-                facts: dict[str, Any] = {"recipe": asdict(config), "epoch": epoch, kind: first}
-                save_checkpoint(averaged, output / "best.safetensors", **facts)
-        return {kind if alone else f"{name}_{kind}": value for name, (kind, value) in figures.items()}
-
-    steps = len(sampler)
-    saved = time.monotonic()
-    with stoppable() as stopped, Log(output, state.step // steps) as log:
-        while state.step < config.epochs * steps:
-            epoch, start = state.step // steps, time.perf_counter()
-            sampler.epoch, sampler.start = epoch, state.step % steps
-            network.train()
-            freeze_ranges(model, epoch > config.epochs // 2)
-            bar = tqdm(
-                total=steps, initial=sampler.start, desc=f"epoch {epoch + 1}/{config.epochs}", leave=False,
-                disable=True if distributed.rank() else None,
-            )  # fmt: skip
-            batches = []
-            for batch in loader:
-                batches.append(batch)
-                if len(batches) < config.iter_size:
-                    continue
-                lr = set_learning_rate(optimizer, config, state.step / steps)
-                for name, value in (means := step(batches)).items():
-                    state.losses[name] = state.losses.get(name, 0.0) + value
-                batches = []
-                state.step += 1
-                bar.set_postfix({"loss": f"{means['loss']:.3f}", "lr": f"{lr:.2g}"} | _memory(device), refresh=False)
-                bar.update()
-                if state.step % steps == 0:
-                    break  # the epoch's end is saved with its score and its line in the log, never without them
-                if stopped() or time.monotonic() - saved > 60 * config.save_every:
-                    _save(state, output)
-                    saved = time.monotonic()
-                if stopped():
-                    raise KeyboardInterrupt(f"stopped after step {state.step}; go on with resume, from {output}")
-            bar.close()
-            if not config.ema:
-                averaged.load_state_dict(model.state_dict())
-            seconds = time.perf_counter() - start
-            means = {name: value / steps for name, value in state.losses.items()}
-            balancer.end_epoch(means)
-            row = {"epoch": epoch + 1, "loss": means["loss"], "lr": lr, "seconds": seconds}
-            if len(model.tasks) > 1:
-                row |= {f"{name}_loss": means[name] for name in model.tasks}
-                row |= {f"{name}_weight": float(w) for name, w in zip(model.tasks, balancer.weights, strict=True)}
-            row["images_per_second"] = (steps - sampler.start) * config.batch_size * config.iter_size / seconds
-            if val_set is not None and ((epoch + 1) % config.evaluate_every == 0 or epoch + 1 == config.epochs):
-                row |= score(epoch + 1)
-            log.write(row)
-            state.losses = {}
-            if distributed.rank() == 0:
-                save_checkpoint(averaged, output / "last.safetensors", recipe=asdict(config), epoch=epoch + 1)
-            _save(state, output)
-            saved = time.monotonic()
-            if stopped() and state.step < config.epochs * steps:
-                raise KeyboardInterrupt(f"stopped after epoch {epoch + 1}; go on with resume, from {output}")
-    if distributed.rank() == 0:
-        draw_curves(output)
-        if val_set is not None:
-            draw_samples(averaged, val_set, output / "samples.png")
-    return averaged.eval()
+    return model.to(memory_format=torch.channels_last)
 
 
 class _Network(nn.Module):
@@ -281,9 +372,3 @@ def _fits(dataset: Any, config: TrainConfig) -> bool:
 
 def _memory(device: torch.device) -> dict[str, str]:
     return {"GB": f"{torch.cuda.max_memory_allocated(device) / 1e9:.1f}"} if device.type == "cuda" else {}
-
-
-def _save(state: RunState, output: Path) -> None:
-    if distributed.rank() == 0:
-        state.save(output)
-    distributed.barrier()
