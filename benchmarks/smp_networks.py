@@ -48,12 +48,16 @@ def network(decoder: str, tasks: Mapping[str, Task], imagenet: Path) -> Pixel2Pi
 
 
 class _Encoder(nn.Module):
+    """Takes any size: the library's networks want multiples of 32, so zeros are added at the lower and right edge."""
+
     def __init__(self, encoder: Any) -> None:
         super().__init__()
         self.encoder, self.channels = encoder, list(encoder.out_channels)
 
     def forward(self, images: Sequence[Tensor]) -> list[Tensor]:
-        return list(self.encoder(images[0]))
+        height, width = images[0].shape[-2:]
+        padded = nn.functional.pad(images[0], (0, -width % 32, 0, -height % 32))
+        return [images[0], *self.encoder(padded)]  # the first for its size
 
 
 class _Decoder(nn.Module):
@@ -62,4 +66,6 @@ class _Decoder(nn.Module):
         self.decoder, self.head = network.decoder, network.segmentation_head
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        return self.head(self.decoder(list(features)))
+        image, *features = features
+        height, width = image.shape[-2:]
+        return self.head(self.decoder(list(features)))[..., :height, :width]
