@@ -5,7 +5,7 @@ Writes MODEL_ZOO.md, its figures as results/zoo.json, and the picture docs/image
 - Published figures are those of published.py and of the catalog of weights.
 - Computed ones (parameters, multiply-accumulates, activations) are counted anew each time.
 - Measured ones are kept from results/zoo.json, unless they are asked for: `--measure` times every network in torch and
-  onnxruntime, in half an hour (edgeseg[onnx]); `--camvid PATH` and the like score the weights of that data set.
+  onnxruntime, in a quarter of an hour (edgeseg[onnx]); `--camvid PATH` and the like score the weights of that data set.
 
 `--check` writes nothing and fails where MODEL_ZOO.md or results/zoo.json are not what would be written.
 """
