@@ -5,13 +5,14 @@ nearest ones of segmentation_models_pytorch and torchvision; needs pip install e
 are those of the image's size: of peers and of the plain way by argmax after an upsample. Every way has a process of its
 own, since memory settings of one would serve another, and takes turns with one that runs the plain way. Compiled ways
 are run for batches of 1. With `--write` results/speed.csv and docs/benchmarks.md with its picture are written; what
-speed.csv has of other sizes and batches stays. With `--device cuda` the ways are those of a GPU.
+speed.csv has of other sizes, batches and ways stays. With `--device cuda` the ways are those of a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import fnmatch
 import json
 import statistics
 import subprocess
@@ -227,6 +228,8 @@ def measured(options: argparse.Namespace) -> Iterator[Row]:
     for size in options.sizes:
         for batch in options.batches:
             for name in ways.build:
+                if not any(fnmatch.fnmatch(name, pattern) for pattern in options.ways):
+                    continue
                 if "compiled" in name and batch > 1:
                     continue  # a minute or two each
                 pair = Worker(options, name, size, batch), Worker(options, PLAIN, size, batch)
@@ -268,14 +271,14 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     for axis, panel in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True):
         some = [row for row in rows if (row.size, row.batch) == panel][::-1]
         errors = [[r.images_per_second - r.lowest for r in some], [r.highest - r.images_per_second for r in some]]
-        colors = ["tab:blue" if r.way.startswith(("edgeseg", "onnx")) else "tab:gray" for r in some]
+        colors = ["tab:blue" if _is_ours(r.way) else "tab:gray" for r in some]
         axis.barh([r.way for r in some], [r.images_per_second for r in some], xerr=errors, color=colors)
         axis.set_title(f"{panel[0]}, batch {panel[1]}: images per second", fontsize=10)
     figure.savefig(path, dpi=100)
 
 
 def _others(path: Path, rows: Sequence[Row]) -> list[Row]:
-    """Those of a CSV file that are of other sizes and batches."""
+    """Those of a CSV file that were not measured anew."""
     if not path.is_file():
         return []
     with path.open() as file:
@@ -283,13 +286,17 @@ def _others(path: Path, rows: Sequence[Row]) -> list[Row]:
             Row(size, int(batch), way, *map(float, figures))
             for size, batch, way, *figures in list(csv.reader(file))[1:]
         ]
-    new = {(row.size, row.batch) for row in rows}
-    return [row for row in before if (row.size, row.batch) not in new]
+    new = {(row.size, row.batch, row.way) for row in rows}
+    return [row for row in before if (row.size, row.batch, row.way) not in new]
 
 
-def _order(row: Row) -> tuple[int, int]:
+def _order(row: Row) -> tuple[int, int, bool, str]:
     height, width = _size(row.size)
-    return height * width, row.batch
+    return height * width, row.batch, row.way != PLAIN and not _is_ours(row.way), "" if row.way == PLAIN else row.way
+
+
+def _is_ours(way: str) -> bool:
+    return way.startswith(("edgeseg", "onnxruntime"))
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -305,6 +312,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=_size, nargs="+", default=[(360, 480), (384, 768), (1024, 2048)], metavar="HxW")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--seconds", type=float, default=5.0, help="for the turns of one way at one size, at least 2")
+    parser.add_argument("--ways", nargs="+", default=["*"], metavar="PATTERN", help="names, as shell patterns")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--folder", help="for exported files (default: a temporary one)")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
@@ -46,17 +48,25 @@ def draw_frame(model: Pixel2Pixel, streets: Streets, index: int) -> Image.Image:
     inputs = {"image": photo}
     if "flow" in arrays:
         inputs["flow"] = colorize_flow(arrays["flow"])
+    maps = model.predict_tasks(*(images[name].as_subclass(torch.Tensor) for name in images))
+    if "depth" in maps:
+        # Black stands for unknown depth, as of the sky, of which the network learned none.
+        maps["depth"] = np.where(_is_sky(model, maps), 0, maps["depth"].clip(min=0.01))
     truth, predicted = {}, {}
-    for name, found in model.predict_tasks(*(images[name].as_subclass(torch.Tensor) for name in images)).items():
+    for name, found in maps.items():
         task = model.tasks[name]
         truth[f"{name}, truth"] = picture_of(targets[name].reshape(found.shape).numpy(), task, photo)
-        if task.kind == "depth":
-            found = found.clip(min=0.01)  # black stands for unknown depth, which a prediction has not
         predicted[f"{name}, predicted"] = picture_of(found, task, photo)
     rows = [
         beside([_titled(picture, title) for title, picture in row.items()], gap=8) for row in (inputs, truth, predicted)
     ]
     return stack([*rows, *_keys(model, targets, max(row.width for row in rows))])
+
+
+def _is_sky(model: Pixel2Pixel, maps: Mapping[str, np.ndarray]) -> np.ndarray | bool:
+    """Where the network says so, if it knows that class."""
+    names = model.tasks["semantic"].classes if "semantic" in maps else ()
+    return maps["semantic"] == names.index("sky") if "sky" in names else False
 
 
 def _keys(model: Pixel2Pixel, targets: dict[str, Any], width: int) -> list[Image.Image]:

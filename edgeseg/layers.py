@@ -102,10 +102,19 @@ class ASPPLite(nn.Module):
         return self.project(self.dropout(x))
 
 
+class Clamp(nn.Hardtanh):
+    """A hardtanh that in training lets the gradient pass: else what has left the range would never come back."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape."""
+        clamped = super().forward(x)
+        return x + (clamped - x).detach() if self.training else clamped
+
+
 class PredictionHead(nn.Sequential):
     """Separable convolution to the logits: no activation between, no norm or bias at the end.
 
-    With a `value_range` the answer is clamped to it.
+    With a `value_range` the answer is clamped to it, see `Clamp`.
     """
 
     def __init__(
@@ -122,7 +131,7 @@ class PredictionHead(nn.Sequential):
             nn.Conv2d(in_channels, out_channels, 1, bias=False),
         )
         if value_range is not None:
-            self.append(nn.Hardtanh(*value_range))
+            self.append(Clamp(*value_range))
 
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+
 import torch
 
 
@@ -13,7 +15,7 @@ def cpu_has(*names: str) -> bool:
 
 def saturates_in_8_bit() -> bool:
     """Whether onnxruntime's sums of 8-bit products saturate on this CPU: on x86 without VNNI, weights get 7 bits."""
-    return not cpu_has("avx512_vnni", "avx_vnni")
+    return platform.machine() in ("x86_64", "AMD64") and not cpu_has("avx512_vnni", "avx_vnni")
 
 
 def computes_bf16(device: torch.device) -> bool:

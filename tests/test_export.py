@@ -63,6 +63,19 @@ def test_sizes_and_names(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
         assert np.abs(found - expected).max() < 1e-4 * expected.std() + 1e-6
 
 
+def test_photos_of_one_size(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
+    """From the second of a size on they have a session of their own, with the same answers, also when sizes change."""
+    file = edgeseg.export_onnx(model, tmp_path / "model.onnx").path
+    segmenter = edgeseg.OnnxSegmenter(file)
+    file.unlink()  # what was opened stays
+    shapes = [(1, 3, 64, 96)] * 3 + [(1, 3, 33, 47), (1, 3, 64, 96), (2, 3, 33, 47), (2, 3, 33, 47), (1, 3, 33, 47)]
+    for number, shape in enumerate(shapes):
+        image = torch.randn(shape)
+        with torch.inference_mode():
+            expected = model(image)["segmentation"].numpy()
+        assert export_module.difference(expected, segmenter.run(image.numpy())["segmentation"]) < 1e-4, number
+
+
 def test_padding_of_tensorflow(tmp_path: Path) -> None:
     """It depends on each feature's size, yet one file takes all sizes."""
     model = _used(edgeseg.create_model("fpn", encoder="tf_mobilenetv3_small_minimal_100", channels=8, num_classes=3))

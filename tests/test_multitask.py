@@ -45,6 +45,7 @@ def test_depth_losses() -> None:
         "smooth_l1": np.where(d < 1, 0.5 * d**2, d - 0.5).mean(),
         "scale": ((x.mean() - y.mean()) ** 2 + 1e-6) ** 0.45 - 1e-3**0.9,
         "error_variance": (x - y).var(),
+        "relative": (d / y).mean(),
         "berhu": np.where(d <= c, d, (d**2 + c**2) / (2 * c)).mean(),
         "silog": (log**2).mean() - 0.5 * log.mean() ** 2,
     }

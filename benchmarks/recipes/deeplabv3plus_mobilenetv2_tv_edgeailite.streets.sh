@@ -6,6 +6,6 @@ data=(--dataset streets --inputs flow image --tasks semantic depth motion)
 
 # Always at one scale: another would be another camera, for which the depth is another.
 edgeseg train "${data[@]}" --length 800 --val-split none --model deeplabv3plus_mobilenetv2_tv_edgeailite \
-    --encoder-weights "$imagenet" --epochs 12 --img-resize 240 320 --rand-crop 240 320 --rand-scale 1 1 \
-    --balancing uncertainty --resume auto -o runs/streets
+    --encoder-weights "$imagenet" --epochs 20 --img-resize 240 320 --rand-crop 240 320 --rand-scale 1 1 \
+    --balancing uncertainty --depth-losses relative --depth-factors 1 --resume auto -o runs/streets
 edgeseg evaluate "${data[@]}" --length 200 --split test --checkpoint runs/streets/last.safetensors

@@ -28,7 +28,7 @@ class OnnxSegmenter(Predictor):
         threads: On the CPU; default as many as this process may use.
 
     Attributes:
-        session: The onnxruntime session.
+        session: The onnxruntime session, of all sizes that the file takes.
 
     Raises:
         ImportError: without onnxruntime: `pip install edgeseg[onnx]`.
@@ -53,24 +53,24 @@ class OnnxSegmenter(Predictor):
                 f"this onnxruntime has no {', '.join(missing)}, only {has}; other providers come in packages of their "
                 "own, such as onnxruntime-gpu"
             )
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
-        # As fast (docs/benchmarks.md), and between runs the cores are free for what else there is.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
+        self.path, self.providers, self.threads = Path(path), wanted, threads or _cores()
+        self._content = self.path.read_bytes()  # what is at the path may change
         try:
-            self.session = onnxruntime.InferenceSession(os.fspath(path), options, providers=wanted)
+            self.session = self._open({})
         except Exception as error:  # of many kinds, none of them documented
             raise ValueError(f"onnxruntime cannot load {path}: {error}") from error
         facts = self.session.get_modelmeta().custom_metadata_map
         if "edgeseg" not in facts or "edgeseg_file" not in facts:
             raise ValueError(f"{path} was not written by edgeseg.export_onnx; it does not say what its tensors mean")
         config = from_json(json.loads(facts["edgeseg"]), str(path))
-        self.path, self.name, self.notes = Path(path), config.model, config.notes
+        self.name, self.notes = config.model, config.notes
         self.tasks, self.preprocess = config.tasks, config.preprocess
         self.input_names, self.in_channels = tuple(config.in_channels), tuple(config.in_channels.values())
         about = json.loads(facts["edgeseg_file"])
         self.output, self.normalizes = str(about["output"]), bool(about["preprocess"])
         self.shape: list[int | str] = self.session.get_inputs()[-1].shape
+        self._last: tuple[int, ...] = ()
+        self._fixed: tuple[tuple[int, ...], Any] = (), None
 
     def run(self, *images: np.ndarray) -> dict[str, np.ndarray]:
         """The file itself: tensors [N,C,H,W] as it takes them -> its outputs by task.
@@ -90,7 +90,33 @@ class OnnxSegmenter(Predictor):
                     f"{list(image.shape)}"
                 )
         feed = dict(zip(self.input_names, images, strict=True))
-        return dict(zip(self.tasks, self.session.run(list(self.tasks), feed), strict=True))
+        session = self._session_for(images[-1].shape)
+        return dict(zip(self.tasks, session.run(list(self.tasks), feed), strict=True))
+
+    def _session_for(self, shape: tuple[int, ...]) -> Any:
+        """The session; for a shape that comes a second time in a row one for it alone.
+
+        With sizes that may change onnxruntime changes the layout of every tensor before a resize, see
+        docs/benchmarks.md.
+        """
+        again, self._last = shape == self._last, shape
+        fixed = self._fixed
+        if again and fixed[0] != shape:
+            names = zip(self.shape, shape, strict=True)
+            fixed = self._fixed = shape, self._open({name: length for name, length in names if isinstance(name, str)})
+        return fixed[1] if fixed[0] == shape else self.session
+
+    def _open(self, sizes: Mapping[str, int]) -> Any:
+        """A session of the file, with some of the dimensions that may change fixed."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        # As fast (docs/benchmarks.md), and between runs the cores are free for what else there is.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        for name, length in sizes.items():
+            options.add_free_dimension_override_by_name(name, length)
+        return onnxruntime.InferenceSession(self._content, options, providers=self.providers)
 
     def feed(self, *images: ImageLike) -> dict[str, np.ndarray]:
         """The tensors, by input, that `predict` gives the file for one image an input."""
@@ -147,6 +173,11 @@ class OnnxSegmenter(Predictor):
         planes = np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)
         mean, std = (np.array(values, np.float32).reshape(-1, 1, 1) for values in (preprocess.mean, preprocess.std))
         return ((planes - mean) / std)[None]
+
+
+def _cores() -> int:
+    """That this process may use; on systems that do not tell, all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _resized(pixels: np.ndarray, size: Sequence[int]) -> np.ndarray:

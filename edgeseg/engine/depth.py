@@ -29,6 +29,11 @@ def error_variance(prediction: Tensor, target: Tensor) -> Tensor:
     return (prediction - target).var(correction=0)
 
 
+def relative(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean of |error| / depth, so that what is near counts as much as what is far; `DepthErrors.ard` is the same."""
+    return ((prediction - target).abs() / target).mean()
+
+
 def berhu(prediction: Tensor, target: Tensor) -> Tensor:
     """Reverse Huber (Laina et al., 2016, https://arxiv.org/abs/1606.00373), quadratic above the median error."""
     error = (prediction - target).abs()
@@ -46,6 +51,7 @@ LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "smooth_l1": smooth_l1,
     "scale": scale,
     "error_variance": error_variance,
+    "relative": relative,
     "berhu": berhu,
     "silog": silog,
 }

@@ -133,11 +133,13 @@ def draw_curves(folder: Path) -> None:
         return
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     figure = Figure(figsize=(12, 3.5), layout="constrained")
-    for axes, name in zip(figure.subplots(1, 3), ("loss", "miou", "lr"), strict=True):
-        points = [(row["epoch"], row[name]) for row in rows if name in row]
-        if points:
-            axes.plot(*zip(*points, strict=True), marker="o" if len(points) < 30 else None)
-        axes.set(title="mIoU in percent" if name == "miou" else name, xlabel="epoch")
+    panels = {"loss": ("loss",), "scores in percent": ("miou", "ard"), "lr": ("lr",)}
+    for axes, (title, kinds) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+        for name in dict.fromkeys(key for row in rows for key in row if key.rpartition("_")[2] in kinds):
+            points = [(row["epoch"], row[name]) for row in rows if name in row]
+            axes.plot(*zip(*points, strict=True), marker="o" if len(points) < 30 else None, label=name)
+            axes.legend()
+        axes.set(title=title, xlabel="epoch")
         axes.grid(alpha=0.3)
     with replacing(folder / "curves.png") as temporary:
         figure.savefig(temporary, format="png", dpi=100)
