@@ -110,6 +110,19 @@ def test_depth_alone(tmp_path: Path) -> None:
     assert (tmp_path / "best.safetensors").is_file()
 
 
+def test_depth_beyond_its_range_comes_back() -> None:
+    """It is clamped, in training too, but a step still moves it."""
+    tasks = {"depth": edgeseg.Task("depth", range=(90, 99))}
+    model, image = edgeseg.create_model("fpn", encoder=TINY, channels=8, tasks=tasks), torch.randn(2, 3, 32, 32)
+    model.decode(image)["depth"].sub(95).abs().mean().backward()
+    for mode in (True, False):
+        found = model.train(mode).decode(image)["depth"]
+        assert (found - 90).abs().max() < 1e-4  # a network that has just begun answers about 0
+    gradient = model.get_parameter("decoders.depth.head.1.weight").grad
+    assert gradient is not None
+    assert (gradient != 0).any()
+
+
 class Partly:
     """Scenes of which every second one has no depth."""
 
