@@ -18,6 +18,8 @@ from edgeseg.spec import Preprocess
 from edgeseg.upsample import upsampled_argmax
 from edgeseg.weights.config import from_json
 
+CPU = "CPUExecutionProvider"
+
 
 class OnnxSegmenter(Predictor):
     """An ONNX file that `edgeseg.export_onnx` or `edgeseg quantize` wrote; `predict` and `predict_tasks` as of a model.
@@ -45,7 +47,7 @@ class OnnxSegmenter(Predictor):
             raise ImportError("running ONNX files needs onnxruntime: pip install edgeseg[onnx]") from error
         if not Path(path).is_file():
             raise FileNotFoundError(f"no file {path}")
-        wanted = list(providers or ["CPUExecutionProvider"])
+        wanted = list(providers or [CPU])
         missing = [name for name in wanted if name not in onnxruntime.get_available_providers()]
         if missing:
             has = ", ".join(onnxruntime.get_available_providers())
@@ -94,16 +96,16 @@ class OnnxSegmenter(Predictor):
         return dict(zip(self.tasks, session.run(list(self.tasks), feed), strict=True))
 
     def _session_for(self, shape: tuple[int, ...]) -> Any:
-        """The session; for a shape that comes a second time in a row one for it alone.
+        """The session; on the CPU, for a shape that comes a second time in a row, one for it alone.
 
         With sizes that may change onnxruntime changes the layout of every tensor before a resize, see
-        docs/benchmarks.md.
+        docs/benchmarks.md. It takes some hundredths of a second; other providers may compile for minutes.
         """
         again, self._last = shape == self._last, shape
         fixed = self._fixed
-        if again and fixed[0] != shape:
-            names = zip(self.shape, shape, strict=True)
-            fixed = self._fixed = shape, self._open({name: length for name, length in names if isinstance(name, str)})
+        sizes = {name: length for name, length in zip(self.shape, shape, strict=True) if isinstance(name, str)}
+        if again and sizes and fixed[0] != shape and self.providers == [CPU]:
+            fixed = self._fixed = shape, self._open(sizes)
         return fixed[1] if fixed[0] == shape else self.session
 
     def _open(self, sizes: Mapping[str, int]) -> Any:
