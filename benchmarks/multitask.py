@@ -1,7 +1,7 @@
 """One task at a time, then all with each balancing, equal steps, on Streets: python benchmarks/multitask.py -o RUNS
 
 Trains the network of the original's multi-task experiments eight times and writes the table of docs/multitask.md. A run
-that was stopped goes on. Takes about two hours on two cores.
+that was stopped goes on. Takes about three quarters of an hour on two cores.
 """
 
 from __future__ import annotations
