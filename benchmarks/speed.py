@@ -271,32 +271,28 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     for axis, panel in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True):
         some = [row for row in rows if (row.size, row.batch) == panel][::-1]
         errors = [[r.images_per_second - r.lowest for r in some], [r.highest - r.images_per_second for r in some]]
-        colors = ["tab:blue" if _is_ours(r.way) else "tab:gray" for r in some]
+        colors = ["tab:blue" if r.way.startswith(("edgeseg", "onnx")) else "tab:gray" for r in some]
         axis.barh([r.way for r in some], [r.images_per_second for r in some], xerr=errors, color=colors)
         axis.set_title(f"{panel[0]}, batch {panel[1]}: images per second", fontsize=10)
     figure.savefig(path, dpi=100)
 
 
-def _others(path: Path, rows: Sequence[Row]) -> list[Row]:
-    """Those of a CSV file that were not measured anew."""
-    if not path.is_file():
-        return []
-    with path.open() as file:
-        before = [
-            Row(size, int(batch), way, *map(float, figures))
-            for size, batch, way, *figures in list(csv.reader(file))[1:]
-        ]
-    new = {(row.size, row.batch, row.way) for row in rows}
-    return [row for row in before if (row.size, row.batch, row.way) not in new]
+def _merged(path: Path, rows: Sequence[Row]) -> list[Row]:
+    """Those of a CSV file, with what was measured anew in their places, by size and batch."""
+    before = []
+    if path.is_file():
+        with path.open() as file:
+            before = [
+                Row(size, int(batch), way, *map(float, figures))
+                for size, batch, way, *figures in list(csv.reader(file))[1:]
+            ]
+    newest = {(row.size, row.batch, row.way): row for row in [*before, *rows]}
+    return sorted(newest.values(), key=_order)
 
 
-def _order(row: Row) -> tuple[int, int, bool, str]:
+def _order(row: Row) -> tuple[int, int]:
     height, width = _size(row.size)
-    return height * width, row.batch, row.way != PLAIN and not _is_ours(row.way), "" if row.way == PLAIN else row.way
-
-
-def _is_ours(way: str) -> bool:
-    return way.startswith(("edgeseg", "onnxruntime"))
+    return height * width, row.batch
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -331,7 +327,7 @@ def main() -> None:
     if not options.write:
         print(table(rows))
     else:
-        rows = sorted([*_others(FILE, rows), *rows], key=_order)
+        rows = _merged(FILE, rows)
         with FILE.open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(asdict(rows[0])))
             writer.writeheader()

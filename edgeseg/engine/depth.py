@@ -30,7 +30,7 @@ def error_variance(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def relative(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean of |error| / depth, so that what is near counts as much as what is far; `DepthErrors.ard` is the same."""
+    """Mean of |error| / depth, so that near counts as much as far; `DepthErrors.ard` is this in percent."""
     return ((prediction - target).abs() / target).mean()
 
 

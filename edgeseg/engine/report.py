@@ -138,6 +138,7 @@ def draw_curves(folder: Path) -> None:
         for name in dict.fromkeys(key for row in rows for key in row if key.rpartition("_")[2] in kinds):
             points = [(row["epoch"], row[name]) for row in rows if name in row]
             axes.plot(*zip(*points, strict=True), marker="o" if len(points) < 30 else None, label=name)
+        if axes.lines:
             axes.legend()
         axes.set(title=title, xlabel="epoch")
         axes.grid(alpha=0.3)
