@@ -79,14 +79,14 @@ def test_all_tasks_learn(tmp_path: Path) -> None:
     """Two inputs and three tasks on synthetic scenes: each task gets better, and the first decides what is best."""
     data, unseen = Streets("train", SIZE, length=24, **EVERYTHING), Streets("val", SIZE, length=8, **EVERYTHING)
     config = replace(
-        SMALL, epochs=25, evaluate_every=5, lr=0.02, decoder_lr=2.0, clip_grad=10.0, depth_factors=(0.2, 0.2)
+        SMALL, epochs=25, evaluate_every=5, lr=0.02, decoder_lr=2.0, clip_grad=10.0, depth_factors=(0.05, 0.05)
     )
     model = train(make(data), data, unseen, config, tmp_path)
     log = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     first, last = log[4], log[-1]
     assert last["loss"] < 0.7 * log[0]["loss"]
     assert last["semantic_miou"] > first["semantic_miou"]
-    # What moves is too rare in 24 scenes to be found in others.
+    assert last["motion_miou"] > first["motion_miou"]
     assert 100 * evaluate(model, data, task="motion").miou > first["motion_miou"] + 10
     metrics = evaluate_tasks(model, unseen)
     assert isinstance(metrics["depth"], DepthErrors)
