@@ -182,7 +182,7 @@ def encoders() -> str:
     }
     for run, model in made.items():
         count = sum(each.numel() for each in model.parameters()) / 1e6
-        gmacs, encoder = edgeseg.complexity(model, SIZE).gmacs, model.spec.encoder if model.spec else ""
+        gmacs, encoder = edgeseg.complexity(model, SIZE).gmacs, model.config.spec.encoder if model.config.spec else ""
         lines.append(f"| {encoder} | {gmacs:.2f} | {count:.2f} | {_percent(miou(run))} |")
     return "\n".join(lines)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import edgeseg
-from edgeseg.pixel2pixel import Pixel2Pixel
+from edgeseg.networks.pixel2pixel import Pixel2Pixel
 
 CLASSES, SIZE, FULL = 19, (384, 768), (1024, 2048)
 Samples = list[tuple[Tensor, Tensor]]

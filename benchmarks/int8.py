@@ -21,7 +21,7 @@ from edgeseg.data.camvid import CamVid
 from edgeseg.deploy.quantize import quantize_onnx
 from edgeseg.deploy.timing import alternating
 from edgeseg.engine import evaluate
-from edgeseg.processor import saturates_in_8_bit
+from edgeseg.machine.processor import saturates_in_8_bit
 
 SIZES = ((360, 480), (384, 768))
 CALIBRATION_IMAGES = 24

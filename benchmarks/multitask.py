@@ -17,7 +17,6 @@ import edgeseg
 from edgeseg.data import Streets
 from edgeseg.engine import TrainConfig, evaluate_tasks, train
 from edgeseg.engine.balancing import BALANCERS
-from edgeseg.engine.report import scores_of
 
 MODEL = "deeplabv3plus_mobilenetv2_tv_edgeailite"
 TASKS = ("depth", "semantic", "motion")
@@ -49,8 +48,7 @@ def run(folder: Path, tasks: tuple[str, ...], balancing: str, encoder_weights: s
         config = TrainConfig(**{**vars(CONFIG), "balancing": balancing})
         model = train(model, train_set, None, config, folder, resume=True)
         scores = {
-            name: scores_of(metric, model.tasks[name], "native")
-            for name, metric in evaluate_tasks(model, val_set).items()
+            name: metric.scores(model.tasks[name], "native") for name, metric in evaluate_tasks(model, val_set).items()
         }
         result.write_text(json.dumps(scores, indent=2))
     scores = json.loads(result.read_text())

@@ -23,7 +23,7 @@ import edgeseg
 from edgeseg.data import Streets
 from edgeseg.deploy.quantize import quantize_onnx
 from edgeseg.deploy.timing import alternating
-from edgeseg.processor import saturates_in_8_bit
+from edgeseg.machine.processor import saturates_in_8_bit
 
 NAMES = (
     "fpn_aspp_mobilenetv2_tv_edgeailite",

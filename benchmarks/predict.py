@@ -22,7 +22,8 @@ from torch.nn import functional as F
 import edgeseg
 from edgeseg.cli import main
 from edgeseg.data import Streets
-from edgeseg.visualize import colorize, palette_of
+from edgeseg.labels import palette_of
+from edgeseg.vision.visualize import colorize
 
 MODEL = "fpn_aspp_mobilenetv2_tv_edgeailite.camvid"
 

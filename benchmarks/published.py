@@ -8,7 +8,7 @@ CLASSES = {"Cityscapes": 19, "ADE20K32": 32, "COCOSeg21": 21}
 
 
 class Row(NamedTuple):
-    """One row of the table. `convention` is a field of `edgeseg.cost.Complexity`."""
+    """One row of the table. `convention` is a field of `edgeseg.networks.cost.Complexity`."""
 
     dataset: str
     system: str

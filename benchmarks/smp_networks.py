@@ -39,12 +39,12 @@ def network(decoder: str, tasks: Mapping[str, Task], imagenet: Path) -> Pixel2Pi
     made.encoder.load_state_dict(
         {key: value for key, value in load_file(imagenet).items() if not key.startswith("classifier.")}
     )
-    model = Pixel2Pixel(
-        _Encoder(made.encoder), {name: _Decoder(made)}, tasks=tasks,
+    config = edgeseg.ModelConfig(
+        name=f"segmentation_models_pytorch.{ARCHITECTURES[decoder]}",
+        tasks=tasks,
         preprocess=edgeseg.Preprocess(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375)),
-    )  # fmt: skip
-    model.name = f"segmentation_models_pytorch.{ARCHITECTURES[decoder]}"
-    return model
+    )
+    return Pixel2Pixel(_Encoder(made.encoder), {name: _Decoder(made)}, config)
 
 
 class _Encoder(nn.Module):

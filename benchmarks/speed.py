@@ -36,10 +36,10 @@ import edgeseg
 from edgeseg.data import Streets
 from edgeseg.deploy.quantize import quantize_onnx
 from edgeseg.deploy.timing import alternating
-from edgeseg.layers import resize
-from edgeseg.pixel2pixel import labels_at
-from edgeseg.preprocess import normalize
-from edgeseg.processor import computes_bf16, saturates_in_8_bit
+from edgeseg.machine.processor import computes_bf16, saturates_in_8_bit
+from edgeseg.networks.layers import resize
+from edgeseg.tasks import KINDS
+from edgeseg.vision.preprocess import normalize
 
 FILE = RESULTS / "speed.csv"
 CLASSES = 11
@@ -111,7 +111,9 @@ class Ways:
         def build(images: Tensor) -> Run:
             network = edgeseg.optimize(self.model, **how)
             task = next(iter(network.tasks))
-            return lambda: self._finish(labels_at(network.decode(images)[task], images.shape[-2:]))
+            return lambda: self._finish(
+                KINDS["segmentation"].predictions([network.decode(images)[task]], images.shape[-2:])
+            )
 
         return build
 
@@ -129,7 +131,7 @@ class Ways:
 
             def run() -> object:
                 (logits,) = segmenter.run(array).values()
-                return labels_at(torch.from_numpy(logits), images.shape[-2:])
+                return KINDS["segmentation"].predictions([torch.from_numpy(logits)], images.shape[-2:])
 
             return run
 

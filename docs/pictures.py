@@ -7,10 +7,11 @@ from pathlib import Path
 from PIL import Image
 
 from edgeseg.cli.demo import DEMO_MODEL
-from edgeseg.data.streets import FRAMES, Streets
-from edgeseg.demo import SEED, draw_frame
-from edgeseg.registry import create_model, list_weights
-from edgeseg.visualize import beside, colorize_flow, picture_of, stack
+from edgeseg.data.streets.dataset import FRAMES, Streets
+from edgeseg.engine.demo import SEED, draw_frame
+from edgeseg.tasks.pictures import picture_of
+from edgeseg.vision.visualize import beside, colorize_flow, stack
+from edgeseg.zoo.registry import create_model, list_weights
 
 IMAGES = Path(__file__).parent / "images"
 EVERYTHING = ("semantic", "depth", "motion")
@@ -39,7 +40,7 @@ def main() -> None:
     streets_page().save(IMAGES / "streets.jpg", quality=80)
     if DEMO_MODEL in list_weights():
         model = create_model(DEMO_MODEL).eval()
-        streets = Streets("test", seed=SEED, length=FRAMES, inputs=model.input_names, targets=tuple(model.tasks))
+        streets = Streets("test", seed=SEED, length=FRAMES, inputs=tuple(model.inputs), targets=tuple(model.tasks))
         draw_frame(model, streets, 1).save(IMAGES / "demo.jpg", quality=85)
 
 

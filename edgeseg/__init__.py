@@ -1,38 +1,45 @@
-"""edgeseg: a zoo of edge semantic-segmentation networks. Importing it loads no torch; using it does."""
+"""edgeseg: a zoo of edge semantic-segmentation networks. Importing it does not load torch; using it does."""
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from edgeseg.registry import (
-    create_model,
+from edgeseg.config import ModelConfig
+from edgeseg.spec import Input, ModelSpec, Preprocess, Quantization, Task
+from edgeseg.zoo.create import create_model
+from edgeseg.zoo.registry import (
     is_model,
     list_models,
     list_weights,
     model_info,
+    register_decoder,
+    register_encoder,
+    register_kind,
     register_model,
     weights_info,
 )
-from edgeseg.spec import ModelSpec, Preprocess, Task
 
 if TYPE_CHECKING:
-    from edgeseg.cost import Complexity, complexity
     from edgeseg.deploy.export import export_onnx, export_program
-    from edgeseg.deploy.optimize import optimize
-    from edgeseg.deploy.segmenter import OnnxSegmenter
-    from edgeseg.pixel2pixel import Pixel2Pixel
-    from edgeseg.weights.checkpoint import save_checkpoint
+    from edgeseg.networks.cost import Complexity, complexity
+    from edgeseg.networks.optimize import optimize
+    from edgeseg.networks.pixel2pixel import Pixel2Pixel
+    from edgeseg.predict.onnx import OnnxSegmenter
+    from edgeseg.storage.checkpoint import save_checkpoint
     from edgeseg.weights.load import load_checkpoint
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Complexity",
+    "Input",
+    "ModelConfig",
     "ModelSpec",
     "OnnxSegmenter",
     "Pixel2Pixel",
     "Preprocess",
+    "Quantization",
     "Task",
     "complexity",
     "create_model",
@@ -44,22 +51,25 @@ __all__ = [
     "load_checkpoint",
     "model_info",
     "optimize",
+    "register_decoder",
+    "register_encoder",
+    "register_kind",
     "register_model",
     "save_checkpoint",
     "weights_info",
 ]
 
-# Names that need torch or onnxruntime, found when first used (PEP 562).
+# Names that need torch or onnxruntime; they are imported when they are first used (PEP 562).
 _LAZY = {
-    "Complexity": "edgeseg.cost",
-    "OnnxSegmenter": "edgeseg.deploy.segmenter",
-    "Pixel2Pixel": "edgeseg.pixel2pixel",
-    "complexity": "edgeseg.cost",
+    "Complexity": "edgeseg.networks.cost",
+    "OnnxSegmenter": "edgeseg.predict.onnx",
+    "Pixel2Pixel": "edgeseg.networks.pixel2pixel",
+    "complexity": "edgeseg.networks.cost",
     "export_onnx": "edgeseg.deploy.export",
     "export_program": "edgeseg.deploy.export",
     "load_checkpoint": "edgeseg.weights.load",
-    "optimize": "edgeseg.deploy.optimize",
-    "save_checkpoint": "edgeseg.weights.checkpoint",
+    "optimize": "edgeseg.networks.optimize",
+    "save_checkpoint": "edgeseg.storage.checkpoint",
 }
 
 

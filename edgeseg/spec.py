@@ -1,95 +1,137 @@
-"""The nouns of the zoo, as frozen data that can be read without torch."""
+"""The nouns of the zoo: what tells networks apart, what they predict, and how images reach them. Needs no torch."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
+from edgeseg.records import Record
+
 Color = tuple[int, int, int]
+
+KIND_NAMES = {"segmentation", "depth"}
+"""Names of the kinds of tasks; `edgeseg.register_kind` adds to them. What a kind does stands in `edgeseg.tasks`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelSpec:
-    """One row of the zoo: the few choices that tell two models apart."""
+class ModelSpec(Record):
+    """One row of the zoo: the few choices that tell two networks apart.
 
-    decoder: Literal["fpn", "unet", "deeplabv3plus", "bifpn"]
+    Args:
+        decoder: Name of a decoder: "fpn", "unet", "deeplabv3plus", "bifpn", or one that was registered.
+        encoder: Name of an encoder of the zoo, of one that was registered, or of any timm model with a feature pyramid.
+        channels: Width of the decoder.
+        shortcut_channels: Width of the low-level feature that DeepLabV3+ concatenates.
+        aspp: Use an atrous context block on the deepest feature. Without it FPN adds two coarser levels instead.
+        dilations: Dilations of the three 3x3 branches of that block.
+        activation: Activation of encoder and decoder.
+        fast_down: Halve the resolution once more at the start of the encoder, so that every stride doubles.
+        output_stride: Stride of the deepest feature. At half of the usual stride the last stage of the encoder keeps
+            stride 1, without dilation.
+        prediction_stride: Stride of the logits before the last upsampling.
+    """
+
+    decoder: str
     encoder: str
-    """A name of `edgeseg.encoders.ENCODERS`, or any timm model that gives a feature pyramid."""
     channels: int = 256
-    """Width of the decoder."""
     shortcut_channels: int = 48
-    """Width of the low-level feature that DeepLabV3+ concatenates."""
     aspp: bool = True
-    """Atrous context block on the deepest feature; without it FPN adds two coarser levels instead."""
     dilations: tuple[int, int, int] = (6, 12, 18)
     activation: Literal["relu", "relu6"] = "relu"
     fast_down: bool = False
-    """Halve the resolution once more at the start of the encoder: every stride doubles."""
     output_stride: int = 32
-    """Stride at which the encoder ends. Half of the usual one: its last stage keeps stride 1, undilated."""
     prediction_stride: int = 4
-    """Stride of the logits before the last upsample."""
+
+    def check(self) -> None:
+        """Widths and dilations are positive, strides are powers of two, names are not empty."""
+        for name in ("decoder", "encoder"):
+            self.require(bool(getattr(self, name)), name, "is a name")
+        for name in ("channels", "shortcut_channels"):
+            self.require(getattr(self, name) >= 1, name, "is at least 1")
+        for name in ("output_stride", "prediction_stride"):
+            stride = getattr(self, name)
+            self.require(stride >= 1 and stride & (stride - 1) == 0, name, "is a power of two")
+        self.require(min(self.dilations) >= 1, "dilations", "are at least 1")
 
 
 @dataclass(frozen=True)
-class Task:
+class Task(Record):
     """What one decoder predicts.
 
     Args:
-        kind: "segmentation" (classes, to argmax) or "depth" (a regressed map, in metres).
-        channels: Classes, or 1 for depth.
+        kind: "segmentation" (a class per pixel), "depth" (a distance per pixel, in metres), or a kind that was
+            registered with `edgeseg.register_kind`.
+        channels: Number of classes; 1 for depth.
         range: Lowest and highest value of a regressed map; the output is clamped to it.
-        classes: Class names, one a channel.
-        palette: RGB colours 0 to 255, one a class.
+        classes: Class names, one per channel, all different.
+        palette: RGB colours, 0 to 255, one per channel.
     """
 
-    kind: Literal["segmentation", "depth"] = "segmentation"
+    kind: str = "segmentation"
     channels: int = 1
     range: tuple[float, float] | None = None
     classes: tuple[str, ...] = ()
     palette: tuple[Color, ...] = ()
 
-    def __post_init__(self) -> None:
-        if self.kind not in ("segmentation", "depth"):
-            raise ValueError(f"unknown task kind {self.kind!r}; expected 'segmentation' or 'depth'")
-        if self.channels < 1:
-            raise ValueError(f"a task needs at least one channel, got {self.channels}")
+    def check(self) -> None:
+        """The kind is known, and names and colours are as many as channels."""
+        if self.kind not in KIND_NAMES:
+            raise ValueError(f"unknown task kind {self.kind!r}; the kinds are {', '.join(sorted(KIND_NAMES))}")
+        self.require(self.channels >= 1, "channels", "is at least 1")
+        self.require(self.range is None or self.range[0] < self.range[1], "range", "is a lower and a higher value")
         for name, values in (("class names", self.classes), ("palette colours", self.palette)):
             if values and len(values) != self.channels:
                 raise ValueError(f"{len(values)} {name} for a task of {self.channels} channels")
+        twice = [name for name, count in Counter(self.classes).items() if count > 1]
+        if twice:
+            raise ValueError(f"Task.classes has {', '.join(map(repr, twice))} more than once")
+        self.require(all(0 <= value <= 255 for color in self.palette for value in color), "palette", "is 0 to 255")
+
+
+@dataclass(frozen=True)
+class Input(Record):
+    """One of the images that a network takes.
+
+    Args:
+        channels: Number of channels.
+        kind: "image" for photos, "flow" for optical flow as `edgeseg.vision.flow` stores it, whose vectors change when
+            the picture is resized or mirrored.
+    """
+
+    channels: int = 3
+    kind: Literal["image", "flow"] = "image"
+
+    def check(self) -> None:
+        """There is at least one channel."""
+        self.require(self.channels >= 1, "channels", "is at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quantization:
-    """How a network rounds to 8 bit, see `edgeseg.deploy.qat`.
+class Quantization(Record):
+    """How a network rounds to 8 bit; see `edgeseg.networks.quantized`.
 
     Args:
-        scheme: "per_channel": weights with a scale for each output channel, activations of any range. "power_of_two":
-            scales that are powers of two, one a tensor, symmetric about zero: as the original zoo's 8-bit networks.
-        weight_bits: 7 for processors whose 8-bit products saturate (x86 without VNNI), else 8.
+        scheme: "per_channel" has one weight scale per output channel and activations of any range. "power_of_two" has
+            one scale per tensor, a power of two and symmetric about zero, as the 8-bit networks of TI's zoo.
+        weight_bits: 7 for processors whose sums of 8-bit products saturate (x86 without VNNI), else 8.
     """
 
     scheme: Literal["per_channel", "power_of_two"] = "per_channel"
-    weight_bits: int = 8
-
-    def __post_init__(self) -> None:
-        if self.scheme not in ("per_channel", "power_of_two"):
-            raise ValueError(f"no scheme named {self.scheme!r}; there are per_channel, power_of_two")
-        if self.weight_bits not in (7, 8):
-            raise ValueError(f"weights have 7 or 8 bits, got {self.weight_bits}")
+    weight_bits: Literal[7, 8] = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preprocess:
+class Preprocess(Record):
     """How a photo becomes the tensor that a set of weights was trained on.
 
-    The defaults are those of every network of the original zoo: `(x - 128) / 64` on RGB pixels of 0 to 255.
+    The defaults are those of every network of TI's zoo: `(x - 128) / 64` on RGB pixels of 0 to 255.
 
     Args:
-        size: Height and width the photo is resized to; None keeps its own size.
-        keep_aspect: Resize to as many pixels as `size` has, in the photo's own aspect; else stretch to `size`.
-        mean: Subtracted from the pixels, in 0 to 255; one value a channel, or one for all.
-        std: Divided by after that, likewise.
+        size: Height and width that photos are resized to; None keeps their own size.
+        keep_aspect: Resize to as many pixels as `size` has and keep the photo's aspect ratio; else stretch to `size`.
+        mean: Subtracted from the pixels, in units of 0 to 255; one value per channel, or one for all.
+        std: Divides the result, in the same units; one value per channel, or one for all.
         channel_order: "rgb" or "bgr".
     """
 
@@ -98,3 +140,9 @@ class Preprocess:
     mean: tuple[float, ...] = (128.0,)
     std: tuple[float, ...] = (64.0,)
     channel_order: Literal["rgb", "bgr"] = "rgb"
+
+    def check(self) -> None:
+        """Sizes and standard deviations are positive."""
+        self.require(self.size is None or min(self.size) >= 1, "size", "is a positive height and width")
+        self.require(len(self.mean) > 0, "mean", "has at least one value")
+        self.require(len(self.std) > 0 and min(self.std) > 0, "std", "has at least one value, all above 0")

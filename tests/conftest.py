@@ -18,7 +18,10 @@ import torch
 from PIL import Image
 
 import edgeseg
-from edgeseg import registry
+from edgeseg import spec
+from edgeseg.networks import decoders, encoders
+from edgeseg.tasks import KINDS
+from edgeseg.zoo import networks, registry
 
 from .hub_server import HubServer, serve
 
@@ -40,11 +43,17 @@ def _seed() -> None:
 
 @pytest.fixture(autouse=True)
 def _same_registry() -> Iterator[None]:
-    """Models that a test registers are gone after it."""
-    before = dict(registry._builders)
+    """What a test registers is gone after it."""
+    tables: list[dict[str, Any]] = [
+        registry.BUILDERS, networks.FAMILIES, decoders.DECODERS, encoders.USER_ENCODERS, KINDS
+    ]  # fmt: skip
+    before, kinds = [dict(table) for table in tables], set(spec.KIND_NAMES)
     yield
-    registry._builders.clear()
-    registry._builders.update(before)
+    for table, entries in zip(tables, before, strict=True):
+        table.clear()
+        table.update(entries)
+    spec.KIND_NAMES.clear()
+    spec.KIND_NAMES.update(kinds)
 
 
 @pytest.fixture(autouse=True)

@@ -16,9 +16,9 @@ from torchvision.models import mobilenet_v2, resnet50
 import edgeseg
 from edgeseg.cli import main
 from edgeseg.spec import ModelSpec
-from edgeseg.weights import catalog
-from edgeseg.weights.catalog import ENCODER_WEIGHTS, WEIGHTS
-from edgeseg.weights.checkpoint import read_config
+from edgeseg.storage.checkpoint import read_checkpoint_config
+from edgeseg.zoo import weights as catalog
+from edgeseg.zoo.weights import ENCODER_WEIGHTS, WEIGHTS
 
 from .conftest import TINY
 from .hub_server import HubServer
@@ -30,7 +30,7 @@ COCO21 = "fpn_aspp_regnetx800mf_edgeailite.coco21"
 
 def original_state(model: edgeseg.Pixel2Pixel) -> dict[str, Tensor]:
     """The weights under the original's keys; the fixtures of test_exactness say that these are the original's."""
-    from edgeseg.weights import original
+    from edgeseg.weights.layouts import original
 
     ours = model.state_dict()
     encoder = model.encoder
@@ -208,7 +208,7 @@ def test_no_encoder_weights() -> None:
         edgeseg.create_model("deeplabv3plus_resnet50_p5_edgeailite", encoder_weights="imagenet")
     with pytest.raises(FileNotFoundError, match="no encoder weights at imagnet; expected a file, 'imagenet'"):
         edgeseg.create_model("fpn", encoder=TINY, encoder_weights="imagnet")
-    assert all(name in ENCODER_WEIGHTS or name == "resnet50_p5" for name in edgeseg.encoders.ENCODERS)
+    assert all(name in ENCODER_WEIGHTS or name == "resnet50_p5" for name in edgeseg.networks.encoders.ENCODERS)
 
 
 # The command line
@@ -236,7 +236,7 @@ def test_commands(
     target = tmp_path / "mine.safetensors"
     command = ["weights", "convert", str(path), str(target), "--model", "fpn_aspp_regnetx400mf_edgeailite"]
     assert main([*command, "--num-classes", "32"]) == 0
-    config = read_config(target)
+    config = read_checkpoint_config(target)
     assert config is not None
     assert isinstance(config.spec, ModelSpec)
     assert config.tasks["segmentation"].channels == 32

@@ -17,9 +17,9 @@ from PIL import Image
 import edgeseg
 from edgeseg.cli import main
 from edgeseg.data.cityscapes import TRAIN_IDS
-from edgeseg.data.labels import segmentation_task
 from edgeseg.engine import TrainConfig
-from edgeseg.weights.checkpoint import read_weights
+from edgeseg.labels import segmentation_task
+from edgeseg.storage.checkpoint import read_weights
 
 NAME = "fpn_aspp_regnetx400mf_edgeailite"
 

@@ -17,8 +17,9 @@ from torchvision import tv_tensors
 from edgeseg.data import DATASETS, load_dataset
 from edgeseg.data import camvid as camvid_module
 from edgeseg.data.cityscapes import LAYOUT, TRAIN_IDS, to_label_ids
-from edgeseg.data.labels import IGNORE, LABELS
-from edgeseg.data.tensors import Depth, Flow
+from edgeseg.labels import IGNORE, LABELS
+from edgeseg.spec import Input
+from edgeseg.vision.tensors import Depth, Flow
 
 from .hub_server import HubServer
 
@@ -109,7 +110,10 @@ def test_cityscapes_variants(cityscapes: Path) -> None:
     assert depth[0, 0, :4].tolist() == [0, 255, 255, 20]  # unknown; 400 m / 0 and 400 m / 1 clipped; 400 m / 20
     (flow, image), motion = load_dataset("cityscapes_motion_multi_input", cityscapes, "val")[1]
     assert isinstance(flow, Flow)
-    assert load_dataset("cityscapes_motion_multi_input", cityscapes, "val").inputs == ("flow", "image")
+    assert load_dataset("cityscapes_motion_multi_input", cityscapes, "val").inputs == {
+        "flow": Input(3, "flow"),
+        "image": Input(),
+    }
     assert isinstance(image, tv_tensors.Image)
     assert motion.unique().tolist() == [0, 1]
     images, targets = load_dataset("cityscapes_depth_semantic_motion_multi_input", cityscapes, "val")[0]

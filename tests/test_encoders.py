@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import edgeseg
-from edgeseg.encoders import Encoder, build_encoder, group_width
+from edgeseg.networks.encoders import Encoder, build_encoder
 
 from .conftest import SHARED, TINY
 
@@ -229,15 +229,15 @@ def test_timm_refusals() -> None:
         edgeseg.create_model("fpn", encoder="resnet1818")
     with pytest.raises(ValueError, match="not a pyramid"):
         edgeseg.create_model("fpn", encoder="vit_tiny_patch16_224")
-    with pytest.raises(ValueError, match="fast_down is not known"):
+    with pytest.raises(ValueError, match="fast_down is an option of the zoo's own encoders"):
         edgeseg.create_model("fpn", encoder="resnet18", fast_down=True)
 
 
 def test_group_width() -> None:
-    assert group_width(build_encoder("mobilenetv2", (3,))) == 1
-    assert group_width(build_encoder("resnet50_p5", (3,))) == 1
-    assert group_width(build_encoder("regnetx1p6gf", (3,))) == 24
-    assert group_width(build_encoder("regnetx_002", (3,))) == 8
+    assert build_encoder("mobilenetv2", (3,)).group_width == 1
+    assert build_encoder("resnet50_p5", (3,)).group_width == 1
+    assert build_encoder("regnetx1p6gf", (3,)).group_width == 24
+    assert build_encoder("regnetx_002", (3,)).group_width == 8
 
 
 def test_regnetx_fast_down() -> None:

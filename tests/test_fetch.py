@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from edgeseg.weights.fetch import cache_folder, download, fetch, file_sha256
+from edgeseg.machine.download import cache_folder, download, fetch, file_sha256
 
 from .hub_server import HubServer
 
@@ -22,7 +22,7 @@ CONTENT = bytes(range(256)) * 400
 def url(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> str:
     """The address of a file of 102400 bytes."""
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
-    monkeypatch.setattr("edgeseg.weights.fetch.CHUNK", 1000)
+    monkeypatch.setattr("edgeseg.machine.download.CHUNK", 1000)
     hub.files["/net.onnx"] = CONTENT
     return f"{hub.url}/net.onnx"
 
@@ -144,7 +144,7 @@ def run(code: str, *arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
 
 
-FETCH = "import sys; from pathlib import Path; from edgeseg.weights.fetch import download\n"
+FETCH = "import sys; from pathlib import Path; from edgeseg.machine.download import download\n"
 
 
 def test_two_processes_at_once(hub: HubServer, url: str, tmp_path: Path) -> None:

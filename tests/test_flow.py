@@ -12,8 +12,8 @@ from PIL import Image, ImageFilter
 import edgeseg
 from edgeseg.cli import main
 from edgeseg.data import Streets
-from edgeseg.flow import encode_flow, farneback_flow, mirror_flow, resize_flow
-from edgeseg.preprocess import to_input
+from edgeseg.vision.flow import encode_flow, farneback_flow, mirror_flow, resize_flow
+from edgeseg.vision.preprocess import to_input
 
 from .conftest import TINY
 
@@ -44,8 +44,8 @@ def test_resized_and_mirrored_as_vectors() -> None:
     # What a network gets agrees: 8 pixels become 4, which is 4 / 64 after normalization.
     tensor = torch.from_numpy(flow).permute(2, 0, 1)
     preprocess = edgeseg.Preprocess(size=(10, 15))
-    assert to_input(tensor, preprocess, name="flow")[0, :, 3, 4].tolist() == [4 / 64, -2 / 64, 0]
-    assert to_input(tensor, preprocess, name="flow", mirror=True)[0, :, 3, 4].tolist() == [-4 / 64, -2 / 64, 0]
+    assert to_input(tensor, preprocess, "flow")[0, :, 3, 4].tolist() == [4 / 64, -2 / 64, 0]
+    assert to_input(tensor, preprocess, "flow", mirror=True)[0, :, 3, 4].tolist() == [-4 / 64, -2 / 64, 0]
     assert to_input(tensor, preprocess)[0, :, 3, 4].tolist() == [8 / 64, -4 / 64, 0]
 
 
@@ -79,7 +79,7 @@ def test_flow_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     """A network of two inputs and three tasks."""
-    from edgeseg.weights.checkpoint import save_checkpoint
+    from edgeseg.storage.checkpoint import save_checkpoint
 
     tasks = Streets(targets=("semantic", "depth", "motion")).tasks
     model = edgeseg.create_model("fpn", encoder=TINY, channels=8, in_channels=(3, 3), tasks=tasks)

@@ -15,7 +15,7 @@ import torch
 from huggingface_hub import ModelCard, constants
 
 import edgeseg
-from edgeseg import Preprocess, Task
+from edgeseg import ModelConfig, Preprocess, Task
 
 from .conftest import TINY
 from .hub_server import COMMIT, HubServer
@@ -27,7 +27,7 @@ TASK = Task("segmentation", 2, classes=("land", "water"), palette=((9, 8, 7), (0
 def model() -> edgeseg.Pixel2Pixel:
     """A free combination with everything that a configuration can hold."""
     made = edgeseg.create_model("fpn", encoder=TINY, channels=16, in_channels=(3, 2), tasks={"water": TASK}).eval()
-    made.preprocess = Preprocess(size=(64, 96), mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0), channel_order="bgr")
+    made.configure(preprocess=Preprocess(size=(64, 96), mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0), channel_order="bgr"))
     return made
 
 
@@ -84,12 +84,11 @@ def test_card(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
 
 def test_registered_builder(tmp_path: Path) -> None:
     @edgeseg.register_model("lake_net")
-    def build(*, tasks: dict[str, Task], in_channels: tuple[int, ...]) -> edgeseg.Pixel2Pixel:
-        made = edgeseg.create_model("fpn", encoder=TINY, channels=8, tasks=tasks, in_channels=in_channels)
-        made.spec = None
-        return made
+    def lake_net(config: ModelConfig, *, channels: int = 8) -> edgeseg.Pixel2Pixel:
+        parts = edgeseg.create_model("fpn", encoder=TINY, channels=channels, tasks=config.tasks)
+        return edgeseg.Pixel2Pixel(parts.encoder, dict(parts.decoders.items()), config)
 
-    built = edgeseg.create_model("lake_net", num_classes=4)
+    built = edgeseg.create_model("lake_net", num_classes=4, channels=12)
     built.save_pretrained(tmp_path)
     assert same(built, edgeseg.create_model(f"local-dir:{tmp_path}"))
 
@@ -101,18 +100,23 @@ def change(**values: Any) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize(
     ("damage", "problem"),
     [
-        (change(format=2), r"written by a newer edgeseg \(format 2, this one reads 1\)"),
-        (change(format="x"), "newer edgeseg"),
+        (change(format=3), r"written by another edgeseg \(format 3, this one reads 1 to 2\)"),
+        (change(format="x"), "another edgeseg"),
         (change(plugin="os.system"), r"unknown keys \['plugin'\]"),
         (lambda config: config.pop("tasks"), r"missing keys \['tasks'\]"),
-        (lambda config: config["spec"].update(script="x"), r"ModelSpec with unknown keys \['script'\]"),
-        (lambda config: config["spec"].pop("encoder"), r"ModelSpec with .*missing keys \['encoder'\]"),
-        (lambda config: config["spec"].update(channels="16"), r"ModelSpec.channels is '16', expected int"),
+        (lambda config: config["spec"].update(script="x"), r"ModelSpec has unknown keys \['script'\]"),
+        (lambda config: config["spec"].pop("encoder"), r"ModelSpec has .*missing keys \['encoder'\]"),
+        (lambda config: config["spec"].update(channels="16"), r"ModelSpec.channels is an integer, got '16'"),
         (lambda config: config["spec"].update(decoder="../../x"), "no decoder named"),
         (lambda config: config["spec"].update(encoder="hf-hub:me/evil"), "no encoder named"),
         (lambda config: config["tasks"]["water"].update(kind="exec"), "unknown task kind"),
-        (change(in_channels={"image": "3"}), "'3' where int is expected"),
-        (change(model="no_such_model", spec=None), "no model named 'no_such_model'"),
+        (change(inputs={"image": {"channels": "3"}}), "Input.channels is an integer, got '3'"),
+        (change(inputs={"image": {"kind": "radar"}}), "Input.kind is one of image, flow; got 'radar'"),
+        (change(preprocess={"size": "abc"}), "Preprocess.size is 2 values, got 'abc'"),
+        (change(preprocess={"mean": ["x"]}), r"Preprocess.mean\[0\] is a number, got 'x'"),
+        (change(preprocess={"std": [0]}), "Preprocess.std .*above 0"),
+        (change(tasks={}), "tasks has at least one task"),
+        (change(name="no_such_model", spec=None), "no model named 'no_such_model'"),
     ],
 )
 def test_damaged_config(
@@ -135,7 +139,7 @@ def test_no_config(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not the configuration of an edgeseg model"):
         edgeseg.create_model(f"local-dir:{tmp_path}")
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="no json"):
+    with pytest.raises(ValueError, match="is not JSON"):
         edgeseg.create_model(f"local-dir:{tmp_path}")
 
 
@@ -169,7 +173,7 @@ def test_through_the_environment(hub: HubServer, model: edgeseg.Pixel2Pixel) -> 
     hub.private.add("me/lakes")
 
     def load(**variables: str) -> subprocess.CompletedProcess[str]:
-        code = "from edgeseg.weights.hub import open_published; print(open_published('hf-hub:me/lakes')[1].model)"
+        code = "from edgeseg.storage.hub import open_published; print(open_published('hf-hub:me/lakes')[1].name)"
         environment = {**os.environ, **variables}
         return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
 

@@ -10,8 +10,8 @@ import torch
 
 import edgeseg
 from edgeseg import Task
-from edgeseg.layers import conv_groups
-from edgeseg.zoo import ZOO
+from edgeseg.networks.layers import conv_groups
+from edgeseg.zoo.networks import ZOO
 
 TASKS = {"semantic": Task("segmentation", 5), "depth": Task("depth", 1, range=(0, 80)), "motion": Task(channels=2)}
 

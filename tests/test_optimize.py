@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 import edgeseg
-from edgeseg.deploy import optimize as module
-from edgeseg.deploy.qat import quantize_aware
+from edgeseg.networks import optimize as module
+from edgeseg.networks.quantized import quantize_aware
 
 from .conftest import TINY
 from .test_encoders import randomize
@@ -37,7 +37,7 @@ def test_same_logits(name: str) -> None:
     assert before_convolutions or not any(isinstance(each, nn.BatchNorm2d) for each in optimized.modules())
     assert error(model, optimized, torch.randn(2, 3, 72, 100)) < 1e-4
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
-    assert optimized.notes["optimized"].endswith("batch norms folded, channels_last, freed memory kept")
+    assert optimized.config.notes["optimized"].endswith("batch norms folded, channels_last")
 
 
 def test_several_inputs_and_tasks() -> None:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 import edgeseg
 from edgeseg import Task
-from edgeseg.weights.original_onnx import read_onnx
-from edgeseg.weights.unfold import unfold_batch_norms
+from edgeseg.networks.unfold import unfold_batch_norms
+from edgeseg.weights.layouts.original_onnx import read_onnx
 
 FPN = "fpn_aspp_mobilenetv2_tv_edgeailite"
 FAMILIES = [

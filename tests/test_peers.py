@@ -9,8 +9,8 @@ import torch
 from torchvision.models import get_model
 
 import edgeseg
-from edgeseg.peers import PEERS
 from edgeseg.spec import Task
+from edgeseg.zoo.networks import PEERS
 
 
 @pytest.mark.parametrize("name", PEERS)

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from edgeseg.pipeline import overlapped
+from edgeseg.predict.pipeline import overlapped
 
 
 def test_all_items_with_little_in_memory() -> None:

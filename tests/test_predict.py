@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 import edgeseg
 from edgeseg import Preprocess, Task
-from edgeseg.images import input_size, load_pixels, tiles
-from edgeseg.preprocess import to_input
+from edgeseg.vision.images import input_size, load_pixels, tiles
+from edgeseg.vision.preprocess import to_input
 
 
 def by_hand(model: edgeseg.Pixel2Pixel, image: np.ndarray) -> np.ndarray:
@@ -37,7 +37,7 @@ def test_every_form_of_a_photo(tiny: edgeseg.Pixel2Pixel, photo: Path) -> None:
 
 
 def test_each_image_keeps_its_size(tiny: edgeseg.Pixel2Pixel) -> None:
-    tiny.preprocess = Preprocess(size=(64, 64))
+    tiny.configure(preprocess=Preprocess(size=(64, 64)))
     sizes = [(40, 50), (33, 129), (200, 100)]
     labels = tiny.predict([np.zeros((*size, 3), np.uint8) for size in sizes])
     assert [map_.shape for map_ in labels] == sizes
@@ -54,7 +54,7 @@ def test_batches(tiny: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
     found = tiny.predict(images, batch_size=2)
     hook.remove()
     assert runs == [2, 1, 1, 1, 1]
-    tiny.preprocess = Preprocess(size=(64, 64))
+    tiny.configure(preprocess=Preprocess(size=(64, 64)))
     for dynamic in (("batch",), ()):
         edgeseg.export_onnx(tiny, tmp_path / "tiny.onnx", dynamic=dynamic, size=(64, 64))
         segmenter = edgeseg.OnnxSegmenter(tmp_path / "tiny.onnx")
@@ -80,7 +80,7 @@ def test_preprocessing() -> None:
     assert other.shape == (1, 3, 8, 9)
     assert other.amax(dim=(0, 2, 3)).tolist() == other.amin(dim=(0, 2, 3)).tolist() == [40, 10, 10]
     torch.testing.assert_close(to_input(image[:2], Preprocess()), x[:, :2])
-    with pytest.raises(ValueError, match="take 3 channels an image, got 2"):
+    with pytest.raises(ValueError, match="take 3 channels per image, got 2"):
         to_input(image[:2], Preprocess(std=(1, 2, 4)))
 
 
@@ -149,7 +149,7 @@ def test_several_inputs_and_tasks() -> None:
     both = model.predict_tasks(flows[0], images[0])
     assert (both["semantic"] == semantic).all()
     assert (both["depth"] == depth).all()
-    with pytest.raises(ValueError, match=r"as many images, got flow 2, image 1"):
+    with pytest.raises(ValueError, match=r"the same number of images, got flow 2, image 1"):
         model.predict(flows, images[:1])
     with pytest.raises(ValueError, match=r"one size, got flow \[10, 15\], image \[20, 30\]"):
         model.predict(np.zeros((10, 15, 2), np.uint8), images[0])
@@ -169,7 +169,7 @@ def test_prediction_in_tiles(tiny: edgeseg.Pixel2Pixel) -> None:
     """A photo that fits one tile is predicted whole; in tiles most pixels are the same, at any input size."""
     image = (np.indices((120, 160)).sum(axis=0)[..., None] * [1, 2, 1] % 256).astype(np.uint8)
     for size in (None, (60, 80)):
-        tiny.preprocess = edgeseg.Preprocess(size=size)
+        tiny.configure(preprocess=edgeseg.Preprocess(size=size))
         whole = tiny.predict(image)
         assert (tiny.predict(image, tile=(120, 160)) == whole).all()
         pieces = tiny.predict(image, tile=(96, 96))

@@ -15,14 +15,14 @@ from onnx import numpy_helper
 import edgeseg
 from edgeseg.cli import main
 from edgeseg.data import Streets
-from edgeseg.deploy.equalize import equalize_channels
-from edgeseg.deploy.fold import fold_batch_norms
-from edgeseg.deploy.qat import QuantizedConv2d, Quantizer, freeze_ranges, quantize_aware
 from edgeseg.engine import TrainConfig, train
-from edgeseg.engine.losses import divergence
-from edgeseg.preprocess import to_input
+from edgeseg.networks.equalize import equalize_channels
+from edgeseg.networks.fold import fold_batch_norms
+from edgeseg.networks.quantized import QuantizedConv2d, Quantizer, freeze_ranges, quantize_aware
 from edgeseg.spec import Quantization, Task
-from edgeseg.weights.checkpoint import save_checkpoint
+from edgeseg.storage.checkpoint import save_checkpoint
+from edgeseg.tasks import KINDS
+from edgeseg.vision.preprocess import to_input
 
 from .conftest import TINY
 
@@ -192,14 +192,14 @@ def run(request: pytest.FixtureRequest, trained: Path, tmp_path_factory: pytest.
 def test_distillation_undoes_the_rounding(trained: Path, tmp_path: Path) -> None:
     """It goes by the float network's answers, which come nearer; labels do not matter."""
     model, streets = edgeseg.create_model("fpn", checkpoint_path=trained).eval(), Streets("train", length=16)
-    model.preprocess = edgeseg.Preprocess(size=SIZE)
+    model.configure(preprocess=edgeseg.Preprocess(size=SIZE))
     images = [model.prepare(streets[index][0]) for index in range(8)]
     how = {"batch_size": 8, "img_resize": SIZE, "rand_crop": SIZE, "rand_scale": (1, 1), "jitter": 0.0, "bf16": False}
 
     def distance(network: edgeseg.Pixel2Pixel) -> float:
         with torch.no_grad():
             pairs = [(network.eval().decode(*x)["semantic"], model.eval().decode(*x)["semantic"]) for x in images]
-        return sum(float(divergence(found, expected, "segmentation")) for found, expected in pairs)
+        return sum(float(KINDS["segmentation"].divergence(found, expected)) for found, expected in pairs)
 
     def run(epochs: int, lr: float, shift: int) -> edgeseg.Pixel2Pixel:
         samples = [(image, (labels + shift) % model.tasks["semantic"].channels) for image, labels in streets]
@@ -218,7 +218,7 @@ def test_distillation_undoes_the_rounding(trained: Path, tmp_path: Path) -> None
 def test_onnxruntime_computes_the_same(run: Path) -> None:
     """Of the pixels of unseen streets; and the loaded checkpoint is what was exported."""
     model = edgeseg.create_model("fpn", checkpoint_path=run / "int8/last.safetensors").eval()
-    assert model.quantization == Quantization(scheme=run.name.rstrip("0123456789"))  # type: ignore[arg-type]
+    assert model.config.quantization == Quantization(scheme=run.name.rstrip("0123456789"))  # type: ignore[arg-type]
     segmenter = edgeseg.OnnxSegmenter(run / "int8/int8.onnx")
     streets, same = Streets("test", SIZE, length=4), []
     for index in range(4):
@@ -268,7 +268,7 @@ def test_wrong_calls() -> None:
     model = some("fpn", encoder=TINY)
     with pytest.raises(ValueError, match="is quantization-aware already"):
         quantize_aware(quantize_aware(model))
-    with pytest.raises(ValueError, match="no scheme named 'int4'; there are per_channel, power_of_two"):
+    with pytest.raises(ValueError, match=r"Quantization\.scheme is one of per_channel, power_of_two; got 'int4'"):
         Quantization(scheme="int4")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="weights have 7 or 8 bits, got 4"):
         Quantization(weight_bits=4)

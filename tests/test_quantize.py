@@ -14,11 +14,11 @@ from PIL import Image
 import edgeseg
 from edgeseg.cli import main
 from edgeseg.data import Streets
-from edgeseg.data.labels import segmentation_task
 from edgeseg.deploy.quantize import quantize_onnx
 from edgeseg.engine import evaluate
+from edgeseg.labels import segmentation_task
 from edgeseg.spec import Task
-from edgeseg.weights.checkpoint import save_checkpoint
+from edgeseg.storage.checkpoint import save_checkpoint
 
 from .conftest import TINY
 
@@ -27,7 +27,7 @@ from .conftest import TINY
 def model() -> edgeseg.Pixel2Pixel:
     """Trained on real streets, at a small size."""
     made = edgeseg.create_model("fpn_aspp_mobilenetv2_tv_edgeailite", pretrained=True).eval()
-    made.preprocess = edgeseg.Preprocess(size=(120, 160))
+    made.configure(preprocess=edgeseg.Preprocess(size=(120, 160)))
     return made
 
 
@@ -68,12 +68,12 @@ def test_quantized_network(model: edgeseg.Pixel2Pixel, images: list[torch.Tensor
 @pytest.mark.parametrize("order", ["rgb", "bgr"])
 def test_pixels_as_they_are(small: edgeseg.Pixel2Pixel, images: list[torch.Tensor], order: str, tmp_path: Path) -> None:
     """The network reads uint8 pixels with a scale; with a mean for each channel they are normalized first."""
-    small.preprocess = edgeseg.Preprocess(size=(64, 96), channel_order=order)  # type: ignore[arg-type]
+    small.configure(preprocess=edgeseg.Preprocess(size=(64, 96), channel_order=order))  # type: ignore[arg-type]
     kinds, scale = _before_the_first_convolution(small, images, tmp_path)
     assert kinds[0] == "DequantizeLinear"
     assert not {"Cast", "Sub", "Div", "QuantizeLinear"} & set(kinds)
     assert scale == (1 / 64, 128)
-    small.preprocess = edgeseg.Preprocess(size=(64, 96), mean=(120, 128, 128))
+    small.configure(preprocess=edgeseg.Preprocess(size=(64, 96), mean=(120, 128, 128)))
     kinds, _ = _before_the_first_convolution(small, images, tmp_path)
     assert kinds == ["DequantizeLinear", "QuantizeLinear", "Div", "Sub", "Cast"]
 
@@ -98,7 +98,7 @@ def test_nothing_is_converted_in_vain(images: list[torch.Tensor], tmp_path: Path
     """What is only concatenated has the scale of the result: the branches of the context block, not a feature of the
     encoder that is read elsewhere too. Sizes are those of 8-bit tensors."""
     model = edgeseg.create_model("unet", encoder="mobilenetv2", channels=8, num_classes=5).eval()
-    model.preprocess = edgeseg.Preprocess(size=(64, 96))
+    model.configure(preprocess=edgeseg.Preprocess(size=(64, 96)))
     graph = onnx.load(quantize_onnx(model, tmp_path / "int8.onnx", images, calibration="minmax").path).graph
     makers = {name: node for node in graph.node for name in node.output}
     shared = []
@@ -117,7 +117,7 @@ def test_nothing_is_converted_in_vain(images: list[torch.Tensor], tmp_path: Path
 def small() -> edgeseg.Pixel2Pixel:
     """A network that is quick to quantize."""
     made = edgeseg.create_model("fpn", encoder=TINY, channels=8, tasks={"segmentation": segmentation_task("camvid")})
-    made.preprocess = edgeseg.Preprocess(size=(64, 96))
+    made.configure(preprocess=edgeseg.Preprocess(size=(64, 96)))
     return made.eval()
 
 
@@ -137,7 +137,7 @@ def test_powers_of_two(small: edgeseg.Pixel2Pixel, images: list[torch.Tensor], t
 def test_sensitive_convolutions_stay_float(tmp_path: Path) -> None:
     tasks = {"water": Task("segmentation", 3), "depth": Task("depth", 1, range=(0, 9))}
     model = edgeseg.create_model("unet", encoder=TINY, channels=8, in_channels=(3, 3), tasks=tasks).eval()
-    model.preprocess = edgeseg.Preprocess(size=(64, 64))
+    model.configure(preprocess=edgeseg.Preprocess(size=(64, 64)))
     rng = np.random.default_rng(0)
     frames = [tuple(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8) for _ in range(2)) for _ in range(2)]
     done = quantize_onnx(model, tmp_path / "int8.onnx", frames, calibration="percentile", keep_float=3)

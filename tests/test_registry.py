@@ -8,12 +8,11 @@ import pytest
 from torch import nn
 
 import edgeseg
-from edgeseg import Task
-from edgeseg.encoders import ENCODERS
-from edgeseg.peers import PEERS
+from edgeseg import ModelConfig, Task
+from edgeseg.networks.encoders import ENCODERS
 from edgeseg.spec import ModelSpec
-from edgeseg.weights.catalog import WEIGHTS
-from edgeseg.zoo import ALIASES, ZOO
+from edgeseg.zoo.networks import ALIASES, PEERS, ZOO
+from edgeseg.zoo.weights import WEIGHTS
 
 FPN = "fpn_aspp_mobilenetv2_tv_edgeailite"
 
@@ -53,20 +52,20 @@ def test_name_tells_decoder_and_encoder() -> None:
 def test_unknown_name_suggests_near_ones() -> None:
     with pytest.raises(ValueError, match=r"fpn_aspp_regnetx80mf_edgeailite.*did you mean .*fpn_aspp_regnetx800mf"):
         edgeseg.create_model("fpn_aspp_regnetx80mf_edgeailite")
-    with pytest.raises(ValueError, match=r"no weights 'mars'.*there are: .*camvid"):
+    with pytest.raises(ValueError, match=r"no weights 'mars'.*tags are: .*camvid"):
         edgeseg.create_model(f"{FPN}.mars")
-    with pytest.raises(ValueError, match=r"no trained weights of unet_aspp_resnet50.*those of .*unet_.*imagenet"):
+    with pytest.raises(ValueError, match=r"unet_aspp_resnet50.* has no trained weights.*unet_.*imagenet"):
         edgeseg.create_model("unet_aspp_resnet50_edgeailite", pretrained=True)
 
 
 def test_register_model() -> None:
     @edgeseg.register_model
-    def my_net(*, tasks: dict[str, Task], in_channels: tuple[int, ...], width: int = 4) -> nn.Module:
-        return nn.Conv2d(in_channels[0], tasks["segmentation"].channels, width - 1)
+    def my_net(config: ModelConfig, *, width: int = 4) -> nn.Module:
+        return nn.Conv2d(config.in_channels[0], config.tasks["segmentation"].channels, width - 1)
 
     @edgeseg.register_model("other")
-    def builder(**options: object) -> nn.Module:
-        return my_net(**options, width=6)  # type: ignore[arg-type]
+    def builder(config: ModelConfig) -> nn.Module:
+        return my_net(config, width=6)
 
     model = edgeseg.create_model("my_net", num_classes=5, in_channels=(2,))
     assert isinstance(model, nn.Conv2d)
@@ -86,7 +85,7 @@ def test_contradictions(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="a Task for each name"):
             edgeseg.create_model(FPN, tasks=nothing)  # type: ignore[arg-type]
     for wrong in (4, ()):
-        with pytest.raises(ValueError, match=r"such as \(3,\) or \(2, 3\), got"):
+        with pytest.raises(ValueError, match=r"such as \(3,\) or \(2, 3\); got"):
             edgeseg.create_model(FPN, in_channels=wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="drop channels"):
         edgeseg.create_model(FPN, pretrained=True, channels=64)
@@ -94,13 +93,13 @@ def test_contradictions(tmp_path: Path) -> None:
         edgeseg.create_model(FPN, pretrained=True, checkpoint_path=tmp_path / "x.pth")
     with pytest.raises(ValueError, match="would be overwritten"):
         edgeseg.create_model(FPN, pretrained=True, encoder_weights=tmp_path / "x.pth")
-    with pytest.raises(ValueError, match=r"no option chanels; there are decoder, encoder, channels"):
+    with pytest.raises(ValueError, match=r"no option chanels; the options are decoder, encoder, channels"):
         edgeseg.create_model(FPN, chanels=64)
     with pytest.raises(ValueError, match="needs an encoder"):
         edgeseg.create_model("fpn")
     with pytest.raises(ValueError, match="no decoder named 'pan'"):
         edgeseg.create_model(FPN, decoder="pan")
-    with pytest.raises(ValueError, match="no activation named 'gelu'"):
+    with pytest.raises(ValueError, match="activation is one of relu, relu6; got 'gelu'"):
         edgeseg.create_model(FPN, activation="gelu")
     with pytest.raises(ValueError, match="output_stride=8"):
         edgeseg.create_model(FPN, output_stride=8)
@@ -111,5 +110,5 @@ def test_task_checks() -> None:
         Task("panoptic", 3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="2 class names for a task of 3 channels"):
         Task("segmentation", 3, classes=("a", "b"))
-    with pytest.raises(ValueError, match="at least one channel"):
+    with pytest.raises(ValueError, match=r"Task.channels is at least 1, got 0"):
         Task("segmentation", 0)

@@ -10,10 +10,10 @@ import torch
 from torch.nn import functional as F
 
 from edgeseg.data import Streets
-from edgeseg.data.labels import IGNORE
-from edgeseg.data.street_world import CLASSES, World, build_world
-from edgeseg.data.streets import FAR, SECONDS, Frame, render
-from edgeseg.data.tensors import Depth, Flow
+from edgeseg.data.streets.dataset import FAR, SECONDS, Frame, render
+from edgeseg.data.streets.world import CLASSES, World, build_world
+from edgeseg.labels import IGNORE
+from edgeseg.vision.tensors import Depth, Flow
 
 SIZE = (180, 240)
 

@@ -7,11 +7,11 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from edgeseg.data.labels import IGNORE
-from edgeseg.data.tensors import Depth, Flow
 from edgeseg.data.transforms import AUGMENTATIONS, Augmented, RandomScale
-from edgeseg.preprocess import to_input
+from edgeseg.labels import IGNORE
 from edgeseg.spec import Preprocess, Task
+from edgeseg.vision.preprocess import to_input
+from edgeseg.vision.tensors import Depth, Flow
 
 SIZE = (48, 64)
 

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 import edgeseg
 from edgeseg.data import Streets
-from edgeseg.preprocess import to_input
-from edgeseg.upsample import upsampled_argmax
+from edgeseg.vision.preprocess import to_input
+from edgeseg.vision.upsample import upsampled_argmax
 
 SIZES = [
     (19, (32, 64), (128, 256)),

@@ -18,12 +18,12 @@ from edgeseg import Task
 from edgeseg.data import Streets
 from edgeseg.data.camvid import CamVid
 from edgeseg.engine import evaluate, evaluate_tasks
-from edgeseg.engine.metrics import ConfusionMatrix
-from edgeseg.weights.catalog import WEIGHTS
-from edgeseg.weights.checkpoint import read_config, read_weights
+from edgeseg.storage.checkpoint import read_checkpoint_config, read_weights
+from edgeseg.tasks.metrics import ConfusionMatrix
 from edgeseg.weights.load import load_checkpoint
-from edgeseg.weights.pretrained import verified_sha256, weights_file
-from edgeseg.zoo import ZOO
+from edgeseg.zoo.networks import ZOO
+from edgeseg.zoo.pretrained import verified_sha256, weights_file
+from edgeseg.zoo.weights import WEIGHTS
 
 from .conftest import ROOT, SHARED, TINY
 
@@ -43,13 +43,13 @@ def test_round_trip(tmp_path: Path) -> None:
     """A saved model comes back with its tasks and preprocessing, by its path alone."""
     task = Task("segmentation", 2, classes=("no", "yes"), palette=((0, 0, 0), (9, 9, 9)))
     model = edgeseg.create_model("fpn_aspp_regnetx400mf_edgeailite", tasks={"land": task})
-    model.preprocess = edgeseg.Preprocess(size=(64, 96), channel_order="bgr")
+    model.configure(preprocess=edgeseg.Preprocess(size=(64, 96), channel_order="bgr"))
     edgeseg.save_checkpoint(model, tmp_path / "land.safetensors", note="by hand")
     loaded = edgeseg.create_model("fpn_aspp_regnetx400mf_edgeailite", checkpoint_path=tmp_path / "land.safetensors")
     assert same(model, loaded)
     assert loaded.tasks == {"land": task}
     assert loaded.preprocess == model.preprocess
-    config = read_config(tmp_path / "land.safetensors")
+    config = read_checkpoint_config(tmp_path / "land.safetensors")
     assert config is not None
     assert config.notes == {"note": "by hand"}
     assert [path.name for path in tmp_path.iterdir()] == ["land.safetensors"]
@@ -177,7 +177,7 @@ def test_missing_and_unexpected_are_named(tmp_path: Path) -> None:
 
 def test_foreign_safetensors_have_no_metadata(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
-    assert read_config(tmp_path / "a.safetensors") is None
+    assert read_checkpoint_config(tmp_path / "a.safetensors") is None
 
 
 @pytest.mark.parametrize("name", [name for name, entry in WEIGHTS.items() if entry.format == "edgeseg"])
@@ -188,9 +188,9 @@ def test_shipped(name: str) -> None:
     path = weights_file(name)
     assert path.stat().st_size < 12e6
     assert hashlib.sha256(path.read_bytes()).hexdigest() == entry.sha256 == verified_sha256(name)
-    config = read_config(path)
+    config = read_checkpoint_config(path)
     assert config is not None
-    assert config.model == architecture
+    assert config.name == architecture
     assert config.spec == ZOO[architecture]
     assert entry.tasks in (config.tasks, None)
     assert config.preprocess == entry.preprocess
@@ -206,7 +206,7 @@ def test_shipped(name: str) -> None:
 def test_measured_on_streets() -> None:
     name = "deeplabv3plus_mobilenetv2_tv_edgeailite.streets"
     model = edgeseg.create_model(name)
-    metrics = evaluate_tasks(model, Streets("test", length=200, inputs=model.input_names, targets=tuple(model.tasks)))
+    metrics = evaluate_tasks(model, Streets("test", length=200, inputs=model.inputs, targets=tuple(model.tasks)))
     semantic = metrics["semantic"]
     assert isinstance(semantic, ConfusionMatrix)
     assert 100 * semantic.miou == pytest.approx(WEIGHTS[name].measured_miou, abs=0.1)

@@ -31,7 +31,7 @@ import torch
 
 name = sys.argv[1]
 model = edgeseg.create_model(name, checkpoint_path=f"runs/{name}/last.safetensors")
-notes = model.notes | {"license": "CC BY-NC 4.0 (CamVid): for non-commercial use"}
+notes = model.config.notes | {"license": "CC BY-NC 4.0 (CamVid): for non-commercial use"}
 edgeseg.save_checkpoint(model, f"runs/{name}.camvid.safetensors", dtype=torch.float16, **notes)
 PYTHON
     edgeseg evaluate "${data[@]}" --split test --checkpoint runs/$model.camvid.safetensors

@@ -22,8 +22,8 @@ def add(verbs: Any) -> None:
 
 def _demo(options: argparse.Namespace) -> int:
     import edgeseg
-    from edgeseg.demo import SEED, run_demo
-    from edgeseg.engine.report import print_scores, scores_of
+    from edgeseg.engine.demo import SEED, run_demo
+    from edgeseg.engine.report import print_scores
 
     model = edgeseg.create_model(
         options.model.partition(".")[0] if options.checkpoint else options.model, checkpoint_path=options.checkpoint
@@ -32,6 +32,6 @@ def _demo(options: argparse.Namespace) -> int:
     metrics = run_demo(model, options.output, sequences=options.sequences, seed=seed)
     print(f"{model.name} on {4 * options.sequences} synthetic frames, against the exact truth, in percent")
     for name, metric in metrics.items():
-        print_scores(scores_of(metric, model.tasks[name], "native"), title=f"\n{name}")
+        print_scores(metric.scores(model.tasks[name], "native"), title=f"\n{name}")
     print(f"\n{options.output}: inputs, truth and prediction of one frame")
     return 0

@@ -38,7 +38,7 @@ def add(verbs: Any) -> None:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from edgeseg.engine import distributed, evaluate_tasks
-    from edgeseg.engine.report import print_scores, scores_of, write_scores
+    from edgeseg.engine.report import print_scores, write_scores
 
     wrong = [path for path in options.output if path.suffix not in (".json", ".csv")]
     if wrong:
@@ -56,7 +56,7 @@ def _evaluate(options: argparse.Namespace) -> int:
             scales=options.scales, flip=options.flip, workers=options.workers,
         )  # fmt: skip
         if distributed.rank() == 0:
-            scores = {name: scores_of(metric, model.tasks[name], options.protocol) for name, metric in metrics.items()}
+            scores = {name: metric.scores(model.tasks[name], options.protocol) for name, metric in metrics.items()}
             for name, figures in scores.items():
                 print_scores(figures, title=name if len(scores) > 1 else "")
             for path in options.output:

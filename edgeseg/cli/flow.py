@@ -42,8 +42,8 @@ def _flow(options: argparse.Namespace) -> int:
 def _write(previous: Path, current: Path, target: Path) -> None:
     from PIL import Image
 
-    from edgeseg.flow import farneback_flow
-    from edgeseg.images import load_pixels
+    from edgeseg.vision.flow import farneback_flow
+    from edgeseg.vision.images import load_pixels
 
     flow = farneback_flow(load_pixels(previous), load_pixels(current))
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -12,8 +12,8 @@ from edgeseg.data import DATASETS
 if TYPE_CHECKING:
     import torch
 
-    from edgeseg.pixel2pixel import Pixel2Pixel
-    from edgeseg.prediction import Predictor
+    from edgeseg.networks.pixel2pixel import Pixel2Pixel
+    from edgeseg.predict.predictor import Predictor
 
 DEFAULT_MODEL = "fpn_aspp_mobilenetv2_tv_edgeailite.camvid"
 
@@ -46,7 +46,8 @@ def add_dataset(verb: argparse.ArgumentParser, *, required: bool = True) -> None
         "--download", action="store_true", help="fetch the set where it is missing (camvid, voc_segmentation)"
     )
     verb.add_argument("--skip-unreadable", action="store_true", help="leave out samples whose files cannot be read")
-    verb.add_argument("--image-folders", nargs="+", metavar="DIR", help="of Cityscapes, one an input")
+    verb.add_argument("--image-folders", nargs="+", metavar="DIR", help="folders of Cityscapes, one per input")
+    verb.add_argument("--flow-folders", nargs="+", metavar="DIR", help="which image folders hold optical flow")
     verb.add_argument("--inputs", nargs="+", metavar="NAME", help="of streets: flow, image")
     verb.add_argument("--tasks", nargs="+", metavar="NAME", help="of streets and Cityscapes: semantic, depth, motion")
     verb.add_argument("--length", type=int, help="of streets: number of samples")
@@ -59,6 +60,7 @@ def dataset_options(options: argparse.Namespace) -> dict[str, Any]:
         "download": options.download or None,
         "on_error": "skip" if options.skip_unreadable else None,
         "image_folders": options.image_folders,
+        "flow_folders": options.flow_folders,
         "inputs": tuple(options.inputs) if options.inputs else None,
         "targets": tuple(options.tasks) if options.tasks else None,
         "length": options.length,
@@ -71,10 +73,10 @@ def load_model(options: argparse.Namespace, device: torch.device) -> Pixel2Pixel
     """The model of --model and --checkpoint, ready to predict."""
     name = options.model or DEFAULT_MODEL
     if options.checkpoint is not None and options.model is None:
-        from edgeseg.weights.checkpoint import read_config
+        from edgeseg.storage.checkpoint import read_checkpoint_config
 
-        config = read_config(options.checkpoint)
-        name = config.model if config else ""
+        config = read_checkpoint_config(options.checkpoint)
+        name = config.name if config else ""
         if not name:
             raise ValueError(f"{options.checkpoint} does not say which model it is; pass --model NAME")
     tagged = "." in name or options.checkpoint is not None
@@ -85,11 +87,11 @@ def load_model(options: argparse.Namespace, device: torch.device) -> Pixel2Pixel
 def load_network(options: argparse.Namespace, device: torch.device) -> Predictor:
     """The model of these in its inference form, or the file of --onnx."""
     if options.onnx is None:
-        from edgeseg.deploy.optimize import with_hooks
+        from edgeseg.networks.optimize import with_hooks
 
         model = load_model(options, device)
-        return model if model.quantization or with_hooks(model) else edgeseg.optimize(model)
-    from edgeseg.deploy.segmenter import OnnxSegmenter
+        return model if model.config.quantization or with_hooks(model) else edgeseg.optimize(model)
+    from edgeseg.predict.onnx import OnnxSegmenter
 
     if options.model or options.checkpoint:
         raise ValueError("pass --onnx, or --model and --checkpoint, not both")

@@ -69,20 +69,21 @@ def _predict_share(options: argparse.Namespace, device: torch.device) -> int:
     from tqdm import tqdm
 
     from edgeseg.engine import distributed
-    from edgeseg.images import load_pixels
-    from edgeseg.pipeline import overlapped
+    from edgeseg.predict.pipeline import overlapped
+    from edgeseg.tasks import kind_of
+    from edgeseg.vision.images import load_pixels
 
     videos = [path for path in options.images if path.suffix.lower() in VIDEO_SUFFIXES]
     files, failed = _find_images([path for path in options.images if path not in videos], options.output)
     done = 0
     model = load_network(options, device)
-    beside = _beside(options.input, model.input_names[:-1], needed=bool(files))
-    classes = [task.channels for task in model.tasks.values() if task.kind == "segmentation"]
+    beside = _beside(options.input, list(model.inputs)[:-1], needed=bool(files))
+    classes = [task.channels for task in model.tasks.values() if kind_of(task).has_classes]
     if "label_ids" in options.outputs and 19 not in classes:
         has = " and ".join(map(str, classes))
         raise ValueError(f"Cityscapes' label ids need a model of its 19 classes, this one has {has or 'none'}")
     for path in videos:
-        from edgeseg.video import segment_video
+        from edgeseg.predict.video import segment_video
 
         options.output.mkdir(parents=True, exist_ok=True)
         segment_video(model, path, options.output / f"{path.stem}_overlay.mp4")
@@ -124,13 +125,12 @@ def _write(found: np.ndarray, photo: Image.Image, task: Task, target: Path, outp
     """The pictures of one photo and task, their names beginning with `target`."""
     from PIL import Image
 
-    from edgeseg.visualize import picture_of, with_key
+    from edgeseg.tasks import kind_of
+    from edgeseg.tasks.pictures import picture_of, with_key
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    if "labels" in outputs and task.kind == "segmentation":
-        Image.fromarray(found).save(f"{target}_labels.png")
-    if "labels" in outputs and task.kind == "depth":
-        Image.fromarray((found * 256).round().clip(0, 65535).astype("uint16")).save(f"{target}_metres_x256.png")
+    for ending, picture in kind_of(task).files(found).items() if "labels" in outputs else ():
+        picture.save(f"{target}_{ending}.png")
     if "color" in outputs:
         picture_of(found, task).save(f"{target}_color.png", compress_level=COMPRESSION)
     if "overlay" in outputs:

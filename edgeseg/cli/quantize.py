@@ -52,10 +52,9 @@ def _quantize(options: argparse.Namespace) -> int:
     from edgeseg.data import load_dataset
     from edgeseg.deploy.export import DIMENSIONS, export_onnx
     from edgeseg.deploy.quantize import quantize_onnx
-    from edgeseg.deploy.segmenter import OnnxSegmenter
     from edgeseg.deploy.timing import alternating
     from edgeseg.engine import evaluate_tasks
-    from edgeseg.engine.report import headline
+    from edgeseg.predict.onnx import OnnxSegmenter
 
     if (options.images is None) == (options.dataset is None):
         raise ValueError("pass --images FOLDER, or --dataset with --data-path: what to see the ranges of")
@@ -95,7 +94,7 @@ def _quantize(options: argparse.Namespace) -> int:
             data = load_dataset(options.dataset, options.data_path, options.split, **dataset_options(options))
             for name, segmenter in segmenters.items():
                 for task, metric in evaluate_tasks(segmenter, data).items():
-                    kind, figure = headline(metric, "native")
+                    kind, figure = metric.headline("native")
                     print(f"{name}: {task} {kind} {figure:.2f} on {options.split}")
     return 0
 

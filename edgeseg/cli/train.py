@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect
-import re
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -38,22 +36,24 @@ def add(verbs: Any) -> None:
 
 
 def _add_recipe(verb: argparse.ArgumentParser) -> None:
-    """A flag for each field of `TrainConfig`, its help from the docstring there; the recipe gives what is not given."""
+    """One flag per field of `TrainConfig`; options that are not given keep the value of the recipe."""
     verb.add_argument(
         "--recipe", choices=RECIPES, default="modern", help="where the other options begin (default modern)"
     )
-    lines = re.findall(r"^    (\w+): (.+)$", inspect.getdoc(TrainConfig) or "", re.MULTILINE)
-    described, types = dict(lines), get_type_hints(TrainConfig)
+    types = get_type_hints(TrainConfig)
+    groups: dict[str, Any] = {}
     for field in fields(TrainConfig):
+        group = field.metadata["group"]
+        groups.setdefault(group, verb.add_argument_group(group))
         flags = list(dict.fromkeys([f"--{field.name.replace('_', '-')}", f"--{field.name}"]))
         defaults = [str(getattr(recipe, field.name)) for recipe in RECIPES.values()]
-        text = f"{described[field.name]} (default: {', originally '.join(dict.fromkeys(defaults))})"
+        text = f"{field.metadata['help']} (default: {', original: '.join(dict.fromkeys(defaults))})"
         options: dict[str, Any] = {"help": text.replace("%", "%%"), "default": argparse.SUPPRESS}
         kind = types[field.name]
         if type(None) in get_args(kind):
             (kind,) = (each for each in get_args(kind) if each is not type(None))
         if get_origin(kind) is Literal:
-            options["choices"] = get_args(kind)
+            options |= {"choices": get_args(kind), "type": type(get_args(kind)[0])}
         elif kind is bool:
             options["action"] = argparse.BooleanOptionalAction
         elif get_origin(kind) is tuple:
@@ -61,7 +61,7 @@ def _add_recipe(verb: argparse.ArgumentParser) -> None:
             options["nargs"] = "+" if rest == [...] else 1 + len(rest)
         else:
             options["type"] = kind
-        verb.add_argument(*flags, **options)
+        groups[group].add_argument(*flags, **options)
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -86,7 +86,7 @@ def _train(options: argparse.Namespace) -> int:
         options.model,
         pretrained=options.pretrained == "default",
         tasks=train_set.tasks,
-        in_channels=dict.fromkeys(train_set.inputs, 3),
+        in_channels=train_set.inputs,
         encoder_weights=options.encoder_weights,
         checkpoint_path=options.pretrained if options.pretrained != "default" else None,
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import edgeseg
 
 if TYPE_CHECKING:
-    from edgeseg.weights.catalog import Weights
+    from edgeseg.zoo.weights import Weights
 
 
 def add(top: Any) -> None:
@@ -43,7 +43,7 @@ def add(top: Any) -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from edgeseg.weights.catalog import WEIGHTS
+    from edgeseg.zoo.weights import WEIGHTS
 
     names = edgeseg.list_weights(options.pattern)
     for name in names:
@@ -65,7 +65,7 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _download(options: argparse.Namespace) -> int:
-    from edgeseg.weights.pretrained import weights_file
+    from edgeseg.zoo.pretrained import weights_file
 
     for name in _names(options.names):
         print(f"{name}: {weights_file(name)}")
@@ -84,7 +84,7 @@ def _convert(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     import torch
 
-    from edgeseg.weights.pretrained import verified_sha256
+    from edgeseg.zoo.pretrained import verified_sha256
 
     for name in _names(options.names):
         digest = verified_sha256(name)
@@ -99,7 +99,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _names(patterns: Sequence[str]) -> list[str]:
     """`name.tag` of each pattern; one that matches nothing is an error with the nearest names."""
-    from edgeseg.weights.catalog import WEIGHTS
+    from edgeseg.zoo.weights import WEIGHTS
 
     found = []
     for pattern in patterns:

@@ -1,4 +1,4 @@
-"""Data sets by name. `edgeseg.data.labels` can be read without torch; the sets themselves load it."""
+"""Data sets by name. `edgeseg.labels` can be read without torch; the sets themselves load it."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeseg.data.streets import Streets
+    from edgeseg.data.streets.dataset import Streets
 
 __all__ = ["DATASETS", "Streets", "load_dataset"]
 
-FLOW = ("leftImg8bit_flow_confidence_768x384", "leftImg8bit")
+FLOW_FOLDER = "leftImg8bit_flow_confidence_768x384"
+FLOW = {"image_folders": (FLOW_FOLDER, "leftImg8bit"), "flow_folders": (FLOW_FOLDER,)}
 
 # Name -> class and its options; the names are those of the original zoo where it has the set.
 DATASETS: dict[str, tuple[str, dict[str, Any]]] = {
     "camvid": ("camvid:CamVid", {}),
     "images_masks": ("folder:ImagesMasks", {}),
-    "streets": ("streets:Streets", {}),
+    "streets": ("streets.dataset:Streets", {}),
     "voc_segmentation": ("voc:VOC", {}),
     "ade20k_segmentation": ("ade20k:ADE20K", {}),
     "ade20k_seg_class32": ("ade20k:ADE20K", {"classes": 32}),
@@ -28,12 +29,12 @@ DATASETS: dict[str, tuple[str, dict[str, Any]]] = {
     "cityscapes_segmentation_measure": ("cityscapes:Cityscapes", {}),
     "cityscapes_segmentation_infer": ("cityscapes:Cityscapes", {"labelled": False}),
     "cityscapes_segmentation_five_class": ("cityscapes:Cityscapes", {"targets": ("five_classes",)}),
-    "cityscapes_segmentation_multi_input": ("cityscapes:Cityscapes", {"image_folders": FLOW}),
+    "cityscapes_segmentation_multi_input": ("cityscapes:Cityscapes", FLOW),
     "cityscapes_depth": ("cityscapes:Cityscapes", {"targets": ("depth",)}),
-    "cityscapes_motion_multi_input": ("cityscapes:Cityscapes", {"image_folders": FLOW, "targets": ("motion",)}),
+    "cityscapes_motion_multi_input": ("cityscapes:Cityscapes", {**FLOW, "targets": ("motion",)}),
     "cityscapes_depth_semantic_motion_multi_input": (
         "cityscapes:Cityscapes",
-        {"image_folders": FLOW, "targets": ("depth", "semantic", "motion")},
+        {**FLOW, "targets": ("depth", "semantic", "motion")},
     ),
 }
 
@@ -70,4 +71,4 @@ def load_dataset(name: str, root: str | os.PathLike[str] | None, split: str, **o
 def __getattr__(name: str) -> Any:
     if name != "Streets":
         raise AttributeError(f"module 'edgeseg.data' has no attribute {name!r}")
-    return importlib.import_module("edgeseg.data.streets").Streets
+    return importlib.import_module("edgeseg.data.streets.dataset").Streets

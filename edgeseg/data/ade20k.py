@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from edgeseg.data.base import Files, LabelledImages, check_split, require
-from edgeseg.data.labels import generic_palette, segmentation_task
+from edgeseg.labels import generic_palette, segmentation_task
 from edgeseg.spec import Task
 
 LAYOUT = """\

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -16,10 +16,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
-from edgeseg.data.labels import IGNORE
-from edgeseg.data.tensors import Flow
-from edgeseg.flow import is_flow
-from edgeseg.spec import Task
+from edgeseg.labels import IGNORE
+from edgeseg.spec import Input, Task
+from edgeseg.vision.tensors import Flow
 
 
 @dataclass(frozen=True)
@@ -30,17 +29,35 @@ class Files:
     targets: dict[str, Path] = field(default_factory=dict)
 
 
-class LabelledImages(Dataset[Any]):
-    """Images and what is to be predicted from them.
+Sample = tuple[Tensor | tuple[Tensor, ...], Tensor | Mapping[str, Tensor]]
+"""Images and targets; a single image and a single target stand alone."""
 
-    A sample is a pair: one uint8 image [3,H,W] or a tuple of them (optical flow as `Flow`), and one target or a dict of
-    them by task: label maps uint8 [H,W] with 255 for pixels that do not count, depth float32 [1,H,W] in metres.
+
+class LabelledDataset(Protocol):
+    """What training and evaluation need of a dataset; any map-style dataset of PyTorch that returns samples is one.
+
+    A sample is a pair: one uint8 image [C, H, W] or a tuple of images, and one target or a dictionary of targets by
+    task. Segmentation targets are integer class ids [H, W], with 255 for pixels that do not count; depth targets are
+    float32 metres [1, H, W], with 0 where the depth is unknown.
+    """
+
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    def __getitem__(self, index: int, /) -> Sample:
+        """One sample."""
+
+
+class LabelledImages(Dataset[Sample]):
+    """Images and the targets that are to be predicted from them, read from files.
+
+    Samples are those of `LabelledDataset`; optical flow is a `Flow` tensor.
 
     Args:
-        files: One entry a sample.
+        files: One entry per sample.
         tasks: What the targets are.
-        on_error: "stop": a file that cannot be read is an error when it is reached. "skip": all files are opened once
-            now, samples with unreadable ones are left out, and a warning counts and names them.
+        on_error: "stop" raises an error when a file that cannot be read is reached. "skip" opens all files once when
+            the dataset is made, leaves out samples with unreadable files, and warns with their number and names.
 
     Attributes:
         skipped: Files that were left out.
@@ -50,7 +67,7 @@ class LabelledImages(Dataset[Any]):
     """
 
     class_weights: Sequence[float] | None = None
-    """Of the first task, where the set is published with some."""
+    """Class weights of the first task, if the dataset is published with some."""
 
     def __init__(
         self, files: Sequence[Files], tasks: dict[str, Task], *, on_error: Literal["stop", "skip"] = "stop"
@@ -64,9 +81,9 @@ class LabelledImages(Dataset[Any]):
             raise ValueError(f"{type(self).__name__} has no samples here")
 
     @property
-    def inputs(self) -> tuple[str, ...]:
-        """Names of the images of a sample; the targets belong to the last."""
-        return ("image",)
+    def inputs(self) -> Mapping[str, Input]:
+        """The images of a sample, by name; the targets belong to the last."""
+        return {"image": Input()}
 
     @property
     def task(self) -> Task:
@@ -80,9 +97,10 @@ class LabelledImages(Dataset[Any]):
         """The reference image of a sample: the last one."""
         return str(self.files[index].images[-1])
 
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
+    def __getitem__(self, index: int) -> Sample:
         files = self.files[index]
-        images = tuple(read_image(path, flow=is_flow(str(path.parent))) for path in files.images)
+        kinds = [each.kind for each in self.inputs.values()]
+        images = tuple(read_image(path, flow=kind == "flow") for path, kind in zip(files.images, kinds, strict=True))
         targets = {name: self.read_target(name, path, files) for name, path in files.targets.items()}
         size = images[-1].shape[-2:]
         for path, tensor in [
@@ -124,22 +142,23 @@ class LabelledImages(Dataset[Any]):
             warnings.warn(f"{len(self.skipped)} samples left out, their files cannot be read: {some}", stacklevel=3)
 
 
-def name_of(dataset: Any, index: int) -> str:
-    """The file of a sample, where the data set tells."""
-    return dataset.name(index) if hasattr(dataset, "name") else f"sample {index}"
+def name_of(dataset: LabelledDataset, index: int) -> str:
+    """The file of a sample, if the dataset tells."""
+    name = getattr(dataset, "name", None)
+    return str(name(index)) if callable(name) else f"sample {index}"
 
 
-def as_sample(sample: tuple[Any, Any], first_task: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What a data set gives, in its general form: a tuple of images, and targets by task."""
+def as_sample(sample: Sample, first_task: str) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+    """A sample in its general form: a tuple of images, and targets by task."""
     images, targets = sample
     return (
         images if isinstance(images, tuple) else (images,),
-        targets if isinstance(targets, dict) else {first_task: targets},
+        dict(targets) if isinstance(targets, Mapping) else {first_task: targets},
     )
 
 
-def simplified(images: tuple[Any, ...], targets: dict[str, Any]) -> tuple[Any, Any]:
-    """The reverse, as data sets give samples: a single image and a single target stand alone."""
+def simplified(images: tuple[Tensor, ...], targets: dict[str, Tensor]) -> Sample:
+    """The reverse of `as_sample`: a single image and a single target stand alone."""
     return (images[0] if len(images) == 1 else images), (next(iter(targets.values())) if len(targets) == 1 else targets)
 
 

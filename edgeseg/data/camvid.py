@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from edgeseg.data.base import Files, LabelledImages, check_split, require
-from edgeseg.data.labels import IGNORE, segmentation_task
+from edgeseg.labels import IGNORE, segmentation_task
 
 LAYOUT = """\
   {root}/train.txt  val.txt  test.txt        one "image label" pair of paths a line
@@ -62,7 +62,7 @@ class CamVid(LabelledImages):
 
 def _download(root: Path) -> None:
     """The set as the SegNet tutorial publishes it, unpacked beside its final place and then moved there."""
-    from edgeseg.weights.fetch import cache_folder, download
+    from edgeseg.machine.download import cache_folder, download
 
     archive = download(ADDRESS, cache_folder() / "datasets" / "camvid")
     temporary = root.with_name(f".{root.name}.unpacking")

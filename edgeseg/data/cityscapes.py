@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from edgeseg.data.base import Files, LabelledImages, check_split, read_labels, require
-from edgeseg.data.labels import DEPTH, IGNORE, MOTION, segmentation_task
-from edgeseg.data.tensors import Depth
-from edgeseg.flow import FLOW, is_flow
-from edgeseg.spec import Task
+from edgeseg.labels import DEPTH, IGNORE, MOTION, segmentation_task
+from edgeseg.spec import Input, Task
+from edgeseg.vision.tensors import Depth
 
 LAYOUT = """\
   {root}/leftImg8bit/{{train,val,test}}/<city>/*_leftImg8bit.png          RGB photos
@@ -52,8 +51,8 @@ class Cityscapes(LabelledImages):
     Args:
         root: Folder with leftImg8bit, gtFine and the rest.
         split: "train", "val" or "test".
-        image_folders: One an input; the last has the photos that the targets belong to. Those with "flow" in their name
-            hold optical flow as uint8 (x, y, third channel), 128 for no motion.
+        image_folders: One folder per input; the last has the photos that the targets belong to.
+        flow_folders: Which of them hold optical flow as uint8 (x, y, third channel), with 128 for no motion.
         targets: Any of "segmentation" ("semantic" beside others), "five_classes", "depth" and "motion".
         labelled: Without, there are only images.
         options: `on_error`, see `LabelledImages`.
@@ -71,11 +70,17 @@ class Cityscapes(LabelledImages):
         split: str = "train",
         *,
         image_folders: Sequence[str] = ("leftImg8bit",),
+        flow_folders: Sequence[str] = (),
         targets: Sequence[str] = ("segmentation",),
         labelled: bool = True,
         **options: Any,
     ) -> None:
         check_split("Cityscapes", split, self.splits)
+        others = [name for name in flow_folders if name not in image_folders[:-1]]
+        if others:
+            raise ValueError(
+                f"flow_folders has {', '.join(others)}, which image_folders has not before its last folder"
+            )
         unknown = [target for target in targets if target not in SUFFIXES]
         if unknown:
             raise ValueError(f"Cityscapes has no target {', '.join(unknown)}; there are {', '.join(SUFFIXES)}")
@@ -91,7 +96,7 @@ class Cityscapes(LabelledImages):
         ]
         if files:
             require(list(files[0].targets.values()), LAYOUT, folder)
-        self.root, self.image_folders = folder, tuple(image_folders)
+        self.root, self.image_folders, self.flow_folders = folder, tuple(image_folders), tuple(flow_folders)
         self.class_weights = {
             "segmentation": CLASS_WEIGHTS, "semantic": CLASS_WEIGHTS, "five_classes": FIVE_CLASS_WEIGHTS,
             "motion": MOTION_WEIGHTS, "depth": None,
@@ -99,11 +104,14 @@ class Cityscapes(LabelledImages):
         super().__init__(files, {name: TASKS[name] for name in targets}, **options)
 
     @property
-    def inputs(self) -> tuple[str, ...]:
-        """The photo is the "image", the first folder of optical flow the "flow"; others go by their folder."""
-        others = self.image_folders[:-1]
-        first_flow = next((name for name in others if is_flow(name)), None)
-        return (*(FLOW if name == first_flow else name for name in others), "image")
+    def inputs(self) -> Mapping[str, Input]:
+        """The photo is "image", the first folder of optical flow "flow"; other inputs have the name of their folder."""
+        first = next(iter(self.flow_folders), None)
+        inputs = {
+            "flow" if name == first else name: Input(3, "flow" if name in self.flow_folders else "image")
+            for name in self.image_folders[:-1]
+        }
+        return inputs | {"image": Input()}
 
     def to_classes(self, name: str, labels: Tensor) -> Tensor:
         """Label ids become train ids; moving is 1."""

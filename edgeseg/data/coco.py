@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from edgeseg.data.base import Files, LabelledImages, check_split, require
-from edgeseg.data.labels import IGNORE, segmentation_task
+from edgeseg.labels import IGNORE, segmentation_task
 
 LAYOUT = """\
   {root}/annotations/instances_{{train2017,val2017}}.json

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeseg.data.base import Files, LabelledImages, require
-from edgeseg.data.labels import generic_palette
+from edgeseg.labels import generic_palette
 from edgeseg.spec import Task
 
 LAYOUT = """\

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from edgeseg.data.base import Files, LabelledImages, check_split, read_labels, require
-from edgeseg.data.labels import DEPTH
-from edgeseg.data.tensors import Depth
+from edgeseg.labels import DEPTH
+from edgeseg.vision.tensors import Depth
 
 LAYOUT = """\
   {root}/train.txt, val.txt                                 a drive folder a line, relative to {root}

@@ -12,10 +12,11 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from edgeseg.data.base import as_sample
-from edgeseg.data.labels import IGNORE
-from edgeseg.data.tensors import Depth, Flow
-from edgeseg.images import input_size
+from edgeseg.labels import IGNORE
 from edgeseg.spec import Preprocess, Task
+from edgeseg.tasks import kind_of
+from edgeseg.vision.images import input_size
+from edgeseg.vision.tensors import Depth, Flow
 
 # Padding and empty corners: mean grey in the image, which preprocessing makes zero, no motion in the flow, and pixels
 # that count nowhere in the targets.
@@ -156,17 +157,11 @@ class Augmented(Dataset[tuple[tuple[Tensor, ...], dict[str, Tensor], int]]):
         """Images and targets as they are in the data set, typed for torchvision."""
         images, targets = as_sample(self.dataset[index], next(iter(self.tasks)))
         typed = [x if isinstance(x, tv_tensors.TVTensor) else tv_tensors.Image(x) for x in images]
-        kinds = {name: x if isinstance(x, tv_tensors.TVTensor) else tv_tensors.Mask(x) for name, x in targets.items()}
+        size = typed[-1].shape[-2:]
         return tuple(typed), {
-            name: kinds[name] if name in kinds else self._nothing(name, typed[-1]) for name in self.tasks
+            name: kind_of(task).typed(targets[name] if name in targets else kind_of(task).empty_target(task, size))
+            for name, task in self.tasks.items()
         }
-
-    def _nothing(self, name: str, image: Tensor) -> Tensor:
-        """The target of a sample that has none for a task."""
-        size = image.shape[-2:]
-        if self.tasks[name].kind == "segmentation":
-            return tv_tensors.Mask(torch.full(size, IGNORE, dtype=torch.uint8))
-        return Depth(torch.zeros(1, *size))
 
     def __getitem__(self, key: int) -> tuple[tuple[Tensor, ...], dict[str, Tensor], int]:
         index = key % len(self)

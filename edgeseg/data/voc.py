@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeseg.data.base import Files, LabelledImages, check_split, require
-from edgeseg.data.labels import segmentation_task
+from edgeseg.labels import segmentation_task
 
 LAYOUT = """\
   {root}/VOCdevkit/VOC2012/JPEGImages/*.jpg

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -17,13 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from edgeseg.deploy.grids import simplify
-from edgeseg.deploy.qat import exporting
 from edgeseg.deploy.same_padding import same_padding_as_attribute
-from edgeseg.files import replacing
-from edgeseg.pixel2pixel import Pixel2Pixel
-from edgeseg.preprocess import normalize
-from edgeseg.visualize import class_names, palette_of
-from edgeseg.weights.config import to_json
+from edgeseg.labels import class_names, palette_of
+from edgeseg.machine.files import replacing
+from edgeseg.networks.modes import evaluating
+from edgeseg.networks.pixel2pixel import Pixel2Pixel
+from edgeseg.networks.quantized import exporting
+from edgeseg.tasks import kind_of
+from edgeseg.vision.preprocess import normalize
 
 Output = Literal["logits", "labels", "small_logits", "small_labels"]
 AXES = {0: "batch", 2: "height", 3: "width"}
@@ -97,7 +98,7 @@ def export_onnx(
         converted = torch.onnx.export(
             program,
             dynamo=True,
-            input_names=list(model.input_names),
+            input_names=list(model.inputs),
             output_names=list(model.tasks),
             opset_version=opset,
             verbose=False,
@@ -105,7 +106,7 @@ def export_onnx(
     assert converted is not None
     file = converted.model_proto
     _tidy(file.graph)
-    if model.quantization is not None:
+    if model.config.quantization is not None:
         simplify(file.graph)
     for name, fact in _facts(model, size, output, preprocess).items():
         file.metadata_props.add(key=name, value=fact)
@@ -116,7 +117,7 @@ def export_onnx(
         graph = Graph(model, output, preprocess)
 
         def run(inputs: Sequence[Tensor]) -> list[np.ndarray]:
-            feed = {name: image.numpy() for name, image in zip(model.input_names, inputs, strict=True)}
+            feed = {name: image.numpy() for name, image in zip(model.inputs, inputs, strict=True)}
             return list(session.run(list(model.tasks), feed))
 
         shapes = _shapes(images[-1].shape, dynamic)
@@ -169,8 +170,8 @@ class Graph(nn.Module):
             if not self.output.startswith("small"):
                 # Not `resize`: whether it has anything to do is settled when it is traced, for all sizes.
                 logits = nn.functional.interpolate(logits, size, mode="bilinear", align_corners=False)
-            if self.output.endswith("labels") and self.model.tasks[name].kind == "segmentation":
-                logits = logits.argmax(dim=1).to(torch.uint8 if logits.shape[1] <= 256 else torch.int32)
+            if self.output.endswith("labels"):
+                logits = kind_of(self.model.tasks[name]).in_graph(logits)
             answers.append(logits)
         return tuple(answers)
 
@@ -188,14 +189,9 @@ def _traced(
     # Two images, since torch.export takes a dimension of 1 for fixed.
     images = _random_inputs(model, (2 if "batch" in dynamic else 1, 0, height, width), preprocess)
     dims = {axis: torch.export.Dim.DYNAMIC for axis, name in AXES.items() if name in dynamic}
-    graph = Graph(model, output, preprocess).eval()  # type: ignore[arg-type]
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            program = torch.export.export(graph, tuple(images), dynamic_shapes={"images": tuple(dims for _ in images)})
-    finally:
-        model.train(training)
+    graph = Graph(model, output, preprocess)  # type: ignore[arg-type]
+    with torch.no_grad(), evaluating(graph):
+        program = torch.export.export(graph, tuple(images), dynamic_shapes={"images": tuple(dims for _ in images)})
     return program, images
 
 
@@ -226,22 +222,20 @@ def _shapes(shape: Sequence[int], dynamic: Sequence[str]) -> tuple[tuple[int, ..
 @torch.inference_mode()
 def _compare(model: Pixel2Pixel, graph: Graph, run: Any, shapes: Sequence[Sequence[int]]) -> dict[str, float]:
     """The largest difference of each task over all shapes; raises where one is beyond tolerance."""
-    worst, training, quantized = dict.fromkeys(model.tasks, 0.0), model.training, model.quantization is not None
-    model.eval()
-    try:
-        for shape in shapes:
-            inputs = _random_inputs(model, shape, graph.preprocess)
-            for name, expected, found in zip(worst, graph(*inputs), run([x.cpu() for x in inputs]), strict=True):
-                labels = not expected.is_floating_point()
-                value = difference(expected.cpu().numpy(), found, np.mean if quantized else np.max)
-                worst[name] = max(worst[name], value)
-                limit = (TOLERANCE_8_BIT if quantized else TOLERANCE)["labels" if labels else "values"]
-                if not value <= limit:
-                    raise RuntimeError(
-                        f"the exported file's {name} differs from the network's by {value:.2g}, above {limit:.0e}"
-                    )
-    finally:
-        model.train(training)
+    worst, quantized = dict.fromkeys(model.tasks, 0.0), model.config.quantization is not None
+    for shape in shapes:
+        inputs = _random_inputs(model, shape, graph.preprocess)
+        with evaluating(model):
+            outputs = graph(*inputs)
+        for name, expected, output in zip(worst, outputs, run([x.cpu() for x in inputs]), strict=True):
+            labels = not expected.is_floating_point()
+            value = difference(expected.cpu().numpy(), output, np.mean if quantized else np.max)
+            worst[name] = max(worst[name], value)
+            limit = (TOLERANCE_8_BIT if quantized else TOLERANCE)["labels" if labels else "values"]
+            if not value <= limit:
+                raise RuntimeError(
+                    f"{name} in the exported file differs from the network by {value:.2g}, more than {limit:.0e}"
+                )
     return worst
 
 
@@ -270,15 +264,15 @@ def _tidy(graph: Any) -> None:
 
 def _facts(model: Pixel2Pixel, size: Sequence[int] | None, output: str, preprocess: bool) -> dict[str, str]:
     """The file's metadata: what edgeseg reads, then the same for people and other programs."""
-    config = to_json(model, model.notes)
+    config = model.config
     if size is not None:
-        config["preprocess"]["size"] = list(size)
-    tasks = {name: task for name, task in model.tasks.items() if task.kind == "segmentation"}
+        config = replace(config, preprocess=replace(config.preprocess, size=(size[0], size[1])))
+    tasks = {name: task for name, task in model.tasks.items() if kind_of(task).has_classes}
     facts: dict[str, Any] = {
-        "edgeseg": config,
+        "edgeseg": config.to_json(),
         "edgeseg_file": {"output": output, "preprocess": preprocess},
         "classes": {name: class_names(task) for name, task in tasks.items()},
         "palette": {name: palette_of(task) for name, task in tasks.items()},
-        **{key: model.notes[key] for key in ("weights", "license") if key in model.notes},
+        **{key: config.notes[key] for key in ("weights", "license") if key in config.notes},
     }
     return {name: fact if isinstance(fact, str) else json.dumps(fact) for name, fact in facts.items()}

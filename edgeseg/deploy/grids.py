@@ -10,16 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from edgeseg.spec import Preprocess
-
-
-def pixel_grid(preprocess: Preprocess) -> tuple[float, int] | None:
-    """Scale and zero point of normalized pixels; None where channels differ in them."""
-    mean, std = set(preprocess.mean), set(preprocess.std)
-    if len(mean) != 1 or len(std) != 1 or not float(*mean).is_integer():
-        return None
-    return 1 / std.pop(), int(mean.pop())
-
 
 def normalized(graph: Any) -> dict[str, str]:
     """In an ONNX graph, the normalized tensors by name, and the uint8 ones that they are made of."""

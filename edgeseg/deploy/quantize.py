@@ -16,14 +16,16 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from edgeseg.deploy.equalize import equalize_channels
 from edgeseg.deploy.export import DIMENSIONS, Output, export_onnx
-from edgeseg.deploy.grids import normalized, pixel_grid, simplify
-from edgeseg.deploy.pixelwise import PixelwiseConv2d, is_pixelwise, last_convolutions
-from edgeseg.deploy.segmenter import OnnxSegmenter
-from edgeseg.files import replacing
-from edgeseg.images import ImageLike
-from edgeseg.pixel2pixel import Pixel2Pixel
+from edgeseg.deploy.grids import normalized, simplify
+from edgeseg.machine.files import replacing
+from edgeseg.networks.equalize import equalize_channels
+from edgeseg.networks.pixel2pixel import Pixel2Pixel
+from edgeseg.networks.pixelwise import PixelwiseConv2d, is_pixelwise, last_convolutions
+from edgeseg.networks.quantized import pixel_grid
+from edgeseg.predict.onnx import OnnxSegmenter
+from edgeseg.tasks import kind_of
+from edgeseg.vision.images import ImageLike
 
 Calibration = Literal["minmax", "entropy", "percentile"]
 Frame = ImageLike | tuple[ImageLike, ...]
@@ -67,7 +69,7 @@ def quantize_onnx(
     """Writes an ONNX file whose convolutions run in 8 bit (QDQ form), for `edgeseg.OnnxSegmenter`.
 
     Weights are signed, by default with a scale for each channel; activations unsigned with one scale, whose range is
-    that seen on `images`, and channels are equalized, see `edgeseg.deploy.equalize`. Logits stay in float32: those of
+    that seen on `images`, and channels are equalized, see `edgeseg.networks.equalize`. Logits stay in float32: those of
     8 bit have ties.
 
     Args:
@@ -254,7 +256,7 @@ def _prepared(
     """A copy that suits 8 bit better: its channels equalized, its last convolutions as products of matrices."""
     model = copy.deepcopy(model).eval()
     if size is not None:
-        model.preprocess = replace(model.preprocess, size=(size[0], size[1]))
+        model.configure(preprocess=replace(model.preprocess, size=(size[0], size[1])))
     if equalize:
         equalize_channels(model, (model.prepare(*frame) for frame in frames))
     for path, conv in last_convolutions(model).items():
@@ -287,7 +289,7 @@ def _agreement(
     segmenter: OnnxSegmenter, feeds: Sequence[Mapping[str, np.ndarray]], expected: Sequence[Sequence[np.ndarray]]
 ) -> dict[str, float]:
     """Of each segmentation task the share of pixels that have the class of the float file."""
-    same: dict[str, list[float]] = {name: [] for name, task in segmenter.tasks.items() if task.kind == "segmentation"}
+    same: dict[str, list[float]] = {name: [] for name, task in segmenter.tasks.items() if kind_of(task).has_classes}
     for feed, before in zip(feeds, expected, strict=False):
         after = segmenter.session.run(None, feed)
         for name, a, b in zip(segmenter.tasks, before, after, strict=True):

@@ -5,20 +5,20 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from edgeseg.engine.config import RECIPES, TrainConfig
+from edgeseg.recipes import RECIPES, TrainConfig
 
 if TYPE_CHECKING:
-    from edgeseg.engine.depth import DepthErrors
     from edgeseg.engine.evaluation import evaluate, evaluate_tasks
-    from edgeseg.engine.metrics import ConfusionMatrix
     from edgeseg.engine.training import train
+    from edgeseg.tasks.depth_metrics import DepthErrors
+    from edgeseg.tasks.metrics import ConfusionMatrix
 
 __all__ = ["RECIPES", "ConfusionMatrix", "DepthErrors", "TrainConfig", "evaluate", "evaluate_tasks", "train"]
 
 # Names that need torch, found when first used (PEP 562).
 _LAZY = {
-    "ConfusionMatrix": "edgeseg.engine.metrics",
-    "DepthErrors": "edgeseg.engine.depth",
+    "ConfusionMatrix": "edgeseg.tasks.metrics",
+    "DepthErrors": "edgeseg.tasks.depth_metrics",
     "evaluate": "edgeseg.engine.evaluation",
     "evaluate_tasks": "edgeseg.engine.evaluation",
     "train": "edgeseg.engine.training",

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from edgeseg.engine import distributed
 from edgeseg.spec import Task
+from edgeseg.tasks import kind_of
 
 
 class Balancer(nn.Module):
@@ -27,7 +28,7 @@ class Balancer(nn.Module):
     def __init__(self, tasks: Mapping[str, Task], factors: Sequence[float]) -> None:
         super().__init__()
         self.names = list(tasks)
-        self.regression = [task.kind != "segmentation" for task in tasks.values()]
+        self.regression = [not kind_of(task).has_classes for task in tasks.values()]
         self.register_buffer("weights", torch.tensor(list(factors), dtype=torch.float32))
 
     def total(self, losses: Mapping[str, Tensor], shared: Tensor) -> Tensor:

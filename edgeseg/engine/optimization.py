@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from edgeseg.engine.config import TrainConfig
+from edgeseg.recipes import TrainConfig
 
 
 def build_optimizer(encoder: nn.Module, others: Iterable[nn.Module], config: TrainConfig) -> torch.optim.Optimizer:

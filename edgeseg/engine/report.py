@@ -13,14 +13,13 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from edgeseg.data.base import as_sample
+from edgeseg.data.base import LabelledDataset, as_sample
 from edgeseg.engine import distributed
-from edgeseg.engine.depth import DepthErrors
-from edgeseg.engine.metrics import ConfusionMatrix
-from edgeseg.files import replacing
-from edgeseg.flow import is_flow
-from edgeseg.spec import Task
-from edgeseg.visualize import beside, class_names, colorize_flow, picture_of, stack, with_key
+from edgeseg.machine.files import replacing
+from edgeseg.networks.pixel2pixel import Pixel2Pixel
+from edgeseg.tasks import to_map
+from edgeseg.tasks.pictures import picture_of, with_key
+from edgeseg.vision.visualize import beside, colorize_flow, stack
 
 SAMPLES, COLUMN = 4, 400  # pictures on a page, and their width
 
@@ -67,28 +66,6 @@ class Log:
         if self.tensorboard is not None:
             for name, value in rounded.items():
                 self.tensorboard.add_scalar(name, value, int(rounded["epoch"]))
-
-
-def headline(metric: ConfusionMatrix | DepthErrors, protocol: str) -> tuple[str, float]:
-    """The figure that a task is judged by, and its name: mIoU, or the relative error of depth; both in percent."""
-    if isinstance(metric, DepthErrors):
-        return ("ard", metric.ard_3_to_80 if protocol == "original" else metric.ard)
-    return "miou", 100 * (metric.miou_of_all if protocol == "original" else metric.miou)
-
-
-def scores_of(metric: ConfusionMatrix | DepthErrors, task: Task, protocol: str) -> dict[str, Any]:
-    """All figures of a task, in percent but for the RMSE in metres; None for a class that occurs nowhere."""
-    if isinstance(metric, DepthErrors):
-        names = ("ard", "ard_3_to_80", "rmse", "delta", "outside")
-        return {"protocol": protocol, **{name: round(getattr(metric, name), 4) for name in names}}
-    ious = [None if iou != iou else round(100 * iou, 4) for iou in metric.iou.tolist()]
-    return {
-        "protocol": protocol,
-        "iou": dict(zip(class_names(task), ious, strict=True)),
-        "miou": round(headline(metric, protocol)[1], 4),
-        "pixel_accuracy": round(100 * metric.pixel_accuracy, 4),
-        "frequency_weighted_iou": round(100 * metric.frequency_weighted_iou, 4),
-    }
 
 
 TITLES = {
@@ -146,8 +123,8 @@ def draw_curves(folder: Path) -> None:
         figure.savefig(temporary, format="png", dpi=100)
 
 
-def draw_samples(model: Any, dataset: Any, path: Path) -> None:
-    """A page of some samples: the inputs, then truth and prediction of each task."""
+def draw_samples(model: Pixel2Pixel, dataset: LabelledDataset, path: Path) -> None:
+    """A page of some samples: the inputs, then ground truth and prediction of each task."""
     rows = []
     for index in np.linspace(0, len(dataset) - 1, min(SAMPLES, len(dataset))).astype(int):
         images, targets = as_sample(dataset[int(index)], next(iter(model.tasks)))
@@ -156,19 +133,19 @@ def draw_samples(model: Any, dataset: Any, path: Path) -> None:
         stack(rows).save(temporary, format="png")
 
 
-def _sample(model: Any, images: Sequence[Tensor], targets: Mapping[str, Tensor]) -> Image.Image:
+def _sample(model: Pixel2Pixel, images: Sequence[Tensor], targets: Mapping[str, Tensor]) -> Image.Image:
     """One row of the page."""
     arrays = [image.permute(1, 2, 0).numpy() for image in images]
     inputs = [
-        colorize_flow(array) if is_flow(name) else Image.fromarray(array)
-        for name, array in zip(model.input_names, arrays, strict=True)
+        colorize_flow(array) if each.kind == "flow" else Image.fromarray(array)
+        for each, array in zip(model.inputs.values(), arrays, strict=True)
     ]
     height = round(COLUMN * inputs[-1].height / inputs[-1].width)
     parts = [picture.resize((COLUMN, height)) for picture in inputs]
-    for name, found in model.predict_tasks(*images).items():
+    for name, values in model.predict_tasks(*images).items():
         task = model.tasks[name]
         if name in targets:
-            truth = targets[name].reshape(found.shape).numpy()
-            parts.append(picture_of(truth, task).resize((COLUMN, height), Image.Resampling.NEAREST))
-        parts.append(with_key(picture_of(found, task, inputs[-1]).resize((COLUMN, height)), found, task))
+            truth = picture_of(to_map(targets[name].numpy()), task)
+            parts.append(truth.resize((COLUMN, height), Image.Resampling.NEAREST))
+        parts.append(with_key(picture_of(values, task, inputs[-1]).resize((COLUMN, height)), values, task))
     return beside(parts)

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgeseg.engine.config import TrainConfig
-from edgeseg.files import replacing
+from edgeseg.machine.files import replacing
+from edgeseg.recipes import TrainConfig
 
 FILE = "run.pt"
 # What may change between a run and its continuation without making it another run.

@@ -9,7 +9,7 @@ from torch.utils.data import Sampler
 
 from edgeseg.data.transforms import Augmented
 from edgeseg.engine import distributed
-from edgeseg.engine.config import TrainConfig
+from edgeseg.recipes import TrainConfig
 
 
 class EpochSampler(Sampler[list[int]]):

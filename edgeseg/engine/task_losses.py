@@ -3,39 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from edgeseg.data.base import name_of
-from edgeseg.data.labels import IGNORE
+from edgeseg.data.base import LabelledDataset, name_of
 from edgeseg.data.transforms import Augmented
-from edgeseg.engine.config import TrainConfig
-from edgeseg.engine.depth import depth_loss
-from edgeseg.engine.losses import divergence, log_class_weights, segmentation_loss
-from edgeseg.layers import resize
-from edgeseg.pixel2pixel import Pixel2Pixel
+from edgeseg.labels import IGNORE
+from edgeseg.networks.layers import resize
+from edgeseg.networks.pixel2pixel import Pixel2Pixel
+from edgeseg.recipes import TrainConfig
+from edgeseg.tasks import kind_of
+from edgeseg.tasks.losses import log_class_weights, segmentation_loss
+
+
+class Outputs(NamedTuple):
+    """What a network in training returns.
+
+    Args:
+        by_task: Logits by task, at the stride of the decoders.
+        auxiliary: Auxiliary logits by task, at the stride of the deepest feature.
+        features: The deepest feature.
+    """
+
+    by_task: dict[str, Tensor]
+    auxiliary: dict[str, Tensor]
+    features: Tensor
 
 
 class TaskLosses:
-    """Outputs and targets -> a loss a task.
+    """Computes one loss per task from outputs and targets.
 
     Args:
-        model: For its tasks and device.
-        train_set: For the weights of its classes, where the recipe wants those that it is published with.
-        samples: Of it, to count the pixels of each class where the recipe wants that.
+        model: Its tasks and its device are used.
+        train_set: Has the class weights that it is published with, if the recipe uses those.
+        samples: Its samples, to count the pixels of each class if the recipe needs that.
         config: The recipe.
-        teacher: The float network to learn from, where `config.distillation` is not 0.
+        teacher: The float network to learn from, if `config.distillation` is not 0.
 
     Raises:
-        ValueError: task factors or targets do not fit the tasks, or labels the classes.
+        ValueError: task factors or targets do not fit the tasks, or labels do not fit the classes.
     """
 
     def __init__(
         self,
         model: Pixel2Pixel,
-        train_set: Any,
+        train_set: LabelledDataset,
         samples: Augmented,
         config: TrainConfig,
         teacher: Pixel2Pixel | None = None,
@@ -48,7 +62,6 @@ class TaskLosses:
             raise ValueError(f"the training set has no target for {', '.join(missing)}; it has {', '.join(given)}")
         self.tasks, self.config, self.teacher = model.tasks, config, teacher
         self.device = next(model.parameters()).device
-        self.depth_factors = dict(zip(config.depth_losses, config.depth_factors, strict=True))
         self.class_weights: dict[str, Tensor] = {}
         published = getattr(train_set, "class_weights", None)
         if config.class_weights == "dataset" and published is not None:
@@ -57,15 +70,16 @@ class TaskLosses:
             counts = _count_pixels(samples, model)
             self.class_weights = {name: log_class_weights(each).to(self.device) for name, each in counts.items()}
 
-    def __call__(
-        self, inputs: Sequence[Tensor], outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """Scalars.
+    def __call__(self, inputs: Sequence[Tensor], outputs: Outputs, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Computes the losses of a batch.
 
         Args:
-            inputs: The model's, for the teacher.
-            outputs: By task, and by `task/auxiliary`; at the decoders' stride.
-            targets: By task: label maps [N,H,W], depth [N,1,H,W].
+            inputs: The inputs of the model, for the teacher.
+            outputs: The outputs of the model.
+            targets: Ground truth by task.
+
+        Returns:
+            A scalar per task.
         """
         losses = self._from_targets(outputs, targets)
         if self.teacher is None:
@@ -74,44 +88,43 @@ class TaskLosses:
             expected = self.teacher.decode(*inputs)
         return {
             name: torch.lerp(
-                loss, divergence(outputs[name], expected[name], self.tasks[name].kind), self.config.distillation
+                loss,
+                kind_of(self.tasks[name]).divergence(outputs.by_task[name], expected[name]),
+                self.config.distillation,
             )
             for name, loss in losses.items()
         }
 
-    def _from_targets(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _from_targets(self, outputs: Outputs, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         config = self.config
         weighted = config.class_weights_probability >= 1 or float(torch.rand(())) < config.class_weights_probability
-        losses = {name: torch.zeros((), device=self.device) for name in self.tasks}
-        for output, values in outputs.items():
-            name, _, auxiliary = output.partition("/")
+        losses = {}
+        for name, task in self.tasks.items():
             target = targets[name]
-            values = resize(values, target.shape[-2:])
-            if self.tasks[name].kind != "segmentation":
-                losses[name] = depth_loss(values, target, self.depth_factors)
-                continue
-            losses[name] = losses[name] + (config.aux_loss if auxiliary else 1.0) * segmentation_loss(
-                values,
-                target,
-                class_weights=self.class_weights.get(name) if weighted else None,
-                dice=0.0 if auxiliary else config.dice,
-                label_smoothing=config.label_smoothing,
-                ohem=config.ohem,
-                count_ignored=config.count_ignored,
-            )
+            size, weights = target.shape[-2:], self.class_weights.get(name) if weighted else None
+            losses[name] = kind_of(task).loss(resize(outputs.by_task[name], size), target, config, weights)
+            if name in outputs.auxiliary:
+                losses[name] = losses[name] + config.aux_loss * segmentation_loss(
+                    resize(outputs.auxiliary[name], size),
+                    target,
+                    class_weights=weights,
+                    label_smoothing=config.label_smoothing,
+                    ohem=config.ohem,
+                    count_ignored=config.count_ignored,
+                )
         return losses
 
 
 def _count_pixels(samples: Augmented, model: Pixel2Pixel) -> dict[str, Tensor]:
-    """Of each class, of the tasks that have classes."""
-    pixels = {n: torch.zeros(task.channels) for n, task in model.tasks.items() if task.kind == "segmentation"}
+    """Pixels per class, for the tasks that have classes."""
+    pixels = {name: torch.zeros(task.channels) for name, task in model.tasks.items() if kind_of(task).has_classes}
     for index in range(len(samples)):
         _, targets = samples.decoded[index] if samples.decoded else samples.sample(index)
         for name, target in ((name, targets[name]) for name in pixels):
             labels = target[target != IGNORE].flatten().long()
             if labels.numel() and int(labels.max()) >= len(pixels[name]):
                 raise ValueError(
-                    f"{name_of(samples.dataset, index)} has label {int(labels.max())}, the model has "
+                    f"{name_of(samples.dataset, index)} has label {int(labels.max())}, but the model has "
                     f"{len(pixels[name])} classes for {name}"
                 )
             pixels[name] += torch.bincount(labels, minlength=len(pixels[name]))

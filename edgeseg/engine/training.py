@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -16,57 +17,66 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from edgeseg.data.base import as_sample, name_of
+from edgeseg.data.base import LabelledDataset, as_sample, name_of
 from edgeseg.data.transforms import AUGMENTATIONS, Augmented
-from edgeseg.deploy.qat import freeze_ranges, quantize_aware
 from edgeseg.engine import distributed
 from edgeseg.engine.balancing import BALANCERS
-from edgeseg.engine.config import TrainConfig
 from edgeseg.engine.evaluation import evaluate_tasks
 from edgeseg.engine.optimization import build_optimizer, set_learning_rate
-from edgeseg.engine.report import Log, draw_curves, draw_samples, headline
+from edgeseg.engine.report import Log, draw_curves, draw_samples
 from edgeseg.engine.run_state import FILE, RunState
 from edgeseg.engine.sampling import EpochSampler
 from edgeseg.engine.signals import leave_signals_to_the_main_process, stoppable
-from edgeseg.engine.task_losses import TaskLosses
-from edgeseg.layers import ConvNormAct
-from edgeseg.memory import keep_freed_memory
-from edgeseg.pixel2pixel import Pixel2Pixel
-from edgeseg.preprocess import normalize
-from edgeseg.processor import trains_faster_in_bf16
+from edgeseg.engine.task_losses import Outputs, TaskLosses
+from edgeseg.machine.processor import trains_faster_in_bf16
+from edgeseg.networks.layers import ConvNormAct
+from edgeseg.networks.pixel2pixel import Pixel2Pixel
+from edgeseg.networks.quantized import freeze_ranges, quantize_aware
+from edgeseg.networks.unfold import has_folded_batch_norms, unfold_batch_norms
+from edgeseg.recipes import TrainConfig
 from edgeseg.spec import Quantization
-from edgeseg.weights.checkpoint import save_checkpoint
+from edgeseg.storage.checkpoint import save_checkpoint
+from edgeseg.tasks import kind_of
+from edgeseg.vision.preprocess import normalize
 
 CACHE_LIMIT = 2e9  # bytes of decoded samples
-SAMPLES_TO_EQUALIZE = 32
+TYPICAL_SAMPLES = 32  # images on which ranges and statistics are measured
 Batch = tuple[Sequence[Tensor], Mapping[str, Tensor], Tensor]
 
 
 def train(
-    model: Pixel2Pixel, train_set: Any, val_set: Any | None, config: TrainConfig, output: Path, *, resume: bool = False
+    model: Pixel2Pixel,
+    train_set: LabelledDataset,
+    val_set: LabelledDataset | None,
+    config: TrainConfig,
+    output: str | os.PathLike[str],
+    *,
+    resume: bool = False,
 ) -> Pixel2Pixel:
-    """Trains the tasks of `model` in place (quantization-aware: a copy) and gives back its moving average.
+    """Trains the tasks of `model` in place (for quantization-aware training, a copy of it).
 
-    Started by torchrun, each process trains on its share of every batch.
+    Started by torchrun, each process trains on its share of every batch. On Linux CPUs training is faster if the
+    process calls `edgeseg.machine.memory.keep_freed_memory()` first, as `edgeseg train` does.
 
     Args:
-        model: On the device to train on. Its preprocessing gets the size of `config`.
-        train_set: Has a length and gives images and targets: a uint8 image [3,H,W] and a label map [H,W] with 255 for
-            ignored pixels, or a tuple of images and a dict of targets by task: label maps, and depth [1,H,W] in metres
-            with 0 for unknown. A sample may lack the targets of some tasks.
-        val_set: The like, scored every `evaluate_every` epochs; None for none.
+        model: On the device to train on. Its preprocessing gets the image size of `config`.
+        train_set: Training set; see `edgeseg.data.base.LabelledDataset`. A sample may lack the targets of some tasks.
+        val_set: Validation set in the same format, scored every `evaluate_every` epochs; None skips validation.
         config: The recipe.
-        output: Folder, made where it is missing, for `last.safetensors`, `best.safetensors` (by the first task),
-            `metrics.jsonl`, `run.pt`, from which a stopped run goes on, and at the end `samples.png` (image, truth,
-            prediction) and, with matplotlib, `curves.png`.
-        resume: Go on with the run in `output` where there is one.
+        output: Folder of the run, created if it is missing: `last.safetensors`, `best.safetensors` (by the first
+            task), `metrics.jsonl`, and `run.pt`, from which a stopped run is resumed. At the end `samples.png` (image,
+            ground truth, prediction) and, if matplotlib is installed, `curves.png`.
+        resume: Resume the run in `output` if there is one.
+
+    Returns:
+        The moving average of the model, in evaluation mode.
 
     Raises:
-        FloatingPointError: the loss is not finite; names the batch's images.
+        FloatingPointError: the loss is not finite; the message names the images of the batch.
         KeyboardInterrupt: on Ctrl-C and SIGTERM, after saving.
-        ValueError: fewer images than a batch has, labels outside the classes, a run to resume that is another one.
+        ValueError: fewer images than a batch, labels outside the classes, or a run to resume that is another one.
     """
-    keep_freed_memory()
+    output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     run = _Run(model, train_set, val_set, config, output, resume=resume)
     with stoppable() as stopped, Log(output, run.state.step // run.steps) as log:
@@ -94,8 +104,8 @@ class _Run:
     def __init__(
         self,
         model: Pixel2Pixel,
-        train_set: Any,
-        val_set: Any | None,
+        train_set: LabelledDataset,
+        val_set: LabelledDataset | None,
         config: TrainConfig,
         output: Path,
         *,
@@ -210,9 +220,8 @@ class _Run:
         inputs = [image.contiguous(memory_format=torch.channels_last) for image in inputs]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             outputs = self.forward(*inputs)
-        features = outputs.pop("features")
         by_task = self.losses(inputs, outputs, {name: target.to(self.device) for name, target in targets.items()})
-        loss = self.balancer.total(by_task, features)
+        loss = self.balancer.total(by_task, outputs.features)
         if not math.isfinite(value := float(loss.detach())):
             names = ", ".join(name_of(self.train_set, int(index)) for index in indices)
             raise FloatingPointError(
@@ -233,9 +242,10 @@ class _Run:
             bf16=self.bf16,
             workers=config.workers,
         )
-        figures = {name: headline(metric, config.protocol) for name, metric in metrics.items()}
+        figures = {name: metric.headline(config.protocol) for name, metric in metrics.items()}
         (kind, first), alone = next(iter(figures.values())), len(figures) == 1
-        if (quality := first if kind == "miou" else -first) > self.state.best:
+        better = next(iter(metrics.values())).higher_is_better
+        if (quality := first if better else -first) > self.state.best:
             self.state.best = quality
             if distributed.rank() == 0:
                 facts: dict[str, Any] = {"recipe": asdict(config), "epoch": epoch, kind: first}
@@ -263,7 +273,7 @@ class _Run:
         self.saved = time.monotonic()
 
 
-def _samples(train_set: Any, model: Pixel2Pixel, config: TrainConfig) -> Augmented:
+def _samples(train_set: LabelledDataset, model: Pixel2Pixel, config: TrainConfig) -> Augmented:
     augment = AUGMENTATIONS[config.augmentation](
         config.img_resize,
         config.rand_crop or config.img_resize,
@@ -290,25 +300,41 @@ def _teacher(model: Pixel2Pixel, config: TrainConfig) -> Pixel2Pixel | None:
     """The float network whose answers are learned, where the recipe has it."""
     if not config.distillation:
         return None
-    if model.quantization is not None:
-        raise ValueError("distillation begins from a float network, this one is quantization-aware already")
+    if model.config.quantization is not None:
+        raise ValueError("distillation starts from a float network, and this one is quantization-aware already")
     return model.to(memory_format=torch.channels_last).eval()
 
 
 def _prepared(model: Pixel2Pixel, samples: Augmented, config: TrainConfig, device: torch.device) -> Pixel2Pixel:
     """As the recipe trains it: quantization-aware (a copy), its preprocessing of the recipe's size, channels-last."""
-    if config.quantize != "none" and model.quantization is None:
-        how = Quantization(scheme=config.quantize, weight_bits=config.weight_bits)
-        some = (samples[index][0] for index in range(min(len(samples), SAMPLES_TO_EQUALIZE)))
-        model = quantize_aware(
-            model, how, ([normalize(x.unsqueeze(0).to(device), model.preprocess) for x in images] for images in some)
-        )
-    model.preprocess = replace(model.preprocess, size=config.img_resize, keep_aspect=config.keep_aspect)
+    if has_folded_batch_norms(model):
+        unfold_batch_norms(model, _typical(model, samples, device))
+    if config.quantize != "none" and model.config.quantization is None:
+        quantization = Quantization(scheme=config.quantize, weight_bits=config.weight_bits)
+        model = quantize_aware(model, quantization, _typical(model, samples, device))
+    model.configure(
+        preprocess=replace(model.preprocess, size=config.img_resize, keep_aspect=config.keep_aspect),
+        notes=_inherited(model.config.notes),
+    )
     if config.sync_bn and device.type == "cuda":
         model = cast(Pixel2Pixel, nn.SyncBatchNorm.convert_sync_batchnorm(model))
     if config.freeze_encoder:
         model.encoder.requires_grad_(False)
     return model.to(memory_format=torch.channels_last)
+
+
+def _typical(model: Pixel2Pixel, samples: Augmented, device: torch.device) -> Iterator[list[Tensor]]:
+    """Some preprocessed training images, one list of inputs at a time."""
+    for index in range(min(len(samples), TYPICAL_SAMPLES)):
+        images, _, _ = samples[index]
+        yield [normalize(image.unsqueeze(0).to(device), model.preprocess) for image in images]
+
+
+def _inherited(notes: Mapping[str, Any]) -> dict[str, Any]:
+    """What the trained weights inherit of the notes of the weights that they start from: origin and licence."""
+    parent = notes.get("weights") or notes.get("started_from")
+    kept = {"license": notes.get("license"), "started_from": parent}
+    return {name: value for name, value in kept.items() if value}
 
 
 class _Network(nn.Module):
@@ -322,17 +348,17 @@ class _Network(nn.Module):
             torch.manual_seed(config.seed)
             channels = cast(list[int], model.encoder.channels)[-1]
             for name, task in model.tasks.items():
-                if task.kind == "segmentation":
+                if kind_of(task).has_classes:
                     self.auxiliary[name] = nn.Sequential(
                         ConvNormAct(channels, 128, 3), nn.Conv2d(128, task.channels, 1)
                     )
 
-    def forward(self, *images: Tensor) -> dict[str, Tensor]:
-        """Logits by task at the decoders' stride, the auxiliary ones as `task/auxiliary`, and the deepest features."""
+    def forward(self, *images: Tensor) -> Outputs:
+        """Preprocessed images to the outputs of the decoders and of the auxiliary heads."""
         features = self.model.encoder(images)
-        outputs = {name: decoder(features) for name, decoder in self.model.decoders.items()}
-        outputs |= {f"{name}/auxiliary": head(features[-1]) for name, head in self.auxiliary.items()}
-        return outputs | {"features": features[-1]}
+        by_task = {name: decoder(features) for name, decoder in self.model.decoders.items()}
+        auxiliary = {name: head(features[-1]) for name, head in self.auxiliary.items()}
+        return Outputs(by_task, auxiliary, features[-1])
 
     def train(self, mode: bool = True) -> _Network:
         super().train(mode)
@@ -345,11 +371,11 @@ class _Network(nn.Module):
         return self
 
 
-def _parallel(network: _Network, config: TrainConfig, device: torch.device) -> Callable[..., dict[str, Tensor]]:
+def _parallel(network: _Network, config: TrainConfig, device: torch.device) -> Callable[..., Outputs]:
     module: nn.Module = network
     if distributed.world_size() > 1:
         module = DistributedDataParallel(network, device_ids=[device.index] if device.type == "cuda" else None)
-    return cast(Callable[..., dict[str, Tensor]], torch.compile(module) if config.compile else module)
+    return cast(Callable[..., Outputs], torch.compile(module) if config.compile else module)
 
 
 def _moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
@@ -362,7 +388,7 @@ def _moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor
     return update
 
 
-def _fits(dataset: Any, config: TrainConfig) -> bool:
+def _fits(dataset: LabelledDataset, config: TrainConfig) -> bool:
     """Whether to decode the whole set into memory."""
     if config.cache is not None or len(dataset) == 0:
         return bool(config.cache)

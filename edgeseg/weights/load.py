@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from edgeseg.encoders import Encoder
-from edgeseg.pixel2pixel import Pixel2Pixel, build
-from edgeseg.weights import encoder_files, original, original_onnx
-from edgeseg.weights.checkpoint import is_onnx, read_weights
+from edgeseg.config import ModelConfig
+from edgeseg.networks.build import build
+from edgeseg.networks.encoders import Encoder
+from edgeseg.networks.pixel2pixel import Pixel2Pixel
+from edgeseg.storage.checkpoint import is_onnx, read_weights
+from edgeseg.weights.layouts import imagenet as encoder_files
+from edgeseg.weights.layouts import original, original_onnx
 
 
 @dataclass(frozen=True)
@@ -126,10 +129,11 @@ def _read(model: nn.Module, path: str | os.PathLike[str], *, adapt: bool) -> Map
         try:
             return original_onnx.read_onnx(path, model)
         except ValueError:
-            if not adapt or model.spec is None:
+            if not adapt or model.config.spec is None:
                 raise
-        # Perhaps it has a single input and task, as the published ones.
-        single = build(model.spec, tasks=dict([next(iter(model.tasks.items()))]), in_channels=(3,))
+        # The published networks have a single input and a single task.
+        name, task = next(iter(model.tasks.items()))
+        single = build(ModelConfig(name=model.name, spec=model.config.spec, tasks={name: task}))
         return original_onnx.read_onnx(path, single)
     state = read_weights(path)
     if original.is_original(state) and isinstance(model, Pixel2Pixel) and isinstance(model.encoder, Encoder):

@@ -1,0 +1,138 @@
+"""The record that rebuilds a model: in memory `model.config`, as JSON in every file that holds the model's weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from edgeseg.records import Record
+from edgeseg.spec import Input, ModelSpec, Preprocess, Quantization, Task
+
+FORMAT = 2
+REQUIRED = ("name", "spec", "tasks", "inputs", "preprocess", "notes")  # keys that every file has
+DEFAULT_TASKS = {"segmentation": Task("segmentation", 19)}
+FLOW: Literal["flow"] = "flow"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(Record):
+    """Everything that is known of a model except its weights.
+
+    Args:
+        name: Name in the zoo, of a decoder family, or of a registered builder.
+        spec: The network in full; None for a peer of the zoo and for a registered builder.
+        tasks: What the model predicts, by name.
+        inputs: The images that the model takes, by name. The last is the photo that the predictions belong to.
+        preprocess: How photos become input tensors.
+        quantization: How the network rounds to 8 bit; None if it does not.
+        options: Keyword arguments of a registered builder.
+        notes: Facts about the weights, such as their origin, licence and recipe, as JSON values.
+    """
+
+    name: str
+    spec: ModelSpec | None = None
+    tasks: Mapping[str, Task] = field(default_factory=lambda: DEFAULT_TASKS)
+    inputs: Mapping[str, Input] = field(default_factory=lambda: {"image": Input()})
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    quantization: Quantization | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """There are tasks and inputs, and their names can stand in files and graphs."""
+        self.require(len(self.tasks) > 0, "tasks", "has at least one task")
+        self.require(len(self.inputs) > 0, "inputs", "has at least one input")
+        for name in (*self.tasks, *self.inputs):
+            if not name.strip() or any(mark in name for mark in "./\\") or not name.isprintable():
+                raise ValueError(
+                    f"{name!r} cannot be the name of a task or an input: names stand in weights files and file names, "
+                    "so they are not empty and have no dot, slash or control character"
+                )
+        both = sorted(set(self.tasks) & set(self.inputs))
+        if both:
+            raise ValueError(f"{', '.join(both)} names a task and an input; give one of them another name")
+
+    @property
+    def in_channels(self) -> tuple[int, ...]:
+        """Number of channels of each input."""
+        return tuple(each.channels for each in self.inputs.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as a dictionary of JSON values."""
+        content = asdict(self)
+        if self.quantization is None:
+            del content["quantization"]
+        return {"format": FORMAT, **content}
+
+
+def read_config(text: str, where: str) -> ModelConfig:
+    """Reads the JSON of a record, of this format or an earlier one. Nothing in it is ever executed.
+
+    Args:
+        text: JSON.
+        where: The file, for error messages.
+
+    Raises:
+        ValueError: no JSON, no record of edgeseg, one that a newer edgeseg wrote, or fields that do not fit.
+    """
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where} is not JSON: {error}") from error
+    if not isinstance(content, dict) or "format" not in content:
+        raise ValueError(f"{where} is not the configuration of an edgeseg model")
+    version = content.pop("format")
+    if type(version) is not int or not 1 <= version <= FORMAT:
+        raise ValueError(
+            f"{where} was written by another edgeseg (format {version}, this one reads 1 to {FORMAT}); upgrade edgeseg"
+        )
+    if version == 1:
+        content = _from_format_1(content, where)
+    missing = [key for key in REQUIRED if key not in content]
+    if missing:
+        raise ValueError(f"{where}: ModelConfig has missing keys {missing}")
+    return ModelConfig.from_json(content, where)
+
+
+def _from_format_1(content: dict[str, Any], where: str) -> dict[str, Any]:
+    """Format 1 called the name "model", and the word "flow" in an input's name made it optical flow."""
+    inputs = content.pop("in_channels", None)
+    if not isinstance(inputs, dict):
+        raise ValueError(f"{where}: in_channels is a dictionary of the inputs' channels, got {inputs!r}")
+    content["name"] = content.pop("model", None)
+    content["inputs"] = {
+        name: {"channels": channels, "kind": FLOW if FLOW in name else "image"} for name, channels in inputs.items()
+    }
+    return content
+
+
+def as_inputs(in_channels: Sequence[int] | Mapping[str, int | Input]) -> dict[str, Input]:
+    """The inputs that a user names by `in_channels`.
+
+    Args:
+        in_channels: The channels of each input, such as `(3,)` or `(3, 3)`, or a mapping from names to channels or to
+            `Input`s. Without names, one input is "image" and two are "flow" and "image". An input given by its
+            channels is optical flow if it is called "flow", otherwise an image.
+
+    Raises:
+        ValueError: no inputs, or something else than channels.
+    """
+    if not isinstance(in_channels, Mapping):
+        if isinstance(in_channels, int | str) or not isinstance(in_channels, Iterable) or not in_channels:
+            raise ValueError(f"in_channels has the channels of each input, such as (3,) or (2, 3); got {in_channels!r}")
+        in_channels = dict(zip(_input_names(len(in_channels)), in_channels, strict=True))
+    if not in_channels:
+        raise ValueError("in_channels has the channels of each input, such as {'image': 3}; got none")
+    return {
+        name: each if isinstance(each, Input) else Input(each, FLOW if name == FLOW else "image")
+        for name, each in in_channels.items()
+    }
+
+
+def _input_names(count: int) -> tuple[str, ...]:
+    """Names of inputs without names: the photo comes last, a single input before it is optical flow."""
+    if count == 2:
+        return (FLOW, "image")
+    return (*(f"input{i}" for i in range(1, count)), "image")

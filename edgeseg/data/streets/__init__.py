@@ -1,0 +1,1 @@
+"""Streets: synthetic driving scenes with exact ground truth."""

@@ -1,0 +1,85 @@
+"""A drive through synthetic streets, with all that a network of several tasks sees in it, in one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from edgeseg.data.streets.dataset import FRAMES, Streets
+from edgeseg.engine.evaluation import evaluate_tasks
+from edgeseg.machine.files import replacing
+from edgeseg.networks.pixel2pixel import Pixel2Pixel
+from edgeseg.tasks import Metric, kind_of, to_map
+from edgeseg.tasks.pictures import picture_of
+from edgeseg.vision.visualize import beside, colorize_flow, stack
+
+SEED = 7  # a town that the weights were not trained in
+
+
+def run_demo(model: Pixel2Pixel, path: Path, *, sequences: int = 2, seed: int = SEED) -> dict[str, Metric]:
+    """Renders streets, scores `model` on them, and writes a picture of one frame.
+
+    Args:
+        model: Takes "flow" and "image", or "image" alone; its tasks are among "semantic", "depth" and "motion".
+        path: Of the picture: inputs, truth and prediction, as PNG.
+        sequences: How many, four frames each.
+        seed: Of the town.
+
+    Returns:
+        A metric for each task, against the exact truth.
+    """
+    streets = Streets(
+        "test", seed=seed, length=FRAMES * sequences, inputs=tuple(model.inputs), targets=tuple(model.tasks)
+    )
+    metrics = evaluate_tasks(model, streets)
+    with replacing(path) as temporary:
+        draw_frame(model, streets, 1).save(temporary, format="png")
+    return metrics
+
+
+def draw_frame(model: Pixel2Pixel, streets: Streets, index: int) -> Image.Image:
+    """Inputs in the first row, the truth of all tasks in the second, the predictions in the third, then the keys."""
+    images, targets = streets.sample(index)
+    arrays = {name: image.permute(1, 2, 0).numpy() for name, image in images.items()}
+    photo = Image.fromarray(arrays["image"])
+    inputs = {"image": photo}
+    if "flow" in arrays:
+        inputs["flow"] = colorize_flow(arrays["flow"])
+    maps = model.predict_tasks(*(images[name].as_subclass(torch.Tensor) for name in images))
+    if "depth" in maps:
+        # Black stands for unknown depth, as of the sky, of which the network learned none.
+        maps["depth"] = np.where(_is_sky(model, maps), 0, maps["depth"].clip(min=0.01))
+    truth, predicted = {}, {}
+    for name, found in maps.items():
+        task = model.tasks[name]
+        truth[f"{name}, truth"] = picture_of(to_map(targets[name].numpy()), task, photo)
+        predicted[f"{name}, predicted"] = picture_of(found, task, photo)
+    rows = [
+        beside([_titled(picture, title) for title, picture in row.items()], gap=8) for row in (inputs, truth, predicted)
+    ]
+    return stack([*rows, *_keys(model, targets, max(row.width for row in rows))])
+
+
+def _is_sky(model: Pixel2Pixel, maps: Mapping[str, np.ndarray]) -> np.ndarray | bool:
+    """Where the network says so, if it knows that class."""
+    names = model.tasks["semantic"].classes if "semantic" in maps else ()
+    return maps["semantic"] == names.index("sky") if "sky" in names else False
+
+
+def _keys(model: Pixel2Pixel, targets: Mapping[str, Any], width: int) -> list[Image.Image]:
+    """What explains the colours of each task, as strips of the width of the page."""
+    keys = (kind_of(task).key(to_map(targets[name].numpy()), task, width) for name, task in model.tasks.items())
+    return [key for key in keys if key is not None]
+
+
+def _titled(picture: Image.Image, title: str) -> Image.Image:
+    size = max(picture.width // 28, 11)
+    page = Image.new("RGB", (picture.width, picture.height + 2 * size), "white")
+    ImageDraw.Draw(page).text((2, size), title, fill="black", font=ImageFont.load_default(size), anchor="lm")
+    page.paste(picture, (0, 2 * size))
+    return page

@@ -1,0 +1,110 @@
+"""Class names and palettes of data sets: data, readable without torch."""
+
+from __future__ import annotations
+
+from edgeseg.spec import Color, Task
+
+IGNORE = 255
+"""The label of pixels that no loss and no metric counts."""
+
+# fmt: off
+CAMVID: dict[str, Color] = {
+    "sky":        (128, 128, 128),
+    "building":   (128,   0,   0),
+    "pole":       (192, 192, 128),
+    "road":       (128,  64, 128),
+    "pavement":   ( 60,  40, 222),
+    "tree":       (128, 128,   0),
+    "sign":       (192, 128, 128),
+    "fence":      ( 64,  64, 128),
+    "car":        ( 64,   0, 128),
+    "pedestrian": ( 64,  64,   0),
+    "bicyclist":  (  0, 128, 192),
+}
+
+CITYSCAPES: dict[str, Color] = {
+    "road":          (128,  64, 128),
+    "sidewalk":      (244,  35, 232),
+    "building":      ( 70,  70,  70),
+    "wall":          (102, 102, 156),
+    "fence":         (190, 153, 153),
+    "pole":          (153, 153, 153),
+    "traffic light": (250, 170,  30),
+    "traffic sign":  (220, 220,   0),
+    "vegetation":    (107, 142,  35),
+    "terrain":       (152, 251, 152),
+    "sky":           (  0, 130, 180),  # as in the original zoo; Cityscapes itself has (70, 130, 180)
+    "person":        (220,  20,  60),
+    "rider":         (255,   0,   0),
+    "car":           (  0,   0, 142),
+    "truck":         (  0,   0,  70),
+    "bus":           (  0,  60, 100),
+    "train":         (  0,  80, 100),
+    "motorcycle":    (  0,   0, 230),
+    "bicycle":       (119,  11,  32),
+}
+
+VOC_CLASSES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)
+
+ADE20K32_CLASSES = (
+    "other", "wall", "building", "sky", "floor", "tree", "ceiling", "road", "bed", "windowpane", "grass", "cabinet",
+    "sidewalk", "person", "earth", "door", "table", "mountain", "plant", "curtain", "chair", "car", "water",
+    "painting", "sofa", "shelf", "house", "sea", "mirror", "rug", "field", "armchair",
+)
+# fmt: on
+
+
+def voc_color(label: int) -> Color:
+    """Pascal VOC's colour of a label: its bits in threes, from the highest bit of each channel down."""
+    bits = [[label >> (3 * place + channel) & 1 for place in range(8)] for channel in range(3)]
+    red, green, blue = (sum(bit << (7 - place) for place, bit in enumerate(channel)) for channel in bits)
+    return red, green, blue
+
+
+def generic_palette(classes: int) -> tuple[Color, ...]:
+    """Distinct colours for classes that come without, as the original has them: a grid over RGB, darkest first."""
+    step = 255 if classes < 8 else 127 if classes < 27 else 63 if classes < 64 else 31
+    grid = _grid(step)
+    return tuple(grid[i % len(grid)] for i in range(classes))
+
+
+def grid_palette(classes: int) -> tuple[Color, ...]:
+    """The original's colours for ADE20K: `classes` taken evenly from a grid over RGB."""
+    grid = _grid(int(256 / round(classes ** (1 / 3), 9)))
+    return tuple(grid[round(i * len(grid) / classes)] for i in range(classes))
+
+
+def _grid(step: int) -> list[Color]:
+    levels = range(0, 256, step)
+    return [(r, g, b) for r in levels for g in levels for b in levels]
+
+
+LABELS: dict[str, dict[str, Color]] = {
+    "camvid": CAMVID,
+    "cityscapes": CITYSCAPES,
+    "voc": {name: voc_color(label) for label, name in enumerate(VOC_CLASSES)},
+    "coco21": dict(zip(VOC_CLASSES, generic_palette(21), strict=True)),  # COCO's objects in Pascal VOC's classes
+    "ade20k32": dict(zip(ADE20K32_CLASSES, grid_palette(32), strict=True)),
+}
+
+MOTION = Task("segmentation", 2, classes=("static", "moving"), palette=((0, 0, 0), (119, 11, 32)))
+DEPTH = Task("depth", 1, range=(0, 128))
+
+
+def segmentation_task(labels: str) -> Task:
+    """The task of segmenting into the classes of a data set."""
+    colors = LABELS[labels]
+    return Task("segmentation", len(colors), classes=tuple(colors), palette=tuple(colors.values()))
+
+
+def palette_of(task: Task) -> tuple[Color, ...]:
+    """The colours of a task's classes; generic ones if it has none."""
+    return task.palette or generic_palette(task.channels)
+
+
+def class_names(task: Task) -> tuple[str, ...]:
+    """The names of a task's classes; "class 0", "class 1", ... if it has none."""
+    return task.classes or tuple(f"class {i}" for i in range(task.channels))

@@ -1,0 +1,245 @@
+"""From an address to a file on this machine: the package, the Hugging Face Hub, or https into a cache beside the hub's.
+
+All of it follows huggingface_hub's switches: HF_HOME, HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE and its progress bars.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+HUB = "hf-hub:"
+FOLDER = "local-dir:"
+PACKAGE = "package:"
+CHUNK = 1 << 20  # what a cut can cost
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+OFFLINE = "HF_HUB_OFFLINE is set and {} is not in the cache; unset it once, or copy the cache of another machine"
+
+
+def cache_folder() -> Path:
+    """Where plain downloads and converted weights are kept: `$HF_HOME/edgeseg`."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HOME) / "edgeseg"
+
+
+def fetch(addresses: Sequence[str], folder: str, *, sha256: str | None = None) -> Path:
+    """The file at the first of `addresses` that gives it.
+
+    Args:
+        addresses: `package:FILE`, `hf-hub:OWNER/REPO/FILE[@REVISION]` or `https://...`, tried in turn.
+        folder: Folder below `cache_folder()` for what comes over https.
+        sha256: Hex digest, or its beginning, that the file must have.
+
+    Raises:
+        OSError: no address could be reached; says of each why.
+        ValueError: an address that may not be used, or a file with another hash, which is removed.
+    """
+    problems: list[Exception] = []
+    for address in addresses:
+        try:
+            return _fetch_one(address, folder, sha256)
+        except (OSError, ValueError) as error:
+            problems.append(error)
+    if len(problems) == 1:
+        raise problems[0]
+    kind = ValueError if any(isinstance(problem, ValueError) for problem in problems) else OSError
+    raise kind("no address gave the file:\n" + "\n".join(f"- {problem}" for problem in problems))
+
+
+def _fetch_one(address: str, folder: str, sha256: str | None) -> Path:
+    if address.startswith(PACKAGE):
+        return Path(__file__).parents[1] / "weights" / "files" / address.removeprefix(PACKAGE)
+    if address.startswith(HUB):
+        return hub_file(address.removeprefix(HUB), sha256=sha256)
+    return download(address, cache_folder() / folder, sha256=sha256)
+
+
+def hub_file(address: str, *, sha256: str | None = None) -> Path:
+    """The file `OWNER/REPO/FILE[@REVISION]` of the hub, from huggingface_hub's cache or downloaded into it.
+
+    Raises:
+        OSError: not there, not allowed, not reachable, or offline and not in the cache.
+        ValueError: no such address can be, or the file has another hash; it is removed from the cache.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    address, _, revision = address.partition("@")
+    owner, name, *rest = [*address.split("/", 2), "", ""][:3]
+    repo, file = f"{owner}/{name}", rest[0]
+    if not all((owner, name, file)) or ".." in PurePosixPath(address).parts or address.startswith("/"):
+        raise ValueError(f"{HUB}{address!r} is no file of a hub repository; expected OWNER/REPO/FILE")
+    try:
+        path = Path(hf_hub_download(repo, file, revision=revision or None))
+    except HFValidationError as error:
+        raise ValueError(f"{repo!r} cannot be a hub repository: {error}") from error
+    except LocalEntryNotFoundError as error:
+        if _offline():
+            raise ConnectionError(OFFLINE.format(f"{HUB}{address}")) from error
+        raise ConnectionError(f"{HUB}{address}: the hub cannot be reached and the file is not in the cache") from error
+    except RepositoryNotFoundError as error:
+        raise FileNotFoundError(
+            f"no repository {repo} on the hub, or it is private and needs a token (`hf auth login`, or HF_TOKEN)"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise FileNotFoundError(f"the hub's {repo} has no revision {revision!r}") from error
+    except EntryNotFoundError as error:
+        raise FileNotFoundError(f"the hub's {repo} has no file {file}") from error
+    except HfHubHTTPError as error:
+        raise OSError(f"{HUB}{address}: {_first_line(error)}") from error
+    if sha256 and not (digest := file_sha256(path)).startswith(sha256):
+        path.resolve().unlink()
+        path.unlink(missing_ok=True)
+        raise ValueError(_hash_problem(f"{HUB}{address}", digest, sha256))
+    return path
+
+
+def download(url: str, folder: Path, *, sha256: str | None = None) -> Path:
+    """The file at an https address, from `folder` or downloaded into it under the name it has in the address.
+
+    A cut download goes on where it stopped, also in a later process; two processes wait for each other. The hash of the
+    first download is remembered in `NAME.sha256`, and a later one that differs is refused.
+
+    Args:
+        sha256: Hex digest, or its beginning. Without it a name such as `mobilenet_v2-b0353104.pth` tells.
+
+    Raises:
+        OSError: not reachable, or offline and not in `folder`.
+        ValueError: not https (plain http is taken from this machine only), or another hash; the file is removed.
+    """
+    from filelock import FileLock
+    from huggingface_hub.errors import HfHubHTTPError
+
+    _check_scheme(url)
+    name = PurePosixPath(urlsplit(url).path).name
+    path = folder / name
+    if path.is_file():
+        return path
+    if _offline():
+        raise ConnectionError(OFFLINE.format(url))
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f".{name}.lock"):
+        if path.is_file():
+            return path
+        partial = folder / f".{name}.partial"
+        try:
+            try:
+                _download_partial(url, partial)
+            except HfHubHTTPError as error:
+                if error.response.status_code != 416:  # nothing is left to download: killed before the rename
+                    raise
+                partial.unlink()
+                _download_partial(url, partial)
+        except network_errors() as error:
+            raise OSError(f"{url}: {_first_line(error)}") from error
+        record = folder / f"{name}.sha256"
+        expected = sha256 or _hash_in_name(name) or (record.read_text().strip() if record.is_file() else "")
+        digest = file_sha256(partial)
+        if not digest.startswith(expected):
+            partial.unlink()
+            raise ValueError(_hash_problem(url, digest, expected))
+        record.write_text(f"{digest}\n")
+        os.replace(partial, path)
+    return path
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _download_partial(url: str, partial: Path) -> None:
+    """Completes `partial` with huggingface_hub's own downloader, which retries, resumes and shows the progress."""
+    from huggingface_hub.file_download import http_get
+
+    version_file = partial.with_name(f"{partial.name}.version")
+    version = version_file.read_text() if version_file.is_file() and partial.is_file() else ""
+    if not version:  # what was there before cannot be told from another version of the file
+        partial.unlink(missing_ok=True)
+    with _watched(version_file), partial.open("ab") as file:
+        headers = {"If-Range": version} if version else {}
+        http_get(url, file, resume_size=file.tell(), headers=headers, displayed_filename=partial.name)
+    version_file.unlink(missing_ok=True)
+
+
+@contextmanager
+def _watched(version_file: Path) -> Iterator[None]:
+    """While inside, this thread's requests, redirected ones too, keep to https, and answers note the file's version."""
+    from huggingface_hub import constants, get_session
+
+    session, thread = get_session(), threading.get_ident()
+
+    def on_request(request: Any) -> None:
+        if threading.get_ident() == thread:
+            _check_scheme(str(request.url))
+
+    def on_response(response: Any) -> None:
+        if threading.get_ident() == thread and response.status_code == 200:
+            version_file.write_text(response.headers.get("etag") or response.headers.get("last-modified") or "")
+
+    before, chunk = session.event_hooks, constants.DOWNLOAD_CHUNK_SIZE
+    constants.DOWNLOAD_CHUNK_SIZE = CHUNK  # the hub's 10 MB are as large as many of our files
+    session.event_hooks = {
+        "request": [*before["request"], on_request],
+        "response": [*before["response"], on_response],
+    }
+    try:
+        yield
+    finally:
+        session.event_hooks = before
+        constants.DOWNLOAD_CHUNK_SIZE = chunk
+
+
+def _check_scheme(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
+        raise ValueError(f"refused {url}: weights are downloaded over https only")
+
+
+def _hash_in_name(name: str) -> str:
+    """torchvision's habit: the first digits of the hash stand in the file's name."""
+    match = re.search(r"-([0-9a-f]{8,})\.", name)
+    return match[1] if match else ""
+
+
+def _hash_problem(where: str, digest: str, expected: str) -> str:
+    return (
+        f"{where} is not the file it should be: sha256 {digest}, expected {expected}; it was removed. "
+        f"If the publisher changed it on purpose, delete the .sha256 file beside it in {cache_folder()}"
+    )
+
+
+def network_errors() -> tuple[type[BaseException], ...]:
+    """What a request can raise: OSError, and the HTTPError of whichever httpx this huggingface_hub stands on."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return tuple(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ in ("HTTPError", "OSError"))
+
+
+def _offline() -> bool:
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_OFFLINE
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

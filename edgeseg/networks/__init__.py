@@ -1,0 +1,1 @@
+"""The networks, and forms of them: optimized, quantized; what they cost."""

@@ -1,0 +1,140 @@
+"""The two forms of encoders: rows of blocks, which several inputs can share, and whole networks for a single input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgeseg.networks.encoders.trunk import Block, Trunk
+from edgeseg.networks.layers import SeparableConv
+
+
+class _Features(nn.Module):
+    """What a decoder is told of an encoder.
+
+    Attributes:
+        channels: Channels of each feature, from fine to coarse.
+        strides: Stride of each feature.
+    """
+
+    channels: list[int]
+    strides: list[int]
+
+    @property
+    def group_width(self) -> int:
+        """Channels per group of the encoder's grouped convolutions; 1 if it has only depthwise and dense ones."""
+        convs = [module for module in self.modules() if isinstance(module, nn.Conv2d)]
+        return max((c.in_channels // c.groups for c in convs if 1 < c.groups < c.in_channels), default=1)
+
+    def check_output_stride(self, name: str, output_stride: int) -> None:
+        """Raises a ValueError unless the encoder ends at `output_stride` or before."""
+        if output_stride < self.strides[-1]:
+            raise ValueError(
+                f"the encoder {name!r} ends at stride {self.strides[-1]}; pass output_stride={self.strides[-1]}"
+            )
+
+
+class Encoder(_Features):
+    """A row of blocks. With several inputs, each input has first blocks of its own; they are fused before the rest.
+
+    Args:
+        trunks: The same network once per input.
+
+    Attributes:
+        stem: Names of the blocks that each input has of its own.
+    """
+
+    def __init__(self, trunks: Sequence[Trunk]) -> None:
+        super().__init__()
+        blocks, stem = trunks[0]
+        self.stem = [block.name for block in blocks[:stem]]
+        self.streams = nn.ModuleList(
+            nn.ModuleDict({block.name: block.module for block in trunk.blocks[:stem]}) for trunk in trunks
+        )
+        self.trunk = nn.ModuleDict({block.name: block.module for block in blocks[stem:]})
+        self.fusion: nn.Module | None = None
+        if len(trunks) > 1:
+            channels = blocks[stem - 1].channels
+            # Depthwise and without activations for every encoder, since it replaces the linear output of a block.
+            self.fusion = SeparableConv(channels * len(trunks), channels, activation=None)
+        taps = _last_at_each_stride(blocks)
+        self.taps = {block.name for block in taps}
+        self.channels = [block.channels for block in taps]
+        self.strides = [block.stride for block in taps]
+
+    def forward(self, images: Sequence[Tensor]) -> list[Tensor]:
+        """Computes the features.
+
+        Args:
+            images: One tensor [N, C, H, W] per input.
+
+        Returns:
+            One tensor [N, channels[i], H/strides[i], W/strides[i]] per stride.
+        """
+        features: list[Tensor] = []
+        streams = list(images)
+        for name in self.stem:
+            streams = [stream.get_submodule(name)(x) for stream, x in zip(self.streams, streams, strict=True)]
+            if name in self.taps:
+                # Before the fusion, decoders see the mean of the streams: all inputs, in the channels they expect.
+                features.append(streams[0] if len(streams) == 1 else torch.stack(streams).mean(dim=0))
+        x = streams[0]
+        if self.fusion is not None:
+            x = self.fusion(torch.cat(streams, dim=1))
+            if self.stem[-1] in self.taps:
+                features[-1] = x
+        for name, block in self.trunk.items():
+            x = block(x)
+            if name in self.taps:
+                features.append(x)
+        return features
+
+
+class SingleInputEncoder(_Features):
+    """A network that computes features by itself, for one image.
+
+    Args:
+        network: `forward(image)` returns the features, from fine to coarse.
+        channels: Channels of each feature.
+        strides: Stride of each feature.
+        channels_last: Whether the features are [N, H, W, C], as those of Swin.
+    """
+
+    def __init__(
+        self, network: nn.Module, channels: Sequence[int], strides: Sequence[int], *, channels_last: bool = False
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.channels, self.strides = list(channels), list(strides)
+        self.channels_last = channels_last
+
+    @classmethod
+    def of(cls, name: str, networks: Sequence[Any]) -> SingleInputEncoder:
+        """The encoder of a network that says its `channels` and `strides`.
+
+        Raises:
+            ValueError: several inputs, or a network without ascending strides and as many channels.
+        """
+        if len(networks) != 1:
+            raise ValueError(f"the encoder {name!r} takes a single input; a builder that returns a Trunk takes several")
+        channels, strides = (list(getattr(networks[0], what, ())) for what in ("channels", "strides"))
+        if len(channels) != len(strides) or not strides or strides != sorted(set(strides)):
+            raise ValueError(
+                f"the encoder {name!r} has channels {channels} and strides {strides}; expected one of each per "
+                "feature, with ascending strides"
+            )
+        return cls(networks[0], channels, strides)
+
+    def forward(self, images: Sequence[Tensor]) -> list[Tensor]:
+        """One image tensor [N, C, H, W] -> one feature [N, channels[i], H/strides[i], W/strides[i]] per stride."""
+        (image,) = images
+        features = self.network(image)
+        return [f.permute(0, 3, 1, 2) for f in features] if self.channels_last else list(features)
+
+
+def _last_at_each_stride(blocks: Sequence[Block]) -> list[Block]:
+    last = {block.stride: block for block in blocks}
+    return [last[stride] for stride in sorted(last)]

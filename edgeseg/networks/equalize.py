@@ -1,0 +1,78 @@
+"""Channels of similar range before depthwise convolutions, so that one 8-bit scale suits them all.
+
+After Nagel et al., 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction",
+https://arxiv.org/abs/1906.04721: dividing a channel before a ReLU and multiplying it after the ReLU changes nothing. A
+depthwise convolution has one weight scale per channel, so the multiplication costs no accuracy there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgeseg.networks.modes import evaluating
+from edgeseg.networks.pixel2pixel import Pixel2Pixel
+from edgeseg.networks.wiring import trace
+
+SMALLEST = 0.01  # share of the largest range below which the range of a channel is not counted
+RELUS = ("aten.relu", "aten.relu_")
+
+
+@torch.no_grad()
+def equalize_channels(model: Pixel2Pixel, images: Iterable[Sequence[Tensor]]) -> int:
+    """Equalizes channels in place, before batch norms are folded. The outputs of the network stay the same.
+
+    Args:
+        model: A trained float network.
+        images: Typical images, preprocessed, on which the ranges are measured. Each item is one run of the network: one
+            float32 tensor [N, C, H, W] per input.
+
+    Returns:
+        The number of depthwise convolutions whose input was equalized.
+    """
+    pairs = _pairs(model)
+    for (norm, conv), ranges in zip(pairs, _ranges(model, [norm for norm, _ in pairs], images), strict=True):
+        factors = (ranges / ranges.max().clamp(min=1e-12)).clamp(min=SMALLEST)
+        norm.weight.div_(factors)
+        norm.bias.div_(factors)
+        conv.weight.mul_(factors.view(-1, 1, 1, 1))
+    return len(pairs)
+
+
+def _pairs(model: Pixel2Pixel) -> list[tuple[nn.BatchNorm2d, nn.Conv2d]]:
+    """Batch norms that only a ReLU follows, which only a depthwise convolution follows."""
+    wiring = trace(model)
+    modules: dict[str, Any] = dict(model.named_modules())
+    pairs = []
+    for op in wiring.ops:
+        norm = modules.get(op.module) if "batch_norm" in op.kind else None
+        if type(norm) is not nn.BatchNorm2d or not norm.affine or wiring.calls_of(op.module) != 1:
+            continue
+        relu = wiring.only_consumer(op.outputs[0])
+        after = wiring.only_consumer(relu.outputs[0]) if relu is not None and relu.kind in RELUS else None
+        conv = modules.get(after.module) if after is not None and after.kind == "aten.convolution" else None
+        depthwise = type(conv) is nn.Conv2d and conv.groups == conv.in_channels == conv.out_channels
+        if after is not None and conv is not None and depthwise and wiring.calls_of(after.module) == 1:
+            pairs.append((norm, conv))
+    return pairs
+
+
+def _ranges(model: Pixel2Pixel, norms: Sequence[nn.BatchNorm2d], images: Iterable[Sequence[Tensor]]) -> list[Tensor]:
+    """Per batch norm, the highest value of each channel."""
+    highest = {norm: torch.zeros_like(norm.weight) for norm in norms}
+
+    def see(norm: Any, _: Any, output: Tensor) -> None:
+        highest[norm] = torch.maximum(highest[norm], output.amax(dim=(0, 2, 3)))
+
+    hooks = [norm.register_forward_hook(see) for norm in norms]
+    try:
+        with evaluating(model):
+            for inputs in images:
+                model.decode(*inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [highest[norm] for norm in norms]

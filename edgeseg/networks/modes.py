@@ -1,0 +1,47 @@
+"""Evaluation mode for a while: every module is afterwards in the mode that it was in, whatever threads do meanwhile."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch import nn
+
+
+@dataclass
+class _Evaluation:
+    """How many callers need a network in evaluation mode now, and which of its modules were in training mode."""
+
+    callers: int
+    in_training: list[nn.Module]
+
+
+_lock = threading.Lock()
+_running: weakref.WeakKeyDictionary[nn.Module, _Evaluation] = weakref.WeakKeyDictionary()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Inside, all modules of `model` are in evaluation mode.
+
+    The first caller switches, the last one restores the mode of each module, so that threads can share a network.
+    """
+    with _lock:
+        now = _running.setdefault(model, _Evaluation(0, []))
+        if now.callers == 0:
+            now.in_training = [module for module in model.modules() if module.training]
+            for module in now.in_training:
+                module.training = False
+        now.callers += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            now.callers -= 1
+            if now.callers == 0:
+                for module in now.in_training:
+                    module.training = True
+                del _running[model]

@@ -1,0 +1,136 @@
+"""Pixel2Pixel: one encoder and one decoder per task; images in, a dictionary of logits out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgeseg.config import ModelConfig
+from edgeseg.networks.layers import resize
+from edgeseg.networks.modes import evaluating
+from edgeseg.predict.predictor import Predictor
+from edgeseg.spec import Preprocess
+from edgeseg.tasks import kind_of, to_map
+from edgeseg.vision.images import ImageLike
+from edgeseg.vision.preprocess import to_input
+
+
+class Pixel2Pixel(nn.Module, Predictor):
+    """A dense-prediction network: `model(*images)` returns `{task: logits}` at the size of the images.
+
+    Args:
+        encoder: Its `forward(images)` returns the features, from fine to coarse.
+        decoders: One per task; `forward(features)` returns logits at the stride of the decoder.
+        config: The record of the model, of which `tasks` and `inputs` fit the encoder and the decoders.
+
+    Attributes:
+        config: The record: name, tasks, inputs, preprocessing, facts about the weights. `configure` changes it.
+
+    Raises:
+        ValueError: the decoders are not one per task.
+    """
+
+    def __init__(self, encoder: nn.Module, decoders: Mapping[str, nn.Module], config: ModelConfig) -> None:
+        super().__init__()
+        if set(decoders) != set(config.tasks):
+            raise ValueError(f"a decoder per task is needed: tasks {list(config.tasks)}, decoders {list(decoders)}")
+        unusable = [name for name in decoders if hasattr(nn.ModuleDict, name)]
+        if unusable:
+            raise ValueError(f"a task cannot be called {unusable[0]!r}: PyTorch's ModuleDict has a method of that name")
+        self.encoder = encoder
+        self.decoders = nn.ModuleDict({name: decoders[name] for name in config.tasks})
+        self.config = config
+
+    def configure(self, **changes: Any) -> None:
+        """Replaces fields of the record, such as `preprocess=Preprocess(size=(480, 640))` or `notes={...}`.
+
+        Raises:
+            ValueError: a value does not fit its field.
+        """
+        self.config = replace(self.config, **changes)
+
+    def forward(self, *images: Tensor) -> dict[str, Tensor]:
+        """Computes the logits at the size of the images, in training and in evaluation mode alike.
+
+        Args:
+            images: Per input, one preprocessed float tensor [N, C, H, W] of any height and width.
+
+        Returns:
+            Per task, logits or values [N, channels, H, W].
+
+        Raises:
+            ValueError: another number of inputs, channels or dimensions, or inputs of different sizes.
+            TypeError: a tensor that is not floating point.
+        """
+        size = images[0].shape[-2:] if images else ()
+        return {name: resize(logits, size) for name, logits in self.decode(*images).items()}
+
+    def decode(self, *images: Tensor) -> dict[str, Tensor]:
+        """Like `forward`, but the logits keep the stride of the decoders: [N, channels, H/stride, W/stride]."""
+        self._check(images)
+        features = self.encoder(images)
+        return {name: decoder(features) for name, decoder in self.decoders.items()}
+
+    def prepare(self, *images: ImageLike) -> list[Tensor]:
+        """Preprocesses one photo per input, given as for `predict`, to the float tensors [1, C, h, w] of `forward`."""
+        return self._to_inputs(self._load(images), self.preprocess)
+
+    def save_pretrained(self, directory: str | os.PathLike[str], **card: Any) -> None:
+        """Writes a folder that `create_model("local-dir:DIRECTORY")` reads: config.json, model.safetensors, README.md.
+
+        Args:
+            directory: Created if it is missing.
+            card: For the model card: `license` (an identifier of the hub), `dataset` (its name), `metrics` (such as
+                `{"mean_iou": 64.2}`, measured on `dataset`), `description`.
+        """
+        from edgeseg.storage.hub import save_pretrained
+
+        save_pretrained(self, directory, **card)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Uploads what `save_pretrained` writes to the Hugging Face Hub, for `create_model("hf-hub:REPO_ID")`.
+
+        Args:
+            repo_id: `OWNER/NAME`; created if it is missing.
+            options: `private`, `revision` (a branch), `token`, `commit_message`, and those of the model card.
+
+        Returns:
+            The address of the commit.
+        """
+        from edgeseg.storage.hub import push_to_hub
+
+        return push_to_hub(self, repo_id, **options)
+
+    @torch.inference_mode()
+    def _maps(
+        self, frames: Sequence[Sequence[np.ndarray]], preprocess: Preprocess, tasks: Sequence[str]
+    ) -> list[dict[str, np.ndarray]]:
+        inputs = [torch.cat(images) for images in zip(*(self._to_inputs(f, preprocess) for f in frames), strict=True)]
+        with evaluating(self):
+            outputs = self.decode(*inputs)
+        # From the decoder's stride straight to the photo's own size: one resize instead of two.
+        size = frames[0][-1].shape[:2]
+        batches = {name: kind_of(self.tasks[name]).predictions([outputs[name]], size).cpu().numpy() for name in tasks}
+        return [{name: to_map(batch[index]) for name, batch in batches.items()} for index in range(len(frames))]
+
+    def _to_inputs(self, pixels: Sequence[np.ndarray], preprocess: Preprocess) -> list[Tensor]:
+        parameter = next(self.parameters())
+        tensors = [torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1) for image in pixels]
+        kinds = [each.kind for each in self.inputs.values()]
+        return [to_input(image, preprocess, kind).to(parameter) for image, kind in zip(tensors, kinds, strict=True)]
+
+    def _check(self, images: Sequence[Tensor]) -> None:
+        self._check_count(images)
+        for (name, each), image in zip(self.inputs.items(), images, strict=True):
+            if image.ndim != 4 or image.shape[1] != each.channels:
+                raise ValueError(f"{name} is [N,{each.channels},H,W], got a tensor of shape {list(image.shape)}")
+            if not image.is_floating_point():
+                raise TypeError(f"{name} is a preprocessed float tensor, got {image.dtype}; see predict()")
+        if any(image.shape[-2:] != images[0].shape[-2:] for image in images):
+            self._check_sizes([image.shape[-2:] for image in images])

@@ -1,0 +1,71 @@
+"""Batch norms that were folded away, with statistics again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from edgeseg.networks.modes import evaluating
+
+
+def has_folded_batch_norms(model: nn.Module) -> bool:
+    """Whether batch norms are identities, as those of weights that were read from ONNX files are."""
+    return any(
+        isinstance(norm, nn.BatchNorm2d)
+        and norm.affine
+        and norm.running_mean is not None
+        and norm.running_var is not None
+        and not bool(norm.running_mean.any())
+        and bool((norm.running_var == 1).all())
+        and bool((norm.weight == (1 + norm.eps) ** 0.5).all())
+        for norm in model.modules()
+    )
+
+
+@torch.no_grad()
+def unfold_batch_norms(model: nn.Module, batches: Iterable[Sequence[Tensor]]) -> None:
+    """Measures what reaches each batch norm and lets it normalize that, while the network's outputs stay the same.
+
+    Weights that were read from an ONNX file need this before they are trained further, and `edgeseg.engine.train` does
+    it: in such a network a batch norm is the identity, so training would normalize with statistics that its weight and
+    bias were not trained for.
+
+    Args:
+        model: A `Pixel2Pixel`; changed in place.
+        batches: Some tens of images as they come in training, preprocessed. Each batch has one float tensor
+            [N, C, H, W] per input.
+
+    Raises:
+        ValueError: no batches.
+    """
+    sums: dict[nn.BatchNorm2d, list[Tensor]] = {}
+
+    def measure(norm: nn.BatchNorm2d, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        x = inputs[0].double()
+        parts = [torch.tensor(x.numel() / x.shape[1]), x.sum(dim=(0, 2, 3)), x.square().sum(dim=(0, 2, 3))]
+        sums[norm] = [a + b for a, b in zip(sums[norm], parts, strict=True)] if norm in sums else parts
+
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    hooks = [norm.register_forward_pre_hook(partial(measure, norm)) for norm in norms]
+    try:
+        with evaluating(model):
+            for images in batches:
+                model(*images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not sums:
+        raise ValueError("unfold_batch_norms needs at least one batch of images")
+    for norm, (count, total, squares) in sums.items():
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        factor = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+        mean = total / count
+        var = (squares / count - mean.square()).clamp(min=0)
+        norm.bias.copy_(norm.bias + (mean - norm.running_mean) * factor)
+        norm.weight.copy_(factor * (var + norm.eps).sqrt())
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(var)

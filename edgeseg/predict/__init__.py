@@ -1,0 +1,1 @@
+"""From photos and videos to maps, whatever runs the network."""

@@ -1,0 +1,190 @@
+"""From photos to maps of the photos' own size: what networks in torch and in other runtimes have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, overload
+
+import numpy as np
+
+from edgeseg.config import ModelConfig
+from edgeseg.predict.pipeline import equal_runs
+from edgeseg.spec import Input, Preprocess, Task
+from edgeseg.vision.images import ImageLike, input_size, load_pixels, tiles
+
+
+class Predictor(ABC):
+    """Predicts maps from photos. A subclass runs the network.
+
+    Attributes:
+        config: The record of the model.
+    """
+
+    config: ModelConfig
+
+    @property
+    def name(self) -> str:
+        """Name of the model in the zoo, of its decoder family, or of its builder."""
+        return self.config.name
+
+    @property
+    def tasks(self) -> Mapping[str, Task]:
+        """What the model predicts, by name."""
+        return self.config.tasks
+
+    @property
+    def inputs(self) -> Mapping[str, Input]:
+        """The images that the model takes, by name; the last is the photo that the predictions belong to."""
+        return self.config.inputs
+
+    @property
+    def in_channels(self) -> tuple[int, ...]:
+        """Number of channels of each input."""
+        return self.config.in_channels
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """How photos become input tensors."""
+        return self.config.preprocess
+
+    @abstractmethod
+    def _maps(
+        self, frames: Sequence[Sequence[np.ndarray]], preprocess: Preprocess, tasks: Sequence[str]
+    ) -> list[dict[str, np.ndarray]]:
+        """Runs the network on frames of one size.
+
+        Args:
+            frames: Per frame, one uint8 [H, W, C] array per input.
+            preprocess: How the pixels become input tensors.
+            tasks: Names of the tasks to predict.
+
+        Returns:
+            Per frame, one map [H, W] per task.
+        """
+
+    @overload
+    def predict(
+        self, *images: ImageLike, task: str | None = None, tile: Sequence[int] | None = None, batch_size: int = 1
+    ) -> np.ndarray: ...
+
+    @overload
+    def predict(
+        self,
+        *images: list[ImageLike] | tuple[ImageLike, ...],
+        task: str | None = None,
+        tile: Sequence[int] | None = None,
+        batch_size: int = 1,
+    ) -> list[np.ndarray]: ...
+
+    def predict(
+        self,
+        *images: ImageLike | list[ImageLike] | tuple[ImageLike, ...],
+        task: str | None = None,
+        tile: Sequence[int] | None = None,
+        batch_size: int = 1,
+    ) -> np.ndarray | list[np.ndarray]:
+        """Predicts one task from photos. Any number of threads may call it on one model.
+
+        Args:
+            images: Per input of the model, one image or a list of images. An image is a path, a PIL image, a uint8
+                array [H, W, C] or [H, W], or a uint8 tensor [C, H, W], in RGB. It is preprocessed as the weights need.
+            task: Name of the task; by default the first.
+            tile: Height and width of the tiles, in pixels of the photo, in which larger photos are predicted. Tiles
+                overlap by a quarter, and each is resized by the same factor as the whole photo would be. For photos
+                that do not fit into memory; near the seams the network sees less of a pixel's surroundings.
+            batch_size: Number of successive photos of one size that go through the network together.
+
+        Returns:
+            One map per image, [H, W] of the image's own size: class ids (uint8, or uint16 beyond 256 classes), or
+            float32 values of a regressed task. A single map for a single image, a list for a list.
+
+        Raises:
+            OSError: a file is missing or unreadable.
+            TypeError: an image is of another type.
+            ValueError: an unknown task, another number of inputs than the model's, or an image of another shape.
+        """
+        task = task or next(iter(self.tasks))
+        if task not in self.tasks:
+            raise ValueError(f"no task named {task!r}; this model has {', '.join(self.tasks)}")
+        self._check_count(images)
+        single = not isinstance(images[0], list | tuple)
+        streams = [list(stream) if isinstance(stream, list | tuple) else [stream] for stream in images]
+        if len({len(stream) for stream in streams}) > 1:
+            counts = ", ".join(f"{name} {len(stream)}" for name, stream in zip(self.inputs, streams, strict=True))
+            raise ValueError(f"every input needs the same number of images, got {counts}")
+        frames = zip(*streams, strict=True)
+        maps = [by_task[task] for by_task in self._predict_frames(frames, [task], tile, batch_size)]
+        return maps[0] if single else maps
+
+    def predict_tasks(self, *images: ImageLike, tile: Sequence[int] | None = None) -> dict[str, np.ndarray]:
+        """Predicts all tasks in one pass of the network.
+
+        Args:
+            images: One image per input, as of `predict`.
+            tile: As of `predict`.
+
+        Returns:
+            One map per task, by name.
+        """
+        (maps,) = self.predict_frames([images], tile=tile)
+        return maps
+
+    def predict_frames(
+        self, frames: Iterable[Sequence[ImageLike]], *, tile: Sequence[int] | None = None, batch_size: int = 1
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Predicts all tasks of any number of frames.
+
+        Args:
+            frames: Each has one image per input; `tile` and `batch_size` are those of `predict`.
+        """
+        return self._predict_frames(frames, list(self.tasks), tile, batch_size)
+
+    def _predict_frames(
+        self, frames: Iterable[Sequence[ImageLike]], tasks: Sequence[str], tile: Sequence[int] | None, batch_size: int
+    ) -> Iterator[dict[str, np.ndarray]]:
+        if batch_size < 1:
+            raise ValueError(f"batch_size is at least 1, got {batch_size}")
+        if tile is not None and (len(tile) != 2 or min(tile) < 1):
+            raise ValueError(f"tile is a positive height and width, got {tuple(tile)}")
+        for batch in equal_runs(map(self._load, frames), lambda pixels: pixels[-1].shape, batch_size):
+            height, width = batch[0][-1].shape[:2]
+            if tile is None or (height <= tile[0] and width <= tile[1]):
+                yield from self._maps(batch, self.preprocess, tasks)
+            else:
+                yield from (self._in_tiles(pixels, tasks, tile) for pixels in batch)
+
+    def _load(self, images: Sequence[ImageLike]) -> list[np.ndarray]:
+        """The pixels of one frame, uint8 [H, W, C] per input."""
+        self._check_count(images)
+        pixels = [load_pixels(image) for image in images]
+        self._check_sizes([array.shape[:2] for array in pixels])
+        return pixels
+
+    def _in_tiles(
+        self, pixels: Sequence[np.ndarray], tasks: Sequence[str], tile: Sequence[int]
+    ) -> dict[str, np.ndarray]:
+        height, width = pixels[-1].shape[:2]
+        whole = input_size((height, width), self.preprocess)
+        result: dict[str, np.ndarray] = {}
+        for outer, inner in tiles((height, width), tile):
+            size = [max(round(len(r) * n / m), 1) for r, n, m in zip(outer, whole, (height, width), strict=True)]
+            piece = [image[outer[0].start : outer[0].stop, outer[1].start : outer[1].stop] for image in pixels]
+            preprocess = replace(self.preprocess, size=(size[0], size[1]), keep_aspect=False)
+            y, x = (slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
+            (maps,) = self._maps([piece], preprocess, tasks)
+            for name, values in maps.items():
+                part = result.setdefault(name, np.empty((height, width, *values.shape[2:]), values.dtype))
+                part[inner[0].start : inner[0].stop, inner[1].start : inner[1].stop] = values[y, x]
+        return result
+
+    def _check_count(self, images: Sequence[Any]) -> None:
+        if len(images) != len(self.inputs):
+            wanted = ", ".join(f"{name} ({each.channels} channels)" for name, each in self.inputs.items())
+            raise ValueError(f"this model takes {wanted}, got {len(images)} inputs")
+
+    def _check_sizes(self, sizes: Sequence[Sequence[int]]) -> None:
+        if any(tuple(size) != tuple(sizes[0]) for size in sizes):
+            given = ", ".join(f"{name} {list(size)}" for name, size in zip(self.inputs, sizes, strict=True))
+            raise ValueError(f"all inputs need one size, got {given}")

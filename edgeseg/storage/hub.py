@@ -1,0 +1,132 @@
+"""Models as folders: config.json, model.safetensors and a model card, on this machine or on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from edgeseg.config import ModelConfig, read_config
+from edgeseg.machine.download import FOLDER, HUB, hub_file
+from edgeseg.machine.files import replacing
+from edgeseg.storage.checkpoint import Recorded, save_checkpoint
+
+CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
+
+
+def open_published(name: str) -> tuple[Path, ModelConfig]:
+    """The weights file and the configuration of `hf-hub:OWNER/REPO[@REVISION]` or `local-dir:PATH`.
+
+    Raises:
+        OSError: not there or not reachable.
+        ValueError: no edgeseg model, or one that a newer edgeseg wrote.
+    """
+    if name.startswith(FOLDER):
+        folder = Path(name.removeprefix(FOLDER))
+        if not folder.is_dir():
+            raise FileNotFoundError(f"no folder {folder}")
+        config_file, weights = folder / CONFIG_FILE, folder / WEIGHTS_FILE
+        if not config_file.is_file():
+            raise FileNotFoundError(f"{folder} has no {CONFIG_FILE}; was it written by save_pretrained?")
+    else:
+        repo, _, revision = name.removeprefix(HUB).partition("@")
+        suffix = f"@{revision}" if revision else ""
+        config_file = hub_file(f"{repo}/{CONFIG_FILE}{suffix}")
+        weights = hub_file(f"{repo}/{WEIGHTS_FILE}{suffix}")
+    return weights, read_config(config_file.read_text(encoding="utf-8", errors="replace"), f"{name}: {CONFIG_FILE}")
+
+
+def save_pretrained(
+    model: Recorded,
+    directory: str | os.PathLike[str],
+    *,
+    license: str | None = None,
+    dataset: str | None = None,
+    metrics: Mapping[str, float] | None = None,
+    description: str = "",
+    repo_id: str | None = None,
+) -> None:
+    """Writes `config.json`, `model.safetensors` and a model card with the hub's metadata; see `Pixel2Pixel`."""
+    if metrics and dataset is None:
+        raise ValueError("metrics need the data set that they were measured on: dataset=...")
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    facts: dict[str, Any] = {"license": license, "dataset": dataset, "metrics": dict(metrics or {})}
+    notes = {key: value for key, value in facts.items() if value}
+    save_checkpoint(model, folder / WEIGHTS_FILE, **notes)
+    record = replace(model.config, notes={**model.config.notes, **notes})
+    config = json.dumps(record.to_json(), indent=2)
+    card = _model_card(record, license, dataset, metrics or {}, description, repo_id or "OWNER/REPO")
+    for name, text in ((CONFIG_FILE, config), (CARD_FILE, card)):
+        with replacing(folder / name) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def push_to_hub(
+    model: Recorded,
+    repo_id: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    token: str | None = None,
+    commit_message: str = "edgeseg model",
+    **card: Any,
+) -> str:
+    """Uploads what `save_pretrained` writes into a repository, made where it is missing; gives the commit's address."""
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    if revision is not None:
+        api.create_branch(repo_id, branch=revision, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        save_pretrained(model, folder, repo_id=repo_id, **card)
+        commit = api.upload_folder(
+            repo_id=repo_id, folder_path=folder, revision=revision, commit_message=commit_message
+        )
+    return str(commit.commit_url)
+
+
+def _model_card(
+    config: ModelConfig,
+    license: str | None,
+    dataset: str | None,
+    metrics: Mapping[str, float],
+    description: str,
+    repo_id: str,
+) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    results = [
+        EvalResult(
+            task_type="image-segmentation",
+            dataset_type=(dataset or "").lower().replace(" ", "-"),
+            dataset_name=dataset or "",
+            metric_type=metric,
+            metric_value=value,
+        )
+        for metric, value in metrics.items()
+    ]
+    data = ModelCardData(
+        library_name="edgeseg",
+        pipeline_tag="image-segmentation",
+        tags=["semantic-segmentation", "edge", config.name],
+        license=license,
+        model_name=repo_id.rpartition("/")[2],
+        eval_results=results or None,
+    )
+    lines = [f"# {config.name}", "", description or f"A `{config.name}` network of edgeseg.", ""]
+    lines += ["```python", "import edgeseg", "", f'model = edgeseg.create_model("{HUB}{repo_id}")']
+    lines += ['labels = model.predict("photo.jpg")', "```", ""]
+    for name, task in config.tasks.items():
+        lines += [f"- **{name}**: {task.kind}, {task.channels} channels" + _classes(task.classes)]
+    lines += [f"- **{metric}** on {dataset}: {value}" for metric, value in metrics.items()]
+    return f"---\n{data.to_yaml()}\n---\n\n" + "\n".join(lines)
+
+
+def _classes(names: tuple[str, ...]) -> str:
+    return f" ({', '.join(names)})" if names else ""

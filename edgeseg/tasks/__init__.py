@@ -1,0 +1,38 @@
+"""Kinds of tasks as a table. A kind knows its maps, ground truth, loss, metric and pictures; no other code asks for it.
+
+A kind of your own is one class: subclass `Kind` (or `Regression`) and register an instance of it.
+"""
+
+from __future__ import annotations
+
+from edgeseg.spec import KIND_NAMES, Task
+from edgeseg.tasks.depth import Depth
+from edgeseg.tasks.kind import Kind, Metric, Regression, to_map, to_target
+from edgeseg.tasks.segmentation import Segmentation
+
+__all__ = ["KINDS", "Kind", "Metric", "Regression", "kind_of", "register_kind", "to_map", "to_target"]
+
+KINDS: dict[str, Kind] = {"segmentation": Segmentation(), "depth": Depth()}
+
+
+def register_kind(name: str, kind: Kind) -> None:
+    """Makes `Task(name, ...)` a task of a kind of your own.
+
+    Args:
+        name: Name of the kind.
+        kind: An instance of your subclass of `Kind`.
+
+    Raises:
+        ValueError: the name is taken, or `kind` is not an instance of `Kind`.
+    """
+    if name in KINDS:
+        raise ValueError(f"a kind of tasks named {name!r} is registered already")
+    if not isinstance(kind, Kind):
+        raise ValueError(f"a kind of tasks is an instance of a subclass of edgeseg.tasks.Kind, got {kind!r}")
+    KINDS[name] = kind
+    KIND_NAMES.add(name)
+
+
+def kind_of(task: Task) -> Kind:
+    """The kind of a task."""
+    return KINDS[task.kind]

@@ -1,0 +1,63 @@
+"""Depth: the distance of each pixel, in metres."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from edgeseg.recipes import TrainConfig
+from edgeseg.spec import Task
+from edgeseg.tasks.kind import Regression
+from edgeseg.vision.visualize import colorize_depth, depth_scale
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from edgeseg.tasks.depth_metrics import DepthErrors
+
+
+class Depth(Regression):
+    """Outputs and ground truth are metres [N, 1, H, W]; a ground truth of 0 is unknown and does not count."""
+
+    def check(self, task: Task) -> None:
+        """Depth has one channel."""
+        task.require(task.channels == 1, "channels", "is 1 for depth")
+
+    def empty_target(self, task: Task, size: Sequence[int]) -> Tensor:
+        """float32 [1, H, W] of zeros."""
+        import torch
+
+        return torch.zeros(1, *size)
+
+    def typed(self, target: Tensor) -> Tensor:
+        """`edgeseg.vision.tensors.Depth`."""
+        from edgeseg.vision.tensors import Depth as DepthTensor
+
+        return target if isinstance(target, DepthTensor) else DepthTensor(target)
+
+    def loss(self, outputs: Tensor, targets: Tensor, recipe: TrainConfig, class_weights: Tensor | None) -> Tensor:
+        """The depth losses of the recipe, weighted by its factors."""
+        from edgeseg.tasks.depth_losses import depth_loss
+
+        return depth_loss(outputs, targets, dict(zip(recipe.depth_losses, recipe.depth_factors, strict=True)))
+
+    def metric(self, task: Task) -> DepthErrors:
+        """Errors of the distance."""
+        from edgeseg.tasks.depth_metrics import DepthErrors
+
+        return DepthErrors(task.range)
+
+    def picture(self, values: np.ndarray, task: Task, photo: Image.Image | None = None) -> Image.Image:
+        """Near is red, far is violet, unknown is black."""
+        return colorize_depth(values)
+
+    def key(self, values: np.ndarray, task: Task, width: int) -> Image.Image:
+        """A scale in metres."""
+        return depth_scale(width)
+
+    def files(self, values: np.ndarray) -> Mapping[str, Image.Image]:
+        """16-bit grey values of metres times 256, as KITTI stores depth."""
+        return {"metres_x256": Image.fromarray((values * 256).round().clip(0, 65535).astype(np.uint16))}

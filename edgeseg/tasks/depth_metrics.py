@@ -1,0 +1,91 @@
+"""Errors of depth over a whole dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edgeseg.spec import Task
+
+NEAREST, FARTHEST = 3.0, 80.0  # metres, of the ranged relative error
+
+
+class DepthErrors:
+    """Errors of depth over a whole dataset.
+
+    Args:
+        limits: Lowest and highest depth that the model can predict, in metres; true depths beyond them are counted.
+    """
+
+    higher_is_better = False
+
+    def __init__(self, limits: tuple[float, float] | None = None) -> None:
+        self.limits = limits
+        self.sums = torch.zeros(6, dtype=torch.float64)
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Adds depths in metres, of the same shape; a target of 0 is unknown."""
+        known = target > 0
+        mine, true = prediction[known].double().clamp(min=1e-3), target[known].double()
+        near, far = mine.clamp(max=FARTHEST), true.clamp(max=FARTHEST)
+        ranged = torch.where(true <= NEAREST, 0, (near - far).abs() / far)
+        low, high = self.limits or (0.0, float("inf"))
+        self.sums += torch.stack(
+            [
+                known.sum().double(),
+                ((mine - true).abs() / true).sum(),
+                ranged.sum(),
+                ((mine - true) ** 2).sum(),
+                (torch.maximum(mine / true, true / mine) < 1.25).double().sum(),
+                ((true < low) | (true > high)).double().sum(),
+            ]
+        ).cpu()
+
+    def reduce(self, total: Callable[[Tensor], Tensor]) -> None:
+        """Replaces the sums by `total(sums)`, such as the sums over all processes."""
+        self.sums = total(self.sums)
+
+    @property
+    def counted(self) -> int:
+        """Number of pixels whose depth is known."""
+        return int(self.sums[0])
+
+    def _mean(self, index: int) -> float:
+        return float(self.sums[index] / self.sums[0])
+
+    @property
+    def ard(self) -> float:
+        """Mean of |error| / depth, in percent."""
+        return 100 * self._mean(1)
+
+    @property
+    def ard_3_to_80(self) -> float:
+        """Like `ard`, as TI's zoo scores several tasks: depths up to 3 m count as right, and all are cut at 80 m."""
+        return 100 * self._mean(2)
+
+    @property
+    def rmse(self) -> float:
+        """Root of the mean squared error, in metres."""
+        return self._mean(3) ** 0.5
+
+    @property
+    def delta(self) -> float:
+        """Share of the pixels whose depth is right within a factor of 1.25, in percent."""
+        return 100 * self._mean(4)
+
+    @property
+    def outside(self) -> float:
+        """Share of the pixels whose true depth the model cannot predict, in percent."""
+        return 100 * self._mean(5)
+
+    def headline(self, protocol: str) -> tuple[str, float]:
+        """ "ard" and its value in percent."""
+        return "ard", self.ard_3_to_80 if protocol == "original" else self.ard
+
+    def scores(self, task: Task, protocol: str) -> dict[str, Any]:
+        """All errors, in percent except for the RMSE in metres."""
+        names = ("ard", "ard_3_to_80", "rmse", "delta", "outside")
+        return {"protocol": protocol, **{name: round(getattr(self, name), 4) for name in names}}

@@ -1,0 +1,169 @@
+"""What a kind of task has to say: its maps, its ground truth, its loss, its metric and its pictures."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from edgeseg.recipes import TrainConfig
+from edgeseg.spec import Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Metric(Protocol):
+    """How well a task is predicted over a whole dataset."""
+
+    higher_is_better: bool
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Adds predictions and their ground truth, of the same shape."""
+
+    def reduce(self, total: Callable[[Tensor], Tensor]) -> None:
+        """Replaces every sum by `total(sum)`, such as the sum over all processes."""
+
+    @property
+    def counted(self) -> int:
+        """Number of pixels with a ground truth."""
+
+    def headline(self, protocol: str) -> tuple[str, float]:
+        """The figure by which a task is judged: its name and its value, under the "native" or "original" protocol."""
+
+    def scores(self, task: Task, protocol: str) -> dict[str, Any]:
+        """All figures by name. "iou" may hold a dictionary by class; None stands for a class without pixels."""
+
+
+class Kind(ABC):
+    """A kind of task. Subclass it and register an instance with `edgeseg.register_kind`.
+
+    Outputs of a network are float tensors [N, C, h, w] at the stride of its decoder. Ground truth is [N, C, H, W], or
+    [N, H, W] where a pixel has one class. Maps are what users see: [H, W], or [H, W, C] for several values per pixel.
+
+    Attributes:
+        has_classes: Whether outputs are classes, with names and colours.
+        higher_is_better: Whether a higher headline of the metric is better.
+    """
+
+    has_classes: bool = False
+    higher_is_better: bool = False
+
+    def check(self, task: Task) -> None:  # noqa: B027 (most kinds have nothing to check)
+        """Raises a ValueError if the fields of `task` do not suit the kind."""
+
+    @abstractmethod
+    def map(self, output: np.ndarray, size: Sequence[int]) -> np.ndarray:
+        """The map of one output, computed without torch.
+
+        Args:
+            output: float32 [C, h, w].
+            size: Height and width of the map.
+        """
+
+    @abstractmethod
+    def predictions(self, views: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+        """Predictions in the form of the ground truth, averaged over several views of the same images.
+
+        Args:
+            views: float [N, C, h, w] each, for instance of a photo and its mirror image.
+            size: Height and width of the predictions.
+        """
+
+    def in_graph(self, output: Tensor) -> Tensor:
+        """What an exported file with "labels" as its output gives instead of `output` [N, C, H, W]."""
+        return output
+
+    def resized(self, values: np.ndarray, size: Sequence[int]) -> np.ndarray:
+        """The map of what `in_graph` gave for one image, at another size."""
+        return self.map(values, size)
+
+    def empty_target(self, task: Task, size: Sequence[int]) -> Tensor:
+        """The ground truth of a sample that has none: no pixel counts."""
+        import torch
+
+        return torch.zeros(task.channels, *size)
+
+    def typed(self, target: Tensor) -> Tensor:
+        """The ground truth as a tensor type that torchvision's transforms treat rightly."""
+        from torchvision import tv_tensors
+
+        return target if isinstance(target, tv_tensors.TVTensor) else tv_tensors.Mask(target)
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, targets: Tensor, recipe: TrainConfig, class_weights: Tensor | None) -> Tensor:
+        """The loss of a batch.
+
+        Args:
+            outputs: float [N, C, H, W] at the size of the targets.
+            targets: Ground truth.
+            recipe: Options of the losses.
+            class_weights: float [C], or None.
+
+        Returns:
+            A scalar; 0 if no pixel has a ground truth.
+        """
+
+    def divergence(self, outputs: Tensor, expected: Tensor) -> Tensor:
+        """How far the outputs of a network are from those of its teacher, both [N, C, h, w]; a scalar."""
+        return (outputs.float() - expected.float()).abs().mean()
+
+    @abstractmethod
+    def metric(self, task: Task) -> Metric:
+        """An empty metric."""
+
+    @abstractmethod
+    def picture(self, values: np.ndarray, task: Task, photo: Image.Image | None = None) -> Image.Image:
+        """A map in colours, mixed with the photo where that helps."""
+
+    def key(self, values: np.ndarray, task: Task, width: int) -> Image.Image | None:
+        """What explains the colours of `picture`, as a strip of `width` pixels."""
+        return None
+
+    def files(self, values: np.ndarray) -> Mapping[str, Image.Image]:
+        """The map as lossless pictures, by the ending of their names, such as "labels"."""
+        return {}
+
+
+class Regression(Kind):
+    """A kind whose outputs are values, resized bilinearly."""
+
+    def map(self, output: np.ndarray, size: Sequence[int]) -> np.ndarray:
+        """float32 [H, W], or [H, W, C] of several channels."""
+        shape = (size[1], size[0])
+        planes: list[Any] = [Image.fromarray(np.ascontiguousarray(plane, np.float32)) for plane in output]
+        resized = [np.asarray(plane.resize(shape, Image.Resampling.BILINEAR)) for plane in planes]
+        return resized[0] if len(resized) == 1 else np.stack(resized, axis=-1)
+
+    def predictions(self, views: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+        """The mean of the views, float32 [N, C, H, W]."""
+        import torch
+        from torch.nn import functional as F
+
+        resized = [F.interpolate(each.float(), size=list(size), mode="bilinear", align_corners=False) for each in views]
+        return torch.stack(resized).mean(dim=0)
+
+    def picture(self, values: np.ndarray, task: Task, photo: Image.Image | None = None) -> Image.Image:
+        """Values in grey from the lowest to the highest of the task's range, or of the map."""
+        low, high = task.range or (float(values.min()), float(values.max()))
+        grey = ((values - low) / max(high - low, 1e-12) * 255).clip(0, 255).astype(np.uint8)
+        return Image.fromarray(
+            grey if grey.ndim == 3 and grey.shape[2] == 3 else grey.reshape(*grey.shape[:2], -1)[..., 0]
+        )
+
+
+def to_target(values: np.ndarray) -> np.ndarray:
+    """A map in the layout of the ground truth: class ids stay [H, W], values become [C, H, W]."""
+    if values.dtype.kind in "iu":
+        return values
+    return values[None] if values.ndim == 2 else np.moveaxis(values, -1, 0)
+
+
+def to_map(target: np.ndarray) -> np.ndarray:
+    """The reverse of `to_target`."""
+    if target.ndim == 2:
+        return target
+    return target[0] if len(target) == 1 else np.moveaxis(target, 0, -1)

@@ -1,0 +1,86 @@
+"""Intersection over union and related figures, from one confusion matrix over a whole dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edgeseg.labels import class_names
+from edgeseg.spec import Task
+
+
+class ConfusionMatrix:
+    """Counts of pixels by true class (row) and predicted class (column).
+
+    Args:
+        classes: Number of classes.
+    """
+
+    higher_is_better = True
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+        self.counts = torch.zeros(classes, classes, dtype=torch.int64)
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Adds integer class ids of the same shape; targets beyond the classes, such as 255, do not count."""
+        # An extra row takes the pixels that do not count, which is cheaper than selecting those that do.
+        rows = target.flatten().int().clamp(max=self.classes)
+        pairs = rows * self.classes + prediction.flatten().int()
+        counts = torch.bincount(pairs, minlength=(self.classes + 1) * self.classes)
+        self.counts += counts.view(-1, self.classes)[: self.classes].cpu()
+
+    def reduce(self, total: Callable[[Tensor], Tensor]) -> None:
+        """Replaces the counts by `total(counts)`, such as the sum over all processes."""
+        self.counts = total(self.counts)
+
+    @property
+    def counted(self) -> int:
+        """Number of pixels that count."""
+        return int(self.counts.sum())
+
+    @property
+    def iou(self) -> Tensor:
+        """Intersection over union of each class, 0 to 1; NaN for a class that neither occurs nor is predicted."""
+        intersection = self.counts.diag().double()
+        union = self.counts.sum(0) + self.counts.sum(1) - self.counts.diag()
+        return intersection / union
+
+    @property
+    def miou(self) -> float:
+        """Mean of `iou` over the classes that occur or are predicted, 0 to 1."""
+        return float(self.iou.nanmean())
+
+    @property
+    def miou_of_all(self) -> float:
+        """Mean of `iou` over all classes, 0 to 1. As in TI's zoo, a class that does not occur counts as 0."""
+        return float(self.iou.nan_to_num().mean())
+
+    @property
+    def pixel_accuracy(self) -> float:
+        """Share of the counted pixels with the right class, 0 to 1."""
+        return float(self.counts.diag().sum() / self.counts.sum())
+
+    @property
+    def frequency_weighted_iou(self) -> float:
+        """Mean of `iou` weighted by how many pixels each class has, 0 to 1."""
+        share = self.counts.sum(1).double() / self.counts.sum()
+        return float((share * self.iou.nan_to_num()).sum())
+
+    def headline(self, protocol: str) -> tuple[str, float]:
+        """ "miou" and its value in percent."""
+        return "miou", 100 * (self.miou_of_all if protocol == "original" else self.miou)
+
+    def scores(self, task: Task, protocol: str) -> dict[str, Any]:
+        """IoU by class and the figures of the whole, in percent; None for a class that does not occur."""
+        ious = [None if iou != iou else round(100 * iou, 4) for iou in self.iou.tolist()]
+        return {
+            "protocol": protocol,
+            "iou": dict(zip(class_names(task), ious, strict=True)),
+            "miou": round(self.headline(protocol)[1], 4),
+            "pixel_accuracy": round(100 * self.pixel_accuracy, 4),
+            "frequency_weighted_iou": round(100 * self.frequency_weighted_iou, 4),
+        }

@@ -1,0 +1,124 @@
+"""Label maps as pictures: colours, overlays, legends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from edgeseg.spec import Color
+from edgeseg.vision.flow import ZERO
+
+
+def colorize(labels: np.ndarray, palette: Sequence[Color]) -> np.ndarray:
+    """Class ids [H,W] -> uint8 RGB [H,W,3]; ids beyond the palette, such as 255, are black."""
+    table = np.zeros((max(256, len(palette), int(labels.max(initial=0)) + 1), 3), np.uint8)
+    table[: len(palette)] = palette
+    return table[labels]
+
+
+def color_map(labels: np.ndarray, palette: Sequence[Color]) -> Image.Image:
+    """Class ids [H,W] as a picture: uint8 ids with their palette (mode P), others in RGB."""
+    if labels.dtype != np.uint8:
+        return Image.fromarray(colorize(labels, palette))
+    picture = Image.fromarray(labels)
+    picture.putpalette([*np.ravel(palette[:256]).tolist(), *[0] * 3 * (256 - len(palette[:256]))])
+    return picture
+
+
+def tint(image: Image.Image, labels: np.ndarray, palette: Sequence[Color], *, alpha: float = 0.55) -> Image.Image:
+    """`image` mixed with the colours of its class ids [H, W], which have the same size."""
+    return Image.blend(image.convert("RGB"), color_map(labels, palette).convert("RGB"), alpha)
+
+
+def stack(pictures: Sequence[Image.Image]) -> Image.Image:
+    """One below the other, on white."""
+    page = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), "white")
+    top = 0
+    for picture in pictures:
+        page.paste(picture, (0, top))
+        top += picture.height
+    return page
+
+
+def beside(pictures: Sequence[Image.Image], gap: int = 0) -> Image.Image:
+    """From left to right, on white."""
+    width = sum(p.width for p in pictures) + gap * (len(pictures) - 1)
+    page = Image.new("RGB", (width, max(p.height for p in pictures)), "white")
+    left = 0
+    for picture in pictures:
+        page.paste(picture, (left, 0))
+        left += picture.width + gap
+    return page
+
+
+# From near to far: dark red, orange, yellow, green, blue, dark violet; unknown is black.
+_DEPTH_COLORS = (
+    (90, 0, 10),
+    (230, 60, 20),
+    (250, 180, 40),
+    (190, 230, 90),
+    (60, 180, 150),
+    (50, 90, 180),
+    (50, 20, 90),
+)
+DEPTH_LIMITS = (2.0, 128.0)  # metres, at the ends of the colours, which follow the logarithm
+
+
+def colorize_depth(depth: np.ndarray) -> Image.Image:
+    """Metres [H,W], near red to far violet by the logarithm; 0 and less, which is unknown, black."""
+    low, high = np.log(DEPTH_LIMITS)
+    place = (np.log(np.maximum(depth, 1e-3)) - low) / (high - low)
+    stops = np.linspace(0, 1, len(_DEPTH_COLORS))
+    channels = [np.interp(place, stops, values) for values in zip(*_DEPTH_COLORS, strict=True)]
+    color = np.stack(channels, axis=-1).round().astype(np.uint8)
+    color[depth <= 0] = 0
+    return Image.fromarray(color)
+
+
+def depth_scale(width: int) -> Image.Image:
+    """A white strip with the colours of depth and their metres."""
+    size = max(width // 40, 11)
+    font, left, right = ImageFont.load_default(size), 2 * size, width - 4 * size
+    ramp = np.geomspace(*DEPTH_LIMITS, right - left)
+    strip = Image.new("RGB", (width, round(3.2 * size)), "white")
+    strip.paste(colorize_depth(np.repeat(ramp[None], size, axis=0)), (left, size // 2))
+    draw = ImageDraw.Draw(strip)
+    for metres in (2, 4, 8, 16, 32, 64, 128):
+        x = left + np.log(metres / DEPTH_LIMITS[0]) / np.log(DEPTH_LIMITS[1] / DEPTH_LIMITS[0]) * (right - left)
+        draw.text((x, 2.2 * size), f"{metres} m", fill="black", font=font, anchor="mm")
+    return strip
+
+
+def colorize_flow(flow: np.ndarray, limit: float = 16.0) -> Image.Image:
+    """Optical flow as uint8 [H,W,3], see `edgeseg.vision.flow`: the direction is the hue, white where nothing moves.
+
+    Args:
+        limit: Pixels of motion at which the colour is full.
+    """
+    x, y = (flow[..., i].astype(np.float32) - ZERO for i in (0, 1))
+    hue = (np.arctan2(y, x) / (2 * np.pi) % 1 * 255).astype(np.uint8)
+    saturation = (np.hypot(x, y) / limit * 255).clip(0, 255).astype(np.uint8)
+    parts = [Image.fromarray(part) for part in (hue, saturation, np.full_like(hue, 255))]
+    return Image.merge("HSV", parts).convert("RGB")
+
+
+def legend(names: Sequence[str], colors: Sequence[Color], width: int) -> Image.Image:
+    """A white strip of colour swatches and names, wrapped to `width` pixels."""
+    size = max(width // 40, 11)
+    font = ImageFont.load_default(size)
+    line, x, y = round(1.6 * size), size // 2, size // 2
+    places = []
+    for name in names:
+        needed = round(2 * size + font.getlength(name))
+        if x > size // 2 and x + needed > width:
+            x, y = size // 2, y + line
+        places.append((x, y))
+        x += needed + size // 2
+    strip = Image.new("RGB", (width, y + line), "white")
+    draw = ImageDraw.Draw(strip)
+    for (x, y), name, color in zip(places, names, colors, strict=True):
+        draw.rectangle((x, y, x + size, y + size), fill=color, outline="black")
+        draw.text((x + 1.4 * size, y + size // 2), name, fill="black", font=font, anchor="lm")
+    return strip

@@ -1,0 +1,1 @@
+"""Layouts of weights files that other projects publish, translated to ours."""

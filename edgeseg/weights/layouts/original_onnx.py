@@ -1,0 +1,209 @@
+"""The original's ONNX files, read back into trainable weights.
+
+In them every batch norm is folded into its convolution and nothing carries a name. A convolution is found by where it
+stands: by its kernel, stride, dilation and kind, and by the convolutions that it gets its input from. This holds for
+any order of the nodes, at full and at shrunk output size, and with the Clip nodes of quantization-aware training.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgeseg.networks.pixel2pixel import Pixel2Pixel
+from edgeseg.networks.wiring import trace
+
+Place: TypeAlias = tuple[Any, ...]
+"""Where a convolution stands: its own geometry and the places of the convolutions before it, down to the images."""
+
+
+@dataclass
+class Conv:
+    """One convolution of a graph.
+
+    Args:
+        name: Of the module in a model, of the node in a file.
+        shape: Of the weight, [out_channels,in_channels/groups,height,width].
+        geometry: Stride, dilation, and whether it is dense, grouped or depthwise.
+        sources: The nearest convolutions that its input comes from; `image i` for input i.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    geometry: tuple[Any, ...]
+    sources: set[str] = field(default_factory=set)
+    norm: str = ""
+    """The batch norm that follows it in a model."""
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+
+
+def read_onnx(path: str | os.PathLike[str], model: Pixel2Pixel) -> dict[str, Tensor]:
+    """The weights of an ONNX file under the names that they have in `model`, shapes as in the file.
+
+    A batch norm becomes the identity plus the folded bias: weight sqrt(1 + eps), mean 0, variance 1. Its outputs are
+    right in evaluation mode; before training, `edgeseg.networks.unfold.unfold_batch_norms` gives it real statistics.
+
+    Args:
+        model: A `Pixel2Pixel` of the same network.
+
+    Raises:
+        ValueError: no ONNX file, or convolutions on one side that the other has not.
+    """
+    ours, theirs = _of_model(model), _of_file(path)
+    pairs, left = _match(ours, theirs)
+    if left:
+        raise ValueError(f"{path} holds another network than this model: {left}")
+    modules = dict(model.named_modules())
+    state: dict[str, Tensor] = {}
+    for conv, source in pairs:
+        assert source.weight is not None
+        bias = torch.zeros(source.shape[0]) if source.bias is None else source.bias
+        state[f"{conv.name}.weight"] = source.weight
+        norm = modules.get(conv.norm)
+        if isinstance(norm, nn.BatchNorm2d):
+            ones = torch.ones_like(bias)
+            state[f"{conv.norm}.weight"] = ones * (1 + norm.eps) ** 0.5
+            state[f"{conv.norm}.bias"] = bias
+            state[f"{conv.norm}.running_mean"] = torch.zeros_like(bias)
+            state[f"{conv.norm}.running_var"] = ones
+        elif bool(bias.any()):
+            raise ValueError(f"{path} holds another network: {source.name} has a bias and {conv.name} has none")
+    return state
+
+
+def count_classes(path: str | os.PathLike[str]) -> int:
+    """Channels of the last convolution of an ONNX file: the number of classes it predicts."""
+    return list(_of_file(path).values())[-1].shape[0]
+
+
+def _match(ours: Mapping[str, Conv], theirs: Mapping[str, Conv]) -> tuple[list[tuple[Conv, Conv]], str]:
+    """Pairs of convolutions at the same place, and in words what is left over."""
+    waiting: dict[Place, list[Conv]] = {}
+    places: dict[Any, int] = {}
+    for name, place in _places(theirs, places).items():
+        waiting.setdefault(place, []).append(theirs[name])
+    pairs, lonely = [], []
+    for name, place in _places(ours, places).items():
+        candidates = waiting.get(place, [])
+        # Several at one place are the decoders of several tasks, or differ in shape; else their order decides.
+        same_shape = [conv for conv in candidates if conv.shape == ours[name].shape]
+        if candidates:
+            pick = (same_shape or candidates)[0]
+            candidates.remove(pick)
+            pairs.append((ours[name], pick))
+        else:
+            lonely.append(name)
+    unused = [conv.name for convs in waiting.values() for conv in convs]
+    left = [
+        f"{len(names)} convolutions of the {side} without a counterpart, the first {names[0]}"
+        for side, names in (("model", lonely), ("file", unused))
+        if names
+    ]
+    return pairs, "; ".join(left)
+
+
+def _places(convs: Mapping[str, Conv], numbers: dict[Any, int]) -> dict[str, Place]:
+    """The place of each convolution, sources first; `numbers` abbreviates places and is shared by both sides."""
+    places: dict[str, Place] = {}
+    for name, conv in convs.items():
+        before = sorted(numbers.setdefault(places.get(source, source), len(numbers)) for source in conv.sources)
+        places[name] = (conv.shape[2:], *conv.geometry, tuple(before))
+    return places
+
+
+def _kind(groups: int, channels: int) -> str:
+    return "dense" if groups == 1 else "depthwise" if groups == channels else "grouped"
+
+
+def _of_file(path: str | os.PathLike[str]) -> dict[str, Conv]:
+    """The convolutions of an ONNX file by node name, in its order; unfolded batch norms are folded."""
+    import onnx
+    from google.protobuf.message import DecodeError
+    from onnx import numpy_helper
+
+    try:
+        graph = onnx.load(os.fspath(path)).graph
+    except (DecodeError, OSError, ValueError) as error:
+        raise ValueError(f"cannot read {path}: corrupt, truncated or not an ONNX file ({error})") from error
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    images = [value.name for value in graph.input if value.name not in constants]
+    sources: dict[str, set[str]] = {name: {f"image {i}"} for i, name in enumerate(images)}
+    convs: dict[str, Conv] = {}
+    for i, node in enumerate(graph.node):
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        if node.op_type == "Constant" and "value" in attributes:
+            constants[node.output[0]] = numpy_helper.to_array(attributes["value"])
+        elif node.op_type == "Identity" and node.input[0] in constants:
+            constants[node.output[0]] = constants[node.input[0]]
+        elif node.op_type == "Conv":
+            if node.input[1] not in constants:
+                raise ValueError(f"{path}: the weights of {node.name or node.output[0]} are computed in the graph")
+            weight, *bias = (torch.from_numpy(np.array(constants[name])) for name in node.input[1:])
+            groups = attributes.get("group", 1)
+            conv = Conv(
+                name=node.name or f"node {i}",
+                shape=tuple(weight.shape),
+                geometry=(
+                    tuple(attributes.get("strides", (1, 1))),
+                    tuple(attributes.get("dilations", (1, 1))),
+                    _kind(groups, weight.shape[1] * groups),
+                ),
+                sources=sources.get(node.input[0], set()),
+                weight=weight,
+                bias=bias[0] if bias else None,
+            )
+            convs[conv.name] = conv
+            sources[node.output[0]] = {conv.name}
+        else:
+            _refuse_other_weights(path, node, constants)
+            found = {name for value in node.input for name in sources.get(value, set())}
+            if node.op_type == "BatchNormalization":
+                (name,) = found
+                _fold(convs[name], [constants[value] for value in node.input[1:]], attributes.get("epsilon", 1e-5))
+            # What is computed from a shape says how large, not what.
+            sources.update({value: set() if node.op_type == "Shape" else found for value in node.output})
+    if not convs:
+        raise ValueError(f"{path} holds no convolution")
+    return convs
+
+
+def _refuse_other_weights(path: str | os.PathLike[str], node: Any, constants: Mapping[str, np.ndarray]) -> None:
+    if any(name in constants and constants[name].ndim > 1 and constants[name].size > 1 for name in node.input):
+        raise ValueError(f"{path} holds another network: {node.op_type} node {node.name!r} has weights of its own")
+
+
+def _fold(conv: Conv, statistics: Iterable[np.ndarray], eps: float) -> None:
+    """Folds a batch norm that the file still has into the convolution before it."""
+    assert conv.weight is not None
+    scale, shift, mean, var = (torch.from_numpy(np.array(value)).double() for value in statistics)
+    factor = scale / (var + eps).sqrt()
+    bias = torch.zeros_like(mean) if conv.bias is None else conv.bias.double()
+    conv.weight = (conv.weight.double() * factor.view(-1, 1, 1, 1)).float()
+    conv.bias = ((bias - mean) * factor + shift).float()
+
+
+def _of_model(model: Pixel2Pixel) -> dict[str, Conv]:
+    """The convolutions of a network by module name, in the order of their calls."""
+    wiring, modules = trace(model), dict(model.named_modules())
+    convs: dict[str, Conv] = {}
+    sources: dict[int, set[str]] = {value: {f"image {i}"} for i, value in enumerate(wiring.images)}
+    for op in wiring.ops:
+        before = {name for value in op.inputs for name in sources.get(value, set())}
+        if op.kind == "aten.convolution":
+            module = modules[op.module]
+            assert isinstance(module, nn.Conv2d)
+            geometry = (tuple(module.stride), tuple(module.dilation), _kind(module.groups, module.in_channels))
+            convs[op.module] = Conv(op.module, tuple(module.weight.shape), geometry, before)
+            before = {op.module}
+        elif "batch_norm" in op.kind:
+            (name,) = before
+            convs[name].norm = op.module
+        sources.update(dict.fromkeys(op.outputs, before))
+    return convs

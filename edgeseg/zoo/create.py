@@ -1,0 +1,210 @@
+"""From a name to a model, in four steps: resolve the name, plan the record, build the network, fill it with weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from edgeseg.config import DEFAULT_TASKS, ModelConfig, as_inputs
+from edgeseg.machine.download import FOLDER, HUB
+from edgeseg.spec import Input, ModelSpec, Task
+from edgeseg.zoo.networks import FAMILIES, ZOO
+from edgeseg.zoo.registry import BUILDERS, find_weights, split
+from edgeseg.zoo.weights import WEIGHTS
+
+if TYPE_CHECKING:
+    from edgeseg.networks.pixel2pixel import Pixel2Pixel
+
+File = str | os.PathLike[str]
+
+
+def create_model(
+    name: str,
+    *,
+    pretrained: bool = False,
+    num_classes: int | None = None,
+    tasks: Mapping[str, Task] | None = None,
+    in_channels: Sequence[int] | Mapping[str, int | Input] | None = None,
+    encoder_weights: File | None = None,
+    checkpoint_path: File | None = None,
+    **overrides: Any,
+) -> Pixel2Pixel:
+    """Creates a network of the zoo, a registered one, a free combination of decoder and encoder, or a published one.
+
+    Args:
+        name: A name of `list_models()`; `"name.tag"` for a name with certain weights; a decoder family ("fpn", "unet",
+            "deeplabv3plus", "bifpn", or one that was registered) together with `encoder=`; or a model that
+            `save_pretrained` or `push_to_hub` wrote: `"local-dir:PATH"` or `"hf-hub:OWNER/REPO[@REVISION]"`.
+        pretrained: Load the default weights of the name. A tag loads its weights with or without this.
+        num_classes: Short for a single segmentation task with that many classes, called "segmentation".
+        tasks: What to predict, with one decoder per task. By default what the weights were trained for, or 19 classes
+            without weights. If the weights were trained for other tasks, everything except the prediction layers is
+            loaded, and a warning says so.
+        in_channels: Channels of each input; by default those of the weights, or (3,) without weights. With several
+            inputs the first stages of the encoder exist once per input and are fused; weights of a single input fill
+            all of them. A mapping names the inputs, such as `{"previous": 3, "image": 3}`; two inputs without names
+            are "flow" and "image". An `Input` says whether an input is optical flow.
+        encoder_weights: Weights for the encoder: "imagenet" for the usual ones, "timm/NAME.TAG" for those in timm's
+            repositories on the hub, or a file in the layout of torchvision, timm, pycls or edgeseg.
+        checkpoint_path: File of weights for the whole network: our safetensors, or a .pth or .onnx file of TI's zoo.
+        overrides: Other fields of `ModelSpec`, such as `channels=128`, without pretrained weights only; for a
+            registered builder, its own keyword arguments.
+
+    Returns:
+        The network in training mode. `model(*images)` returns logits by task, `model.predict(photo)` a label map.
+
+    Raises:
+        ValueError: unknown name, tag or option, contradicting arguments, or a file that does not fit.
+        OSError: a file is missing, or weights cannot be downloaded.
+    """
+    source = _resolve(name, pretrained, encoder_weights, checkpoint_path, overrides)
+    config = _plan(source, num_classes, tasks, in_channels, overrides)
+    model = _build(config)
+    return _fill(
+        model, source, encoder_weights, adapt=not (num_classes is None and tasks is None and in_channels is None)
+    )
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What a name and its weights stand for.
+
+    Args:
+        name: Name of the model without a tag.
+        entry: `name.tag` of the catalog's weights, if they are used.
+        file: File of weights, if there is one.
+        config: What that file says of its model, if it is one of ours.
+        published: The file is a published model, which is rebuilt as its record says.
+    """
+
+    name: str
+    entry: str | None = None
+    file: File | None = None
+    config: ModelConfig | None = None
+    published: bool = False
+
+
+def _resolve(
+    name: str,
+    pretrained: bool,
+    encoder_weights: File | None,
+    checkpoint_path: File | None,
+    overrides: Mapping[str, Any],
+) -> _Source:
+    """Finds the weights that a name means, after checking that the arguments agree."""
+    published = isinstance(name, str) and name.startswith((HUB, FOLDER))
+    architecture, tag = ("", "") if published else split(name)
+    entry = find_weights(architecture, tag) if not published and (pretrained or tag) else None
+    given = {"pretrained weights": published or entry is not None, "checkpoint_path": checkpoint_path is not None}
+    sources = [what for what, is_given in given.items() if is_given]
+    if len(sources) > 1:
+        raise ValueError("pass pretrained weights or checkpoint_path, not both")
+    if sources and encoder_weights is not None:
+        raise ValueError(f"encoder_weights would be overwritten by the {sources[0]}; pass one of them")
+    if given["pretrained weights"] and overrides:
+        raise ValueError(f"pretrained weights fit only the network of their name; drop {', '.join(overrides)}")
+    if published:
+        from edgeseg.storage.hub import open_published
+
+        file, config = open_published(name)
+        return _Source(config.name, file=file, config=config, published=True)
+    if entry is not None:
+        from edgeseg.zoo.pretrained import weights_file
+
+        checkpoint_path = weights_file(entry)
+    if checkpoint_path is None:
+        return _Source(architecture)
+    from edgeseg.storage.checkpoint import read_checkpoint_config
+
+    return _Source(architecture, entry, checkpoint_path, read_checkpoint_config(checkpoint_path))
+
+
+def _plan(
+    source: _Source,
+    num_classes: int | None,
+    tasks: Mapping[str, Task] | None,
+    in_channels: Sequence[int] | Mapping[str, int | Input] | None,
+    overrides: Mapping[str, Any],
+) -> ModelConfig:
+    """The record of the model: what the weights say, changed by what is asked for."""
+    known = source.config or ModelConfig(name=source.name)
+    notes = dict(known.notes)
+    if source.entry is not None:
+        notes |= {"weights": source.entry, "license": WEIGHTS[source.entry].license}
+    spec, options = _network(source, overrides)
+    return replace(
+        known,
+        name=source.name,
+        spec=spec,
+        options=options,
+        tasks=_tasks(source.config, num_classes, tasks),
+        inputs=known.inputs if in_channels is None else as_inputs(in_channels),
+        notes=notes,
+    )
+
+
+def _network(source: _Source, overrides: Mapping[str, Any]) -> tuple[ModelSpec | None, Mapping[str, Any]]:
+    """The spec of the network, or None and the options of a registered builder."""
+    name, known = source.name, source.config
+    if known and known.spec and (source.published or (name in FAMILIES and not overrides)):
+        return known.spec, {}
+    if name in BUILDERS:
+        return None, overrides or (known.options if known else {})
+    if name not in ZOO and name not in FAMILIES:
+        split(name)  # raises: a published model may name one that is not registered here
+    unknown = [key for key in overrides if key not in {field.name for field in fields(ModelSpec)}]
+    if unknown:
+        options = ", ".join(field.name for field in fields(ModelSpec))
+        raise ValueError(f"no option {', '.join(unknown)}; the options are {options}")
+    if name in ZOO:
+        return replace(ZOO[name], **overrides), {}
+    if "encoder" not in overrides:
+        raise ValueError(f"{name!r} needs an encoder: create_model({name!r}, encoder='resnet18')")
+    return FAMILIES[name](**overrides), {}
+
+
+def _tasks(known: ModelConfig | None, num_classes: int | None, tasks: Mapping[str, Task] | None) -> Mapping[str, Task]:
+    """The tasks that are asked for, else those of the weights, else 19 classes."""
+    if num_classes is not None and tasks is not None:
+        raise ValueError("pass num_classes or tasks, not both")
+    if tasks is not None:
+        if not isinstance(tasks, Mapping) or not tasks or not all(isinstance(each, Task) for each in tasks.values()):
+            raise ValueError(f"tasks has a Task for each name, such as {{'depth': Task('depth')}}, got {tasks!r}")
+        return tasks
+    if num_classes is None:
+        return known.tasks if known else DEFAULT_TASKS
+    asked = {"segmentation": Task("segmentation", num_classes)}
+    if known and {name: task.channels for name, task in known.tasks.items()} == {"segmentation": num_classes}:
+        return known.tasks  # the same classes: keep their names and colours
+    return asked
+
+
+def _build(config: ModelConfig) -> Pixel2Pixel:
+    """The untrained network, quantized if its record says so."""
+    if config.name in BUILDERS and config.spec is None:
+        return BUILDERS[config.name](config, **config.options)
+    from edgeseg.networks.build import build
+
+    model = build(replace(config, quantization=None))
+    if config.quantization is None:
+        return model
+    from edgeseg.networks.quantized import quantize_aware
+
+    return quantize_aware(model, config.quantization)
+
+
+def _fill(model: Pixel2Pixel, source: _Source, encoder_weights: File | None, *, adapt: bool) -> Pixel2Pixel:
+    """Loads the weights of the encoder or of the whole network."""
+    if encoder_weights is not None:
+        from edgeseg.weights.load import load_encoder
+        from edgeseg.zoo.pretrained import encoder_file
+
+        config = getattr(model, "config", None)
+        load_encoder(model, encoder_file(encoder_weights, config.spec if config else None))
+    if source.file is not None:
+        from edgeseg.weights.load import load_checkpoint
+
+        load_checkpoint(model, source.file, adapt=adapt)
+    return model

@@ -1,0 +1,113 @@
+"""The zoo: one row per network. Networks that TI's edgeai-torchvision ("edgeailite") has keep their names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from edgeseg.spec import ModelSpec
+
+# A family says what its members share; a row says what makes one of them itself.
+fpn = partial(ModelSpec, decoder="fpn")
+unet = partial(ModelSpec, decoder="unet", prediction_stride=2)
+deeplabv3plus = partial(ModelSpec, decoder="deeplabv3plus", output_stride=16)
+bifpn = partial(ModelSpec, decoder="bifpn", channels=128)
+
+# For free combinations: `create_model("fpn", encoder="resnet18")`. `register_decoder` adds to them.
+FAMILIES: dict[str, Callable[..., ModelSpec]] = {
+    "fpn": fpn,
+    "unet": unet,
+    "deeplabv3plus": deeplabv3plus,
+    "bifpn": bifpn,
+}
+
+# fmt: off
+ZOO: dict[str, ModelSpec] = {
+    "deeplabv3plus_mobilenetv2_tv_edgeailite":     deeplabv3plus(encoder="mobilenetv2"),
+    "deeplabv3plus_mobilenetv2_tv_fd_edgeailite":  deeplabv3plus(encoder="mobilenetv2", fast_down=True, output_stride=32, prediction_stride=8),
+    "deeplabv3plus_mobilenetv2_tv_1p4_edgeailite": deeplabv3plus(encoder="mobilenetv2_1p4", activation="relu6", channels=360, shortcut_channels=64),
+    "deeplabv3plus_resnet50_edgeailite":           deeplabv3plus(encoder="resnet50"),
+    "deeplabv3plus_resnet50_p5_edgeailite":        deeplabv3plus(encoder="resnet50_p5"),
+    "deeplabv3plus_resnet50_p5_fd_edgeailite":     deeplabv3plus(encoder="resnet50_p5", fast_down=True, output_stride=32, prediction_stride=8),
+    "deeplabv3plus_regnetx800mf_edgeailite":       deeplabv3plus(encoder="regnetx800mf"),
+
+    "unet_aspp_mobilenetv2_tv_edgeailite":         unet(encoder="mobilenetv2"),
+    "unet_aspp_mobilenetv2_tv_fd_edgeailite":      unet(encoder="mobilenetv2", fast_down=True, output_stride=64, prediction_stride=4),
+    "unet_aspp_resnet50_edgeailite":               unet(encoder="resnet50"),
+    "unet_aspp_resnet50_fd_edgeailite":            unet(encoder="resnet50", fast_down=True, output_stride=64),
+    "unet_aspp_regnetx800mf_edgeailite":           unet(encoder="regnetx800mf"),
+
+    "fpn_aspp_mobilenetv2_tv_edgeailite":          fpn(encoder="mobilenetv2"),
+    "fpn_aspp_mobilenetv2_tv_fd_edgeailite":       fpn(encoder="mobilenetv2", fast_down=True, output_stride=64, prediction_stride=8),
+    "fpn128_aspp_mobilenetv2_tv_fd_edgeailite":    fpn(encoder="mobilenetv2", fast_down=True, output_stride=64, channels=128),
+    "fpn_aspp_mobilenetv2_1p4_tv_edgeailite":      fpn(encoder="mobilenetv2_1p4", activation="relu6", channels=360),
+    "fpn_mobilenetv2_tv_edgeailite":               fpn(encoder="mobilenetv2", aspp=False),
+    "fpn_mobilenetv2_tv_fd_edgeailite":            fpn(encoder="mobilenetv2", aspp=False, fast_down=True, output_stride=64, prediction_stride=8),
+    "fpn_aspp_resnet50_edgeailite":                fpn(encoder="resnet50"),
+    "fpn_aspp_resnet50_fd_edgeailite":             fpn(encoder="resnet50", fast_down=True, output_stride=64, prediction_stride=8),
+    "fpn_aspp_regnetx400mf_edgeailite":            fpn(encoder="regnetx400mf"),
+    "fpn_aspp_regnetx800mf_edgeailite":            fpn(encoder="regnetx800mf"),
+    "fpn_aspp_regnetx1p6gf_edgeailite":            fpn(encoder="regnetx1p6gf", channels=264),
+    "fpn_aspp_regnetx3p2gf_edgeailite":            fpn(encoder="regnetx3p2gf", channels=288),
+
+    "bifpn_aspp_mobilenetv2_tv_edgeailite":        bifpn(encoder="mobilenetv2"),
+    "bifpn_mobilenetv2_tv_edgeailite":             bifpn(encoder="mobilenetv2", aspp=False),
+    "bifpn_aspp_regnetx400mf_edgeailite":          bifpn(encoder="regnetx400mf"),
+    "bifpn_aspp_regnetx800mf_edgeailite":          bifpn(encoder="regnetx800mf"),
+    "bifpn_aspp_regnetx1p6gf_edgeailite":          bifpn(encoder="regnetx1p6gf", channels=168),
+    "bifpn_aspp_regnetx3p2gf_edgeailite":          bifpn(encoder="regnetx3p2gf", channels=192),
+
+    # Newer encoders of timm, which TI's zoo lacks.
+    "fpn_aspp_mobilenetv3_large_100":              fpn(encoder="mobilenetv3_large_100"),
+    "fpn_aspp_mobilenetv4_conv_small":             fpn(encoder="mobilenetv4_conv_small"),
+    "fpn_aspp_mobilenetv4_conv_medium":            fpn(encoder="mobilenetv4_conv_medium"),
+    "fpn_aspp_efficientnet_lite0":                 fpn(encoder="efficientnet_lite0"),
+    "fpn_aspp_repvit_m1_0":                        fpn(encoder="repvit_m1_0"),
+    "fpn_aspp_fastvit_t8":                         fpn(encoder="fastvit_t8"),
+}
+
+# Other names of the same rows. TI's zoo has a "_bgr" twin of most RegNetX networks, with the same layers, meant for BGR
+# input; here the channel order belongs to the weights. One name is used only in its documents.
+ALIASES: dict[str, str] = {
+    "deeplabv3plus_regnetx800mf_bgr_edgeailite":       "deeplabv3plus_regnetx800mf_edgeailite",
+    "unet_aspp_regnetx800mf_bgr_edgeailite":           "unet_aspp_regnetx800mf_edgeailite",
+    "fpn_aspp_regnetx400mf_bgr_edgeailite":            "fpn_aspp_regnetx400mf_edgeailite",
+    "fpn_aspp_regnetx800mf_bgr_edgeailite":            "fpn_aspp_regnetx800mf_edgeailite",
+    "fpn_aspp_regnetx1p6gf_bgr_edgeailite":            "fpn_aspp_regnetx1p6gf_edgeailite",
+    "fpn_aspp_regnetx3p2gf_bgr_edgeailite":            "fpn_aspp_regnetx3p2gf_edgeailite",
+    "bifpn_aspp_regnetx400mf_bgr_edgeailite":          "bifpn_aspp_regnetx400mf_edgeailite",
+    "bifpn_aspp_regnetx800mf_bgr_edgeailite":          "bifpn_aspp_regnetx800mf_edgeailite",
+    "bifpn_aspp_regnetx1p6gf_bgr_edgeailite":          "bifpn_aspp_regnetx1p6gf_edgeailite",
+    "bifpn_aspp_regnetx3p2gf_bgr_edgeailite":          "bifpn_aspp_regnetx3p2gf_edgeailite",
+    "unet_edgeailite_pixel2pixel_aspp_mobilenetv2_tv": "unet_aspp_mobilenetv2_tv_edgeailite",
+}
+# fmt: on
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A system that TI's table compares its networks with.
+
+    Args:
+        module: Module of `edgeseg.networks.peers` that builds it.
+        options: What tells it from its siblings.
+    """
+
+    module: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+# fmt: off
+PEERS: dict[str, Peer] = {
+    "erfnet":                          Peer("erfnet"),
+    "swiftnet_mobilenetv2":            Peer("swiftnet", {"encoder": "mobilenetv2"}),
+    "deeplab_mobilenetv2":             Peer("deeplab", {"encoder": "mobilenetv2_100"}),
+    "deeplabv3plus_xception65":        Peer("deeplab", {"encoder": "xception65", "dilations": (6, 12, 18), "low": 4}),
+    "fcn_resnet50_tv":                 Peer("torchvision", {"name": "fcn_resnet50"}),
+    "deeplabv3_resnet50_tv":           Peer("torchvision", {"name": "deeplabv3_resnet50"}),
+    "deeplabv3_mobilenetv3_large_tv":  Peer("torchvision", {"name": "deeplabv3_mobilenet_v3_large"}),
+    "lraspp_mobilenetv3_large_tv":     Peer("torchvision", {"name": "lraspp_mobilenet_v3_large"}),
+}
+# fmt: on

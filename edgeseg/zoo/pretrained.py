@@ -1,0 +1,100 @@
+"""From an entry of the catalog to a file of ours on this machine: downloaded and converted once, then cached."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from edgeseg.config import FORMAT, ModelConfig
+from edgeseg.machine.download import HUB, cache_folder, fetch, file_sha256
+from edgeseg.machine.files import replacing
+from edgeseg.networks.build import build
+from edgeseg.spec import ModelSpec, Task
+from edgeseg.storage.checkpoint import read_weights, save_checkpoint
+from edgeseg.weights.load import count_classes, load_checkpoint
+from edgeseg.zoo.networks import ZOO
+from edgeseg.zoo.weights import ENCODER_WEIGHTS, WEIGHTS
+
+
+def weights_file(name: str) -> Path:
+    """The weights `name.tag` of the catalog as a safetensors file of ours.
+
+    Raises:
+        OSError: not reachable.
+        ValueError: the file is not what the catalog says.
+    """
+    entry, architecture = WEIGHTS[name], name.partition(".")[0]
+    if entry.format == "edgeseg":
+        return fetch(entry.addresses, name, sha256=entry.sha256)
+    converted = cache_folder() / name / f"{name}.{FORMAT}.safetensors"
+    if not converted.is_file():
+        source = fetch(entry.addresses, name, sha256=entry.sha256)
+        tasks = entry.tasks or {"segmentation": Task("segmentation", count_classes(source))}
+        config = ModelConfig(name=architecture, spec=ZOO[architecture], tasks=tasks, preprocess=entry.preprocess)
+        model = build(config)
+        load_checkpoint(model, source)
+        save_checkpoint(model, converted, source=source.name, sha256=file_sha256(source), license=entry.license)
+    return converted
+
+
+def verified_sha256(name: str) -> str:
+    """Hashes the source of the weights `name.tag` again, and compares with the catalog or with its first download.
+
+    Raises:
+        OSError: not reachable.
+        ValueError: another hash.
+    """
+    entry = WEIGHTS[name]
+    source = fetch(entry.addresses, name, sha256=entry.sha256)
+    record = source.with_name(f"{source.name}.sha256")
+    digest, expected = file_sha256(source), entry.sha256 or record.read_text().strip()
+    if digest != expected:
+        raise ValueError(f"{source} has changed: sha256 {digest}, expected {expected}")
+    return digest
+
+
+def encoder_file(source: str | os.PathLike[str], spec: ModelSpec | None) -> Path:
+    """The file that `encoder_weights=source` means for the encoder of `spec`, as safetensors when it was downloaded.
+
+    Raises:
+        OSError: no such file, or not reachable.
+        ValueError: no ImageNet weights are known for the encoder.
+    """
+    text = str(source)
+    if Path(source).is_file():
+        return Path(source)
+    if text.startswith("timm/"):
+        return fetch([f"{HUB}{text}/model.safetensors"], "encoders")
+    if text != "imagenet":
+        raise FileNotFoundError(
+            f"no encoder weights at {text}; expected a file, 'imagenet', or 'timm/NAME.TAG' for those on the hub"
+        )
+    if spec is None:
+        raise ValueError(
+            "a registered builder does not tell its encoder; pass encoder_weights='timm/NAME.TAG' or a file"
+        )
+    source_file = fetch(_imagenet_addresses(spec.encoder), "encoders")
+    if source_file.suffix == ".safetensors":
+        return source_file
+    converted = source_file.with_suffix(".safetensors")
+    if not converted.is_file():
+        from safetensors.torch import save_file
+
+        with replacing(converted) as temporary:
+            save_file({key: value.contiguous() for key, value in read_weights(source_file).items()}, temporary)
+    return converted
+
+
+def _imagenet_addresses(encoder: str) -> tuple[str, ...]:
+    from edgeseg.networks.encoders import ENCODERS
+
+    if encoder in ENCODER_WEIGHTS:
+        return ENCODER_WEIGHTS[encoder].addresses
+    if encoder not in ENCODERS:
+        import timm
+
+        hub = getattr(timm.get_pretrained_cfg(encoder), "hf_hub_id", None)
+        if hub:
+            return (f"{HUB}{hub}/model.safetensors",)
+    known = ", ".join(ENCODER_WEIGHTS)
+    raise ValueError(f"no ImageNet weights are known of {encoder}; there are those of {known}, and timm's of its own")

@@ -1,0 +1,231 @@
+"""The names of models: which there are, what is known of them, and how users add their own."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from edgeseg.config import ModelConfig
+from edgeseg.spec import ModelSpec
+from edgeseg.zoo.networks import ALIASES, FAMILIES, PEERS, ZOO, Peer
+from edgeseg.zoo.weights import WEIGHTS, Weights
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edgeseg.networks.decoders import DecoderClass
+    from edgeseg.networks.encoders import Trunk
+    from edgeseg.tasks import Kind
+
+Builder = Callable[..., Any]
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+def _build_peer(peer: Peer, config: ModelConfig, **_: Any) -> Any:
+    from edgeseg.networks.peers import build_peer
+
+    return build_peer(peer.module, config, **peer.options)
+
+
+BUILDERS: dict[str, Builder] = {name: partial(_build_peer, peer) for name, peer in PEERS.items()}
+"""Builders of the models that have no row in the zoo: peers, and models that `register_model` added."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is known of a name without building the model.
+
+    Args:
+        name: Name of the model, aliases resolved.
+        spec: The row of the zoo; None for peers and registered builders.
+        weights: Trained weights by tag.
+    """
+
+    name: str
+    spec: ModelSpec | None
+    weights: dict[str, Weights]
+
+
+def register_model(builder: Builder | str | None = None) -> Any:
+    """Registers a builder of your own: `@register_model`, or `@register_model("name")` for another name.
+
+    Args:
+        builder: `builder(config, **options)` returns an `nn.Module`, usually a `Pixel2Pixel(encoder, decoders,
+            config)`. `config` is a `ModelConfig` with the tasks and inputs that were asked for; `options` are further
+            keyword arguments of `create_model`, which must be JSON values if the model is to be saved.
+
+    Raises:
+        ValueError: the name is taken or has a dot.
+    """
+    if callable(builder):
+        return _register(BUILDERS, builder.__name__, builder)
+    return lambda function: _register(BUILDERS, builder or function.__name__, function)
+
+
+def register_decoder(name: str, **defaults: Any) -> Callable[[Decorated], Decorated]:
+    """Registers a decoder of your own, for `create_model(name, encoder=...)`.
+
+    Args:
+        name: Name of the decoder family.
+        defaults: Fields of `ModelSpec` in which the family differs from the defaults there.
+
+    Returns:
+        A decorator for a subclass of `edgeseg.networks.decoders.Decoder`, or any callable that makes a decoder from
+        `(pyramid, task, spec)`.
+
+    Raises:
+        ValueError: the name is taken or has a dot, or a default does not fit.
+    """
+    from edgeseg.networks.decoders import DECODERS
+
+    def decorate(decoder: Decorated) -> Decorated:
+        family = partial(ModelSpec, decoder=name, **defaults)
+        family(encoder="any")  # the defaults check themselves
+        _register(FAMILIES, name, family)
+        decoders: dict[str, DecoderClass] = DECODERS
+        decoders[name] = decoder
+        return decoder
+
+    return decorate
+
+
+def register_encoder(name: str) -> Callable[[Decorated], Decorated]:
+    """Registers an encoder of your own, for `create_model("fpn", encoder=name)`.
+
+    Args:
+        name: Name of the encoder.
+
+    Returns:
+        A decorator for a builder. Called with the channels of the image, it returns either an `nn.Module` with the
+        attributes `channels` and `strides`, whose `forward(image)` returns a list of features from fine to coarse; or
+        an `edgeseg.networks.encoders.Trunk`, which several inputs can share.
+
+    Raises:
+        ValueError: the name is taken or has a dot.
+    """
+    from edgeseg.networks.encoders import ENCODERS, USER_ENCODERS
+
+    def decorate(builder: Decorated) -> Decorated:
+        if name in ENCODERS:
+            raise ValueError(f"an encoder named {name!r} is registered already")
+        encoders: dict[str, Callable[[int], nn.Module | Trunk]] = USER_ENCODERS
+        return _register(encoders, name, builder, what="an encoder")
+
+    return decorate
+
+
+def register_kind(name: str, kind: Kind) -> None:
+    """Makes `Task(name, ...)` a task of a kind of your own; see `edgeseg.tasks.register_kind`."""
+    from edgeseg.tasks import register_kind
+
+    register_kind(name, kind)
+
+
+def _register(table: dict[str, Any], name: str, entry: Decorated, what: str = "a model") -> Decorated:
+    if name in table or (what == "a model" and (is_model(name) or name in FAMILIES)):
+        raise ValueError(f"{what} named {name!r} is registered already")
+    if not name or "." in name:
+        raise ValueError(f"{name!r} cannot name {what}: what follows a dot in a name is a weights tag")
+    table[name] = entry
+    return entry
+
+
+def list_models(pattern: str | Sequence[str] = "*", *, pretrained: bool = False) -> list[str]:
+    """Lists the names of models.
+
+    Args:
+        pattern: A shell pattern such as "fpn_*", or several.
+        pretrained: List only models with trained weights, as `name.tag`.
+
+    Returns:
+        The names that match a pattern, sorted.
+    """
+    return list_weights(pattern) if pretrained else _matching([*ZOO, *BUILDERS, *ALIASES], pattern)
+
+
+def list_weights(pattern: str | Sequence[str] = "*") -> list[str]:
+    """Lists trained weights as `name.tag`: those that match a shell pattern, or one of several, sorted."""
+    return _matching(WEIGHTS, pattern)
+
+
+def _matching(names: Iterable[str], pattern: str | Sequence[str]) -> list[str]:
+    patterns = [pattern] if isinstance(pattern, str) else list(pattern)
+    if not all(isinstance(each, str) for each in patterns):
+        raise ValueError(f"a pattern is text such as 'fpn_*', or a list of such, got {pattern!r}")
+    return sorted(name for name in names if any(fnmatch.fnmatchcase(name, each) for each in patterns))
+
+
+def is_model(name: str) -> bool:
+    """Whether `name`, without a weights tag, is in the zoo or registered."""
+    return name in ZOO or name in BUILDERS or name in ALIASES
+
+
+def model_info(name: str) -> ModelInfo:
+    """The row and the weights of `name`. With a tag, only those weights.
+
+    Raises:
+        ValueError: unknown name or tag.
+    """
+    architecture, tag = split(name)
+    weights = {tag: WEIGHTS[find_weights(architecture, tag)]} if tag else _weights_of(architecture)
+    return ModelInfo(architecture, ZOO.get(architecture), weights)
+
+
+def weights_info(name: str) -> Weights:
+    """The entry of the catalog for `name.tag`; for a name without a tag, its default weights.
+
+    Raises:
+        ValueError: unknown name or tag, or no trained weights.
+    """
+    return WEIGHTS[find_weights(*split(name))]
+
+
+def split(name: str) -> tuple[str, str]:
+    """Splits `name.tag` into the name of the model, aliases resolved, and the tag; without a tag that is "".
+
+    Raises:
+        ValueError: unknown name, or a dot without a tag.
+    """
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"a model has a name, such as those of edgeseg.list_models(); got {name!r}")
+    architecture, dot, tag = name.partition(".")
+    if dot and not tag:
+        raise ValueError(f"{name!r} ends with a dot; expected a name, or NAME.TAG with the tag of its weights")
+    architecture = ALIASES.get(architecture, architecture)
+    known = [*ZOO, *BUILDERS, *ALIASES, *FAMILIES]
+    if architecture not in known:
+        near = difflib.get_close_matches(architecture.lower(), known, n=3)
+        hint = f"did you mean {', '.join(near)}?" if near else "see edgeseg.list_models()"
+        raise ValueError(f"no model named {architecture!r}; {hint}")
+    return architecture, tag
+
+
+def _weights_of(architecture: str) -> dict[str, Weights]:
+    """Trained weights of one network, by tag."""
+    parts = ((*key.partition("."), entry) for key, entry in WEIGHTS.items())
+    return {tag: entry for name, _, tag, entry in parts if name == architecture}
+
+
+def find_weights(architecture: str, tag: str) -> str:
+    """The `name.tag` of an architecture's weights; without a tag, of its default weights.
+
+    Raises:
+        ValueError: no such weights.
+    """
+    known = _weights_of(architecture)
+    if tag:
+        if tag not in known:
+            raise ValueError(f"{architecture} has no weights {tag!r}; its tags are: {', '.join(known) or 'none'}")
+        return f"{architecture}.{tag}"
+    for each, entry in known.items():
+        if entry.default:
+            return f"{architecture}.{each}"
+    near = difflib.get_close_matches(architecture, WEIGHTS, n=3, cutoff=0.0)
+    raise ValueError(
+        f"{architecture} has no trained weights; similar names that have: {', '.join(near)}. "
+        f"Its encoder can start from ImageNet: encoder_weights='imagenet'"
+    )

@@ -1,0 +1,229 @@
+"""The trained weights of the zoo, as data: one row an entry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from edgeseg.labels import segmentation_task
+from edgeseg.spec import Preprocess, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """One set of trained weights: where it is, what it was trained for, what it scores.
+
+    Args:
+        addresses: Tried in turn: `package:FILE` (in `edgeseg/weights/files/`), `hf-hub:OWNER/REPO/FILE[@REVISION]`, or
+            `https://...`.
+        format: "edgeseg" (our safetensors), "checkpoint" (the original's .pth) or "onnx" (the original's networks).
+        sha256: Of the file; None where it was never seen, then that of the first download is remembered.
+        labels: Data set that names the classes and colours, see `edgeseg.labels`; None: only the file knows how
+            many classes there are.
+        preprocess: How photos become input tensors.
+        published_miou: Mean IoU in percent that the publisher states.
+        measured_miou: Mean IoU in percent measured here.
+        protocol: What the mean IoU was taken on.
+        license: Terms for these weights, data set included.
+        notes: Anything else that a user should know.
+        default: Taken by `pretrained=True` without a tag.
+    """
+
+    addresses: tuple[str, ...]
+    format: Literal["edgeseg", "checkpoint", "onnx"]
+    sha256: str | None = None
+    labels: str | None
+    preprocess: Preprocess
+    published_miou: float | None = None
+    measured_miou: float | None = None
+    protocol: str
+    license: str
+    notes: str = ""
+    default: bool = False
+
+    @property
+    def tasks(self) -> Mapping[str, Task] | None:
+        """What the weights predict; None where only the file knows."""
+        return None if self.labels is None else {"segmentation": segmentation_task(self.labels)}
+
+
+@dataclass(frozen=True)
+class EncoderWeights:
+    """ImageNet weights of an encoder: the same tensors at every address."""
+
+    addresses: tuple[str, ...]
+    license: str
+
+
+TI = "https://software-dl.ti.com/jacinto7/esd/modelzoo/{}/models/vision/segmentation/"
+TI_LICENSE = "BSD-3-Clause (Texas Instruments); the data set has terms of its own"
+
+
+def ti(file: str, *releases: str) -> tuple[str, ...]:
+    """Addresses of a file in releases of Texas Instruments' model zoo."""
+    return tuple(TI.format(release) + file for release in releases)
+
+
+def ti_ade20k32(file: str, shrunk: str) -> tuple[str, ...]:
+    """Addresses of a network for ADE20K-32: at full size, then (kept longer) the same weights without last upsample."""
+    folder = "ade20k32/edgeai-tv/"
+    full = ti(f"{folder}{file}.onnx", "09_02_00", "10_01_00", "latest")
+    return full + ti(f"{folder}{file}_{shrunk}.onnx", "11_02_00", "latest") if shrunk else full
+
+
+camvid = partial(
+    Weights,
+    format="edgeseg",
+    labels="camvid",
+    preprocess=Preprocess(size=(600, 800), keep_aspect=True),
+    protocol="CamVid test, 233 frames of 480x360, 11 classes; trained on train+val",
+    license="CC BY-NC 4.0 (CamVid): for non-commercial use",
+)
+coco21 = partial(
+    Weights,
+    format="checkpoint",
+    labels="coco21",
+    preprocess=Preprocess(size=(512, 512)),
+    protocol="COCO val2017 in 21 classes, 512x512",
+    license=TI_LICENSE,
+    default=True,
+)
+ade20k32 = partial(
+    Weights,
+    format="onnx",
+    labels="ade20k32",
+    preprocess=Preprocess(size=(512, 512)),
+    protocol="ADE20K validation in 32 classes, 512x512 scored at 768x768",
+    license=TI_LICENSE,
+)
+robokit = partial(
+    Weights,
+    format="onnx",
+    labels=None,
+    preprocess=Preprocess(size=(432, 768)),
+    protocol="Texas Instruments' RoboKit, 768x432",
+    license=TI_LICENSE,
+    notes="indoor floor for a small robot; the publisher does not name the classes",
+)
+QAT_NOTE = "trained for 8 bit: its weights lie on a power-of-two grid, the ranges of its activations are left out"
+
+WEIGHTS: dict[str, Weights] = {
+    "fpn_aspp_mobilenetv2_tv_edgeailite.camvid": camvid(
+        addresses=("package:fpn_aspp_mobilenetv2_tv_edgeailite.camvid.safetensors",),
+        sha256="6557e7151f45af94370f0ca1a9deffdfe6f3dd0e35199a32c65c54c1307f33ac",
+        measured_miou=66.94, default=True,
+    ),
+    "deeplabv3plus_mobilenetv2_tv_edgeailite.camvid": camvid(
+        addresses=("package:deeplabv3plus_mobilenetv2_tv_edgeailite.camvid.safetensors",),
+        sha256="962eb7dff6bba24cb5190236c8d2cd00db8c512881e03074aed81b286af706a5",
+        measured_miou=65.54,
+    ),
+    "unet_aspp_mobilenetv2_tv_edgeailite.camvid": camvid(
+        addresses=("package:unet_aspp_mobilenetv2_tv_edgeailite.camvid.safetensors",),
+        sha256="2698da261bf12f25657c77eaf0a07256bf737ce45b6350e80ad1965e5b6dc1d5",
+        measured_miou=63.44,
+    ),
+    "deeplabv3plus_mobilenetv2_tv_edgeailite.streets": Weights(
+        addresses=("package:deeplabv3plus_mobilenetv2_tv_edgeailite.streets.safetensors",),
+        sha256="829a0ec43f52add3c2de5bf91b66b64e9eadbf0b8d2b46a460f3f7785265f7a0",
+        format="edgeseg",
+        labels=None,
+        preprocess=Preprocess(size=(240, 320), keep_aspect=True),
+        measured_miou=76.32,
+        protocol="synthetic streets, 200 test frames of 480x360, the 12 of Cityscapes' 19 classes that occur",
+        license="BSD-3-Clause",
+        notes="flow and image in; classes, depth and motion out; of synthetic pictures, for demonstration only",
+    ),
+    "deeplabv3plus_mobilenetv2_tv_edgeailite.coco21": coco21(
+        addresses=ti(
+            "cocoseg21/edgeai-tv/deeplabv3plus_mobilenetv2_edgeailite_512x512_20210405_checkpoint.pth",
+            "09_02_00", "11_02_00", "latest", "08_06_00_01",
+        ),
+        published_miou=57.77,
+    ),
+    "unet_aspp_mobilenetv2_tv_edgeailite.coco21": coco21(
+        addresses=ti(
+            "cocoseg21/edgeai-tv/unet_aspp_mobilenetv2_edgeailite_512x512_20210407_checkpoint.pth",
+            "09_02_00", "11_00_00", "latest", "08_06_00_01",
+        ),
+        published_miou=57.01,
+    ),
+    "fpn_aspp_regnetx800mf_edgeailite.coco21": coco21(
+        addresses=ti(
+            "cocoseg21/edgeai-tv/fpn_aspp_regnetx800mf_edgeailite_512x512_20210405_checkpoint.pth",
+            "09_02_00", "11_02_00", "latest", "08_06_00_01",
+        ),
+        published_miou=61.15,
+    ),
+    "deeplabv3plus_mobilenetv2_tv_edgeailite.ade20k32": ade20k32(
+        addresses=ti_ade20k32("deeplabv3plus_mobilenetv2_edgeailite_512x512_20210308", "outby4"), published_miou=51.01,
+    ),
+    "unet_aspp_mobilenetv2_tv_edgeailite.ade20k32": ade20k32(
+        addresses=ti_ade20k32("unet_aspp_mobilenetv2_edgeailite_512x512_20210306", "outby2"), published_miou=49.95,
+    ),
+    "unet_aspp_mobilenetv2_tv_edgeailite.ade20k32_qat": ade20k32(
+        addresses=ti_ade20k32("unet_aspp_mobilenetv2_edgeailite_512x512_20210306_qat", ""), published_miou=49.98,
+        notes=QAT_NOTE,
+    ),
+    "fpn_aspp_mobilenetv2_tv_edgeailite.ade20k32": ade20k32(
+        addresses=ti_ade20k32("fpn_aspp_mobilenetv2_edgeailite_512x512_20210306", "outby4"), published_miou=50.72,
+    ),
+    "fpn_aspp_mobilenetv2_1p4_tv_edgeailite.ade20k32": ade20k32(
+        addresses=ti_ade20k32("fpn_aspp_mobilenetv2_1p4_edgeailite_512x512_20210307", "outby4"), published_miou=52.93,
+        default=True,
+    ),
+    "fpn_aspp_regnetx400mf_edgeailite.ade20k32": ade20k32(
+        addresses=ti_ade20k32("fpn_aspp_regnetx400mf_edgeailite_384x384_20210314", "outby4"), published_miou=51.03,
+        preprocess=Preprocess(size=(384, 384)),
+        protocol="ADE20K validation in 32 classes, 384x384",
+        default=True,
+    ),
+    "fpn_aspp_regnetx800mf_edgeailite.ade20k32": ade20k32(
+        addresses=ti_ade20k32("fpn_aspp_regnetx800mf_edgeailite_512x512_20210312", "outby4"), published_miou=53.29,
+    ),
+    "deeplabv3plus_mobilenetv2_tv_edgeailite.robokit": robokit(
+        addresses=ti(
+            "ti-robokit/edgeai-tv/deeplabv3plus_mnetv2_edgeailite_robokit_768x432.onnx",
+            "09_02_00", "11_00_00", "latest",
+        ),
+    ),
+    "deeplabv3plus_mobilenetv2_tv_edgeailite.robokit_qat": robokit(
+        addresses=ti(
+            "ti-robokit/edgeai-tv/deeplabv3plus_mnetv2_edgeailite_robokit_768x432_qat-p2.onnx",
+            "09_02_00", "11_02_00", "latest",
+        ),
+        published_miou=54.10,
+        notes=QAT_NOTE,
+    ),
+}  # fmt: skip
+
+PYTORCH = "https://download.pytorch.org/models/"
+PYCLS = "https://dl.fbaipublicfiles.com/pycls/dds_baselines/"
+
+# What `encoder_weights="imagenet"` loads, by name of the encoder; for timm's encoders it is what timm would load.
+ENCODER_WEIGHTS: dict[str, EncoderWeights] = {
+    "mobilenetv2": EncoderWeights((f"{PYTORCH}mobilenet_v2-b0353104.pth",), "BSD-3-Clause (torchvision)"),
+    "mobilenetv2_1p4": EncoderWeights(("hf-hub:timm/mobilenetv2_140.ra_in1k/model.safetensors",), "Apache-2.0 (timm)"),
+    "resnet50": EncoderWeights(
+        (f"{PYTORCH}resnet50-19c8e357.pth", "hf-hub:timm/resnet50.tv_in1k/model.safetensors"),
+        "BSD-3-Clause (torchvision)",
+    ),
+    "regnetx400mf": EncoderWeights(
+        ("hf-hub:timm/regnetx_004.pycls_in1k/model.safetensors", f"{PYCLS}160905967/RegNetX-400MF_dds_8gpu.pyth"),
+        "MIT (pycls)",
+    ),
+    "regnetx800mf": EncoderWeights(
+        ("hf-hub:timm/regnetx_008.pycls_in1k/model.safetensors", f"{PYCLS}160906036/RegNetX-800MF_dds_8gpu.pyth"),
+        "MIT (pycls)",
+    ),
+    "regnetx1p6gf": EncoderWeights(
+        ("hf-hub:timm/regnetx_016.pycls_in1k/model.safetensors", f"{PYCLS}160990626/RegNetX-1.6GF_dds_8gpu.pyth"),
+        "MIT (pycls)",
+    ),
+    "regnetx3p2gf": EncoderWeights(
+        ("hf-hub:timm/regnetx_032.pycls_in1k/model.safetensors", f"{PYCLS}160906139/RegNetX-3.2GF_dds_8gpu.pyth"),
+        "MIT (pycls)",
+    ),
+}
