@@ -21,7 +21,8 @@ from edgeseg.zoo.registry import (
 )
 
 if TYPE_CHECKING:
-    from edgeseg.deploy.export import export_onnx, export_program
+    from edgeseg.deploy.onnx import export_onnx
+    from edgeseg.deploy.program import export_program
     from edgeseg.networks.cost import Complexity, complexity
     from edgeseg.networks.optimize import optimize
     from edgeseg.networks.pixel2pixel import Pixel2Pixel
@@ -65,8 +66,8 @@ _LAZY = {
     "OnnxSegmenter": "edgeseg.predict.onnx",
     "Pixel2Pixel": "edgeseg.networks.pixel2pixel",
     "complexity": "edgeseg.networks.cost",
-    "export_onnx": "edgeseg.deploy.export",
-    "export_program": "edgeseg.deploy.export",
+    "export_onnx": "edgeseg.deploy.onnx",
+    "export_program": "edgeseg.deploy.program",
     "load_checkpoint": "edgeseg.weights.load",
     "optimize": "edgeseg.networks.optimize",
     "save_checkpoint": "edgeseg.storage.checkpoint",

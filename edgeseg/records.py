@@ -6,7 +6,6 @@ import math
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from functools import lru_cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Made = TypeVar("Made", bound="Record")
@@ -60,9 +59,15 @@ class Record:
             raise ValueError(f"{prefix}{error}") from error
 
 
-@lru_cache(maxsize=None)  # noqa: UP033 (functools.cache rejects the type of a dataclass)
-def _hints(kind: type[Any]) -> dict[str, Any]:
-    return {name: hint for name, hint in get_type_hints(kind).items() if name in kind.__dataclass_fields__}  # type: ignore[attr-defined]
+_known_hints: dict[type, dict[str, Any]] = {}
+
+
+def _hints(kind: type) -> dict[str, Any]:
+    """The annotations of the fields, evaluated once per class."""
+    if kind not in _known_hints:
+        names = {field.name for field in fields(kind)}
+        _known_hints[kind] = {name: hint for name, hint in get_type_hints(kind).items() if name in names}
+    return _known_hints[kind]
 
 
 def _fitted(value: Any, kind: Any, where: str) -> Any:

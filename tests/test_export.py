@@ -15,7 +15,8 @@ from PIL import Image
 
 import edgeseg
 from edgeseg.cli import main
-from edgeseg.deploy import export as export_module
+from edgeseg.deploy import verify
+from edgeseg.deploy.graph import Output
 from edgeseg.spec import Task
 from edgeseg.storage.checkpoint import save_checkpoint
 
@@ -73,7 +74,7 @@ def test_photos_of_one_size(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
         image = torch.randn(shape)
         with torch.inference_mode():
             expected = model(image)["segmentation"].numpy()
-        assert export_module.difference(expected, segmenter.run(image.numpy())["segmentation"]) < 1e-4, number
+        assert verify.difference(expected, segmenter.run(image.numpy())["segmentation"]) < 1e-4, number
 
 
 def test_padding_of_tensorflow(tmp_path: Path) -> None:
@@ -84,14 +85,14 @@ def test_padding_of_tensorflow(tmp_path: Path) -> None:
         image = torch.randn(1, 3, height, width)
         with torch.inference_mode():
             expected = model.decode(image)["segmentation"].numpy()
-        assert export_module.difference(expected, segmenter.run(image.numpy())["segmentation"]) < 1e-4
+        assert verify.difference(expected, segmenter.run(image.numpy())["segmentation"]) < 1e-4
 
 
 @pytest.mark.parametrize(
     "output",
     ["labels", "small_logits", *(pytest.param(each, marks=pytest.mark.slow) for each in ("logits", "small_labels"))],
 )
-def test_several_inputs_and_tasks(output: export_module.Output, tmp_path: Path) -> None:
+def test_several_inputs_and_tasks(output: Output, tmp_path: Path) -> None:
     model = _used(edgeseg.create_model("fpn", encoder=TINY, channels=8, in_channels=(3, 3), tasks=THREE))
     done = edgeseg.export_onnx(model, tmp_path / "model.onnx", output=output, preprocess=True)
     segmenter = edgeseg.OnnxSegmenter(done.path)
@@ -145,7 +146,7 @@ def test_difference_is_an_error_and_nothing_is_left(
     model: edgeseg.Pixel2Pixel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "model.onnx").write_bytes(b"before")
-    monkeypatch.setitem(export_module.TOLERANCE, "values", 1e-12)
+    monkeypatch.setitem(verify.TOLERANCE, "values", 1e-12)
     with pytest.raises(
         RuntimeError, match=r"segmentation in the exported file differs from the network by .*, more than 1e-12"
     ):
@@ -154,9 +155,9 @@ def test_difference_is_an_error_and_nothing_is_left(
 
 
 def test_wrong_calls(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no dimension named depth; there are batch, height, width"):
+    with pytest.raises(ValueError, match="no dimension named depth; the dimensions are batch, height, width"):
         edgeseg.export_onnx(model, tmp_path / "m.onnx", dynamic=("depth",))
-    with pytest.raises(ValueError, match="no output named 'softmax'; there are logits"):
+    with pytest.raises(ValueError, match="no output named 'softmax'; the outputs are logits"):
         edgeseg.export_onnx(model, tmp_path / "m.onnx", output="softmax")  # type: ignore[arg-type]
 
 

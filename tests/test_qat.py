@@ -270,7 +270,7 @@ def test_wrong_calls() -> None:
         quantize_aware(quantize_aware(model))
     with pytest.raises(ValueError, match=r"Quantization\.scheme is one of per_channel, power_of_two; got 'int4'"):
         Quantization(scheme="int4")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="weights have 7 or 8 bits, got 4"):
+    with pytest.raises(ValueError, match="weight_bits is one of 7, 8; got 4"):
         Quantization(weight_bits=4)
     with pytest.raises(ValueError, match=r"0 to 1 with quantize, else 0; got 0\.5"):
         TrainConfig(distillation=0.5)

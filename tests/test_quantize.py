@@ -190,7 +190,7 @@ def test_command_compares_on_a_data_set(
 
 
 def test_wrong_calls(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="needs some images"):
+    with pytest.raises(ValueError, match="needs images on which it sees"):
         quantize_onnx(model, tmp_path / "q.onnx", [])
     with pytest.raises(ValueError, match="no calibration named 'guess'; there are minmax"):
         quantize_onnx(model, tmp_path / "q.onnx", ["x.png"], calibration="guess")  # type: ignore[arg-type]

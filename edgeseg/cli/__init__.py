@@ -8,11 +8,14 @@ from collections.abc import Sequence
 
 import edgeseg
 from edgeseg.cli import demo, evaluate, export, flow, predict, quantize, train, weights, zoo
+from edgeseg.machine.memory import keep_freed_memory
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and gives its exit status: 0, 1 where some input failed, 2 for a wrong call, 130 if stopped."""
     options = _parser().parse_args(arguments)
+    if arguments is None:  # the process is this command's, not that of a program that calls this function
+        keep_freed_memory()
     try:
         return int(options.run(options))
     except KeyboardInterrupt as error:

@@ -31,7 +31,9 @@ def add(verbs: Any) -> None:
 def _export(options: argparse.Namespace) -> int:
     import torch
 
-    from edgeseg.deploy.export import DIMENSIONS, export_onnx, export_program
+    from edgeseg.deploy.graph import DIMENSIONS
+    from edgeseg.deploy.onnx import export_onnx
+    from edgeseg.deploy.program import export_program
 
     suffix = options.output_file.suffix
     if suffix not in (".onnx", ".pt2"):

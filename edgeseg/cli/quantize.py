@@ -50,7 +50,8 @@ def _quantize(options: argparse.Namespace) -> int:
     import torch
 
     from edgeseg.data import load_dataset
-    from edgeseg.deploy.export import DIMENSIONS, export_onnx
+    from edgeseg.deploy.graph import DIMENSIONS
+    from edgeseg.deploy.onnx import export_onnx
     from edgeseg.deploy.quantize import quantize_onnx
     from edgeseg.deploy.timing import alternating
     from edgeseg.engine import evaluate_tasks

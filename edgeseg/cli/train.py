@@ -67,7 +67,7 @@ def _add_recipe(verb: argparse.ArgumentParser) -> None:
 def _train(options: argparse.Namespace) -> int:
     import torch
 
-    from edgeseg.deploy.export import export_onnx
+    from edgeseg.deploy.onnx import export_onnx
     from edgeseg.engine import distributed, train
     from edgeseg.engine.distributed import process_group
 

@@ -16,8 +16,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from edgeseg.deploy.export import DIMENSIONS, Output, export_onnx
+from edgeseg.deploy.graph import DIMENSIONS, Output
 from edgeseg.deploy.grids import normalized, simplify
+from edgeseg.deploy.onnx import export_onnx
 from edgeseg.machine.files import replacing
 from edgeseg.networks.equalize import equalize_channels
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
@@ -30,7 +31,7 @@ from edgeseg.vision.images import ImageLike
 Calibration = Literal["minmax", "entropy", "percentile"]
 Frame = ImageLike | tuple[ImageLike, ...]
 SENSITIVITY_IMAGES = 4
-# Else onnxruntime holds every tensor of every image at once, gigabytes each ten photos. It is for all calibrations.
+# Otherwise onnxruntime keeps every tensor of every image in memory, gigabytes per ten photos. For all calibrations.
 ONE_AT_A_TIME = {"CalibStridedMinMax": 1}
 
 
@@ -40,10 +41,10 @@ class Quantized:
 
     Args:
         path: The file.
-        agreement: Of each segmentation task the share of pixels, of the calibration images, that keep their class.
-        sensitivity: Of each convolution that was tried the share of pixels that change when it alone is quantized,
-            most first; empty where none was tried.
-        kept_float: Convolutions that were left in float32.
+        agreement: Per segmentation task, the share of pixels of the calibration images that keep their class.
+        sensitivity: Per convolution that was tried, the share of pixels that change if it alone is quantized, the
+            highest first; empty if none was tried.
+        kept_float: Convolutions that stay in float32.
     """
 
     path: Path
@@ -66,87 +67,108 @@ def quantize_onnx(
     keep_float: int = 0,
     reduce_range: bool = True,
 ) -> Quantized:
-    """Writes an ONNX file whose convolutions run in 8 bit (QDQ form), for `edgeseg.OnnxSegmenter`.
+    """Writes an ONNX file whose convolutions run in 8 bit (QDQ form), by post-training quantization.
 
-    Weights are signed, by default with a scale for each channel; activations unsigned with one scale, whose range is
-    that seen on `images`, and channels are equalized, see `edgeseg.networks.equalize`. Logits stay in float32: those of
-    8 bit have ties.
+    Weights are signed, by default with one scale per channel. Activations are unsigned with one scale per tensor, whose
+    range is the one seen on `images`; channels are equalized first (see `edgeseg.networks.equalize`). Logits stay in
+    float32, since 8-bit logits have ties. `edgeseg.OnnxSegmenter` runs the file.
 
     Args:
-        model: Trained.
+        model: A trained float network.
         path: `.onnx`; written whole or not at all.
-        images: Typical photos, a hundred or so; of several inputs a tuple each. As of `predict`.
+        images: Typical photos, about a hundred, given as for `predict`; for several inputs a tuple each.
         size, dynamic, output, preprocess: As of `export_onnx`.
-        calibration: How ranges follow from what is seen: lowest and highest value, the least loss of information
-            (entropy), or leaving out the outermost 0.01 % (percentile).
-        power_of_two: Symmetric scales that are powers of two, one a tensor, for weights too: what the original zoo's
-            8-bit networks have and Texas Instruments' accelerators want.
-        keep_float: That many further convolutions stay in float32: those that alone change most pixels.
-        reduce_range: Weights of 7 bit. Without VNNI (x86 before Ice Lake and Zen 4) onnxruntime's 8-bit products
-            saturate; on newer processors and on ARM pass False.
+        calibration: How ranges follow from the values that are seen: their lowest and highest ("minmax"), the least
+            loss of information ("entropy"), or without the outermost 0.01 % ("percentile").
+        power_of_two: Use symmetric scales that are powers of two, one per tensor, for weights too. The 8-bit networks
+            of TI's zoo have them, and Texas Instruments' accelerators need them.
+        keep_float: Number of further convolutions that stay in float32: those that alone change most pixels.
+        reduce_range: Use 7-bit weights. Without VNNI (x86 before Ice Lake and Zen 4) onnxruntime's sums of 8-bit
+            products saturate; for newer processors and for ARM pass False.
+
+    Returns:
+        The file and how far it agrees with the float network.
 
     Raises:
-        ImportError: without onnxruntime and onnxscript: `pip install edgeseg[onnx]`.
-        ValueError: no images, an unknown calibration.
+        ImportError: onnxruntime or onnxscript is missing: `pip install edgeseg[onnx]`.
+        ValueError: no images, or an unknown calibration.
     """
     if not len(images):
-        raise ValueError("quantization needs some images to see the ranges of; got none")
+        raise ValueError("quantization needs images on which it sees the ranges of activations; got none")
     if calibration not in get_args(Calibration):
         raise ValueError(f"no calibration named {calibration!r}; there are {', '.join(get_args(Calibration))}")
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        import onnx
-        from onnxruntime.quantization.shape_inference import quant_pre_process
-
-        exported = Path(folder) / "float.onnx"
-        frames = [image if isinstance(image, tuple) else (image,) for image in images]
-        model = _prepared(model, frames, size, equalize=not power_of_two)
-        export_onnx(model, exported, size=size, dynamic=dynamic, output=output, preprocess=preprocess)
-        segmenter = OnnxSegmenter(exported)
-        feeds = [segmenter.feed(*frame) for frame in frames]
-        prepared = Path(folder) / "prepared.onnx"
-        quant_pre_process(exported, prepared, skip_symbolic_shape=True)
-        graph = onnx.load(prepared).graph
-        last = [_last_product(graph, name) for name in model.tasks]
-        kept = [node.name for node in last if node.op_type == "Conv"]
-        pixels = pixel_grid(model.preprocess) if not power_of_two else None
-        overrides = {name: _override(pixels[0], pixels[1]) for name in normalized(graph)} if pixels else {}
-        run = _Quantizer(prepared, Path(folder), feeds, calibration, power_of_two, reduce_range, overrides)
-        expected = [segmenter.session.run(None, feed) for feed in feeds[:SENSITIVITY_IMAGES]]
-        sensitivity: dict[str, float] = {}
-        if keep_float:
-            for node in [node.name for node in graph.node if node.op_type == "Conv" and node.name not in kept]:
-                run(Path(folder) / "one.onnx", only=[node])
-                found = OnnxSegmenter(Path(folder) / "one.onnx")
-                sensitivity[node] = 1 - min(_agreement(found, feeds, expected).values(), default=1.0)
-            sensitivity = dict(sorted(sensitivity.items(), key=lambda item: -item[1]))
-        kept += list(sensitivity)[:keep_float]
+    frames = [image if isinstance(image, tuple) else (image,) for image in images]
+    with tempfile.TemporaryDirectory() as name, _quiet():
+        folder = Path(name)
+        model = _suited(model, frames, size, equalize=not power_of_two)
+        export_onnx(model, folder / "float.onnx", size=size, dynamic=dynamic, output=output, preprocess=preprocess)
+        plain = OnnxSegmenter(folder / "float.onnx")
+        feeds = [plain.feed(*frame) for frame in frames]
+        run = _Quantizer(model, folder, feeds, calibration, power_of_two, reduce_range)
+        sensitivity = _sensitivity(run, plain, feeds) if keep_float else {}
+        kept = [*run.kept, *list(sensitivity)[:keep_float]]
         with replacing(Path(path)) as temporary:
-            run(temporary, without=[*kept, *_tail(graph, last)])
-            file = onnx.load(temporary)
-            simplify(file.graph)
-            onnx.save(file, temporary)
-            expected = [segmenter.session.run(None, feed) for feed in feeds]
-            agreement = _agreement(OnnxSegmenter(temporary), feeds, expected)
+            run(temporary, without=[*kept, *run.tail])
+            _simplify(temporary)
+            agreement = _agreement(OnnxSegmenter(temporary), feeds, _outputs(plain, feeds))
     return Quantized(Path(path), agreement, sensitivity, tuple(kept))
 
 
+def _sensitivity(run: _Quantizer, plain: OnnxSegmenter, feeds: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
+    """Per convolution, the share of pixels that change if it alone is quantized; the highest first."""
+    expected = _outputs(plain, feeds[:SENSITIVITY_IMAGES])
+    shares = {}
+    for node in run.convolutions:
+        path = run.folder / "one.onnx"
+        run(path, only=[node])
+        shares[node] = 1 - min(_agreement(OnnxSegmenter(path), feeds, expected).values(), default=1.0)
+    return dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+
+def _outputs(segmenter: OnnxSegmenter, feeds: Sequence[Mapping[str, np.ndarray]]) -> list[list[np.ndarray]]:
+    return [segmenter.session.run(None, feed) for feed in feeds]
+
+
+def _simplify(path: Path) -> None:
+    import onnx
+
+    file = onnx.load(path)
+    simplify(file.graph)
+    onnx.save(file, path)
+
+
 class _Quantizer:
-    """onnxruntime's static quantization of one file, calibrated once."""
+    """onnxruntime's static quantization of the file `float.onnx` in a folder, calibrated once.
+
+    Attributes:
+        convolutions: Names of the convolutions that may be quantized.
+        kept: Names of the last convolutions, which give logits and stay in float32.
+        tail: Names of the nodes after the last products, such as resizes and argmax; they stay in float32 too.
+    """
 
     def __init__(
         self,
-        source: Path,
+        model: Pixel2Pixel,
         folder: Path,
         feeds: Sequence[Mapping[str, np.ndarray]],
         calibration: str,
         power_of_two: bool,
         reduce_range: bool,
-        overrides: Mapping[str, list[dict[str, Any]]],
     ) -> None:
-        self.overrides = dict(overrides)
-        self.source, self.feeds, self.calibration = source, feeds, calibration
+        import onnx
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+
+        self.folder, self.feeds, self.calibration = folder, feeds, calibration
         self.power_of_two, self.reduce_range = power_of_two, reduce_range
-        self.ranges = folder / "ranges.json"
+        self.source, self.ranges = folder / "prepared.onnx", folder / "ranges.json"
+        quant_pre_process(folder / "float.onnx", self.source, skip_symbolic_shape=True)
+        graph = onnx.load(self.source).graph
+        pixels = pixel_grid(model.preprocess) if not power_of_two else None
+        self.overrides = {name: _override(pixels[0], pixels[1]) for name in normalized(graph)} if pixels else {}
+        last = [_last_product(graph, name) for name in model.tasks]
+        self.kept = [node.name for node in last if node.op_type == "Conv"]
+        self.tail = _tail(graph, last)
+        self.convolutions = [n.name for n in graph.node if n.op_type == "Conv" and n.name not in self.kept]
 
     def __call__(self, path: Path, *, only: Sequence[str] = (), without: Sequence[str] = ()) -> None:
         """Writes the file with only some nodes quantized, or all without some."""
@@ -250,10 +272,10 @@ def _override(scale: float, zero: int, *, signed: bool = False) -> list[dict[str
     return [{"quant_type": kind, "scale": np.array(scale, np.float32), "zero_point": point}]
 
 
-def _prepared(
+def _suited(
     model: Pixel2Pixel, frames: Sequence[tuple[ImageLike, ...]], size: Sequence[int] | None, *, equalize: bool
 ) -> Pixel2Pixel:
-    """A copy that suits 8 bit better: its channels equalized, its last convolutions as products of matrices."""
+    """A copy that suits 8 bit better: channels equalized, last convolutions as matrix products."""
     model = copy.deepcopy(model).eval()
     if size is not None:
         model.configure(preprocess=replace(model.preprocess, size=(size[0], size[1])))

@@ -95,7 +95,6 @@ class Wiring:
         return sum(op.module == name for op in self.ops)
 
 
-@torch.no_grad()
 def trace(model: Pixel2Pixel, images: Sequence[Tensor] | None = None) -> Wiring:
     """Records the graph of a network in one pass of `model.decode`; the network stays as it is.
 
@@ -115,7 +114,8 @@ def trace(model: Pixel2Pixel, images: Sequence[Tensor] | None = None) -> Wiring:
         handles.append(module.register_forward_pre_hook(recorder.enters))
         handles.append(module.register_forward_hook(recorder.called(name, module)))
     try:
-        with evaluating(model), recorder:
+        # In inference mode PyTorch would not break operators such as conv2d down into aten.convolution.
+        with torch.inference_mode(False), torch.no_grad(), evaluating(model), recorder:
             outputs = model.decode(*images)
     finally:
         for handle in handles:

@@ -104,7 +104,7 @@ PEERS: dict[str, Peer] = {
     "erfnet":                          Peer("erfnet"),
     "swiftnet_mobilenetv2":            Peer("swiftnet", {"encoder": "mobilenetv2"}),
     "deeplab_mobilenetv2":             Peer("deeplab", {"encoder": "mobilenetv2_100"}),
-    "deeplabv3plus_xception65":        Peer("deeplab", {"encoder": "xception65", "dilations": (6, 12, 18), "low": 4}),
+    "deeplabv3plus_xception65":        Peer("deeplab", {"encoder": "xception65", "dilations": (6, 12, 18)}),
     "fcn_resnet50_tv":                 Peer("torchvision", {"name": "fcn_resnet50"}),
     "deeplabv3_resnet50_tv":           Peer("torchvision", {"name": "deeplabv3_resnet50"}),
     "deeplabv3_mobilenetv3_large_tv":  Peer("torchvision", {"name": "deeplabv3_mobilenet_v3_large"}),

@@ -1,12 +1,13 @@
-"""TensorFlow's DeepLab on timm's encoders at stride 16, dilated.
+"""DeepLab as in TensorFlow's zoo, on timm's encoders at stride 16, dilated.
 
-DeepLabV3+ (Chen et al., 2018, https://arxiv.org/abs/1802.02611), and its short form for MobileNetV2
-(https://arxiv.org/abs/1801.04381) without the dilated branches and the decoder.
+DeepLabV3+ (Chen et al., 2018, https://arxiv.org/abs/1802.02611) on Xception-65, and its short form on MobileNetV2
+(https://arxiv.org/abs/1801.04381), which has no dilated branches and no decoder.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,22 +21,47 @@ SHORTCUT_CHANNELS = 48
 
 
 def build(
-    tasks: Mapping[str, Task], *, encoder: str, dilations: Sequence[int] = (), low: int = 0
+    tasks: Mapping[str, Task], *, encoder: str, dilations: Sequence[int] = ()
 ) -> tuple[nn.Module, dict[str, nn.Module]]:
-    """Encoder and decoders; without `dilations` no dilated branches, without a `low` stride logits at stride 16."""
+    """Encoder and decoders.
+
+    Args:
+        tasks: One decoder is built per task.
+        encoder: "xception65" for the full form, or the name of a timm network for the short form.
+        dilations: Dilations of the dilated branches.
+    """
     import timm
 
-    # "fx": features by way of a graph, not of hooks, which stand in the way of export.
-    network = whole(timm.create_model(encoder, features_only=True, output_stride=16, feature_cls="fx"))
-    fine = network.channels[network.strides.index(low)] if low else 0
+    full = encoder == "xception65"
+    options: dict[str, Any] = {} if full else {"features_only": True}
+    network: Any = timm.create_model(encoder, output_stride=16, **options)
+    features = XceptionFeatures(network) if full else whole(network)
+    fine = features.channels[0] if full else 0
     decoders: dict[str, nn.Module] = {
-        name: Decoder(network.channels[-1], fine, task.channels, dilations) for name, task in tasks.items()
+        name: Decoder(features.channels[-1], fine, task.channels, dilations) for name, task in tasks.items()
     }
-    return network, decoders
+    return features, decoders
+
+
+class XceptionFeatures(nn.Module):
+    """Features of timm's Xception-65 at strides 4 and 16; timm itself takes them by hooks, which prevent export."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.stem, self.blocks = network.stem, network.blocks
+        self.channels, self.strides = [self.blocks[1].out_channels, self.blocks[-1].out_channels], [4, 16]
+
+    def forward(self, images: Sequence[Tensor]) -> list[Tensor]:
+        """One image [N, 3, H, W] -> a feature at stride 4 and the deepest one at stride 16."""
+        x = self.blocks[0](self.stem(images[0]))
+        first_steps, last_step = self.blocks[1].stack[:-1], self.blocks[1].stack[-1]
+        fine = first_steps(x)  # before the last convolution of the block, which halves the resolution
+        x = last_step(fine) + self.blocks[1].shortcut(x)
+        return [fine, self.blocks[2:](x)]
 
 
 class Decoder(nn.Module):
-    """Context on the deepest feature; with a fine feature of so many channels at stride 4, refined there."""
+    """Context on the deepest feature; if there is a fine feature of `fine` channels, refinement at its stride."""
 
     def __init__(self, deepest: int, fine: int, classes: int, dilations: Sequence[int]) -> None:
         super().__init__()
@@ -51,11 +77,11 @@ class Decoder(nn.Module):
         self.logits = nn.Conv2d(CHANNELS, classes, 1)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Of the encoder, fine to coarse (strides 2, 4, 8, 16, 16)."""
+        """Features from fine to coarse -> logits at the stride of the finest feature, or at stride 16."""
         x = features[-1]
         pooled = self.pooled(x.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *x.shape[-2:])
         x = self.project(torch.cat([pooled, *(branch(x) for branch in self.branches)], dim=1))
         if self.shortcut is not None:
-            fine = self.shortcut(features[1])
+            fine = self.shortcut(features[0])
             x = self.refine(torch.cat([resize(x, fine.shape[-2:]), fine], dim=1))
         return self.logits(x)

@@ -1,0 +1,127 @@
+"""What a file contains: the network between the chosen ends, traced by torch.export."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from edgeseg.networks.modes import evaluating
+from edgeseg.networks.pixel2pixel import Pixel2Pixel
+from edgeseg.tasks import kind_of
+from edgeseg.vision.preprocess import normalize
+
+Output = Literal["logits", "labels", "small_logits", "small_labels"]
+AXES = {0: "batch", 2: "height", 3: "width"}
+DIMENSIONS = tuple(AXES.values())
+DEFAULT_SIZE = (384, 768)
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Where a file begins and ends, and which of its dimensions may change from call to call.
+
+    Args:
+        size: Height and width of the example images; the only size of a file with fixed dimensions.
+        dynamic: Any of "batch", "height" and "width".
+        output: See `edgeseg.export_onnx`.
+        preprocess: The file takes uint8 pixels and normalizes them.
+
+    Raises:
+        ValueError: unknown dimension or output, or a size that is not positive.
+    """
+
+    size: tuple[int, int]
+    dynamic: tuple[str, ...]
+    output: Output
+    preprocess: bool
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.dynamic if name not in DIMENSIONS]
+        if unknown:
+            raise ValueError(f"no dimension named {', '.join(unknown)}; the dimensions are {', '.join(DIMENSIONS)}")
+        if self.output not in get_args(Output):
+            raise ValueError(f"no output named {self.output!r}; the outputs are {', '.join(get_args(Output))}")
+        if len(self.size) != 2 or min(self.size) < 1:
+            raise ValueError(f"size is a positive height and width, got {self.size}")
+
+    @classmethod
+    def of(
+        cls, model: Pixel2Pixel, size: Sequence[int] | None, dynamic: Sequence[str], output: Output, preprocess: bool
+    ) -> Ends:
+        """The ends for a model; by default of the size that its weights were trained for.
+
+        Raises:
+            ValueError: additionally, a model that is not in float32.
+        """
+        dtype = next(model.parameters()).dtype
+        if dtype != torch.float32:
+            raise ValueError(f"{model.name} is in {dtype}; files are exported in float32: call model.float() first")
+        height, width = size or model.preprocess.size or DEFAULT_SIZE
+        return cls((height, width), tuple(dynamic), output, preprocess)
+
+    @property
+    def example(self) -> tuple[int, int, int]:
+        """Batch, height and width of the example images: two images, since torch.export takes a batch of 1 as fixed."""
+        return (2 if "batch" in self.dynamic else 1, *self.size)
+
+    @property
+    def sizes(self) -> list[tuple[int, int, int]]:
+        """Batch, height and width at which a file is compared: as traced, and an odd size with one image."""
+        batch, height, width = self.example
+        other = (
+            1 if "batch" in self.dynamic else batch,
+            height // 2 + 5 if "height" in self.dynamic else height,
+            width // 2 + 3 if "width" in self.dynamic else width,
+        )
+        return list(dict.fromkeys([self.example, other]))
+
+
+class Graph(nn.Module):
+    """The network between the chosen ends. Its output is a tuple with one tensor per task."""
+
+    def __init__(self, model: Pixel2Pixel, ends: Ends) -> None:
+        super().__init__()
+        self.model, self.ends = model, ends
+
+    def forward(self, *images: Tensor) -> tuple[Tensor, ...]:
+        """One tensor per input."""
+        size = images[-1].shape[-2:]
+        inputs = [normalize(image, self.model.preprocess) for image in images] if self.ends.preprocess else images
+        outputs = []
+        for name, logits in self.model.decode(*inputs).items():
+            if not self.ends.output.startswith("small"):
+                # Not `resize`, which decides while it is traced whether it has anything to do, for all sizes.
+                logits = nn.functional.interpolate(logits, size, mode="bilinear", align_corners=False)
+            if self.ends.output.endswith("labels"):
+                logits = kind_of(self.model.tasks[name]).in_graph(logits)
+            outputs.append(logits)
+        return tuple(outputs)
+
+
+def trace_graph(graph: Graph) -> torch.export.ExportedProgram:
+    """The graph as torch.export records it."""
+    images = random_inputs(graph, graph.ends.example)
+    dims = {axis: torch.export.Dim.DYNAMIC for axis, name in AXES.items() if name in graph.ends.dynamic}
+    with torch.no_grad(), evaluating(graph):
+        return torch.export.export(graph, tuple(images), dynamic_shapes={"images": tuple(dims for _ in images)})
+
+
+def random_inputs(graph: Graph, shape: tuple[int, int, int]) -> list[Tensor]:
+    """Smooth noise as a file takes it; of plain noise hardly anything is left at the end of a network.
+
+    Args:
+        graph: Its inputs and preprocessing are used.
+        shape: Batch, height and width.
+    """
+    generator = torch.Generator().manual_seed(0)
+    device = next(graph.model.parameters()).device
+    inputs = []
+    for each in graph.model.inputs.values():
+        coarse = torch.rand(shape[0], each.channels, 8, 8, generator=generator) * 255
+        pixels = nn.functional.interpolate(coarse, size=shape[1:], mode="bicubic").clamp(0, 255).to(torch.uint8)
+        inputs.append((pixels if graph.ends.preprocess else normalize(pixels, graph.model.preprocess)).to(device))
+    return inputs

@@ -1,0 +1,54 @@
+"""Files of torch.export."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgeseg.deploy.graph import DIMENSIONS, Ends, Graph, Output, trace_graph
+from edgeseg.deploy.verify import Exported, verify
+from edgeseg.machine.files import replacing
+from edgeseg.networks.pixel2pixel import Pixel2Pixel
+
+
+def export_program(
+    model: Pixel2Pixel,
+    path: str | os.PathLike[str],
+    *,
+    size: Sequence[int] | None = None,
+    dynamic: Sequence[str] = DIMENSIONS,
+    output: Output = "logits",
+    preprocess: bool = False,
+) -> Exported:
+    """Writes a .pt2 file for `torch.export.load`, which needs neither edgeseg nor TorchScript.
+
+    The file is run against the network and kept only if they agree. Its module returns a tuple with one tensor per
+    task.
+
+    Args:
+        model: Exported as it is in evaluation mode.
+        path: `.pt2`.
+        size, dynamic, output, preprocess: As of `export_onnx`.
+
+    Raises:
+        ValueError: unknown dimension or output, or a model that is not in float32.
+        RuntimeError: the outputs of the file differ from those of the network; the file is not kept.
+    """
+    graph = Graph(model, Ends.of(model, size, dynamic, output, preprocess))
+    program = trace_graph(graph)
+    with replacing(Path(path)) as temporary:
+        content = BytesIO()  # torch.export.save insists on the suffix of a path
+        torch.export.save(program, content)
+        temporary.write_bytes(content.getvalue())
+        module = torch.export.load(BytesIO(temporary.read_bytes())).module()
+
+        def run(inputs: Sequence[Tensor]) -> list[np.ndarray]:
+            return [each.numpy() for each in module(*inputs)]
+
+        return verify(graph, run, Path(path))
