@@ -24,7 +24,7 @@ from .conftest import TINY
 from .hub_server import HubServer
 from .test_original_onnx import difference, export, trained
 
-REMOTE = [name for name, entry in WEIGHTS.items() if entry.format != "edgeseg"]
+REMOTE = [name for name, entry in WEIGHTS.items() if "software-dl.ti.com" in entry.addresses[0]]
 COCO21 = "fpn_aspp_regnetx800mf_edgeailite.coco21"
 
 

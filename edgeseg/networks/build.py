@@ -6,7 +6,7 @@ from torch import nn
 
 from edgeseg.config import ModelConfig
 from edgeseg.networks.decoders import Pyramid, build_decoder
-from edgeseg.networks.encoders import ENCODERS, build_encoder
+from edgeseg.networks.encoders import ENCODERS, WHOLE_ENCODERS, build_encoder
 from edgeseg.networks.layers import initialize
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.tasks import kind_of
@@ -36,7 +36,9 @@ def build(config: ModelConfig) -> Pixel2Pixel:
     pyramid = Pyramid(tuple(encoder.channels), tuple(encoder.strides), encoder.group_width, activation)
     decoders = {name: build_decoder(pyramid, task, spec) for name, task in config.tasks.items()}
     model = Pixel2Pixel(encoder, decoders, config)
-    if spec.encoder in ENCODERS:  # networks of timm and of users come with an initialization that suits them
+    if (
+        spec.encoder in ENCODERS or spec.encoder in WHOLE_ENCODERS
+    ):  # networks of timm and of users come with an initialization that suits them
         initialize(model.encoder)
     initialize(model.decoders)
     return model

@@ -149,6 +149,14 @@ class Resize(nn.Module):
         return resize(x, size)
 
 
+def mean_matrix(count: int, length: int, like: Tensor) -> Tensor:
+    """The matrix [count, length] whose product with a line of `length` values is its adaptive average pooling."""
+    start = torch.arange(count, device=like.device)[:, None] * length
+    place = torch.arange(length, device=like.device)
+    inside = (place >= start // count) & (place * count < start + length)
+    return inside.to(like.dtype) / inside.sum(dim=1, keepdim=True)
+
+
 def initialize(module: nn.Module) -> None:
     """Kaiming-normal convolutions (fan out) and unit batch norms, as the original starts from."""
     for layer in module.modules():

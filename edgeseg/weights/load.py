@@ -16,8 +16,8 @@ from edgeseg.networks.build import build
 from edgeseg.networks.encoders import Encoder
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.storage.checkpoint import is_onnx, read_weights
+from edgeseg.weights.layouts import espnet, original, original_onnx
 from edgeseg.weights.layouts import imagenet as encoder_files
-from edgeseg.weights.layouts import original, original_onnx
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,9 @@ def _read(model: nn.Module, path: str | os.PathLike[str], *, adapt: bool) -> Map
         single = build(ModelConfig(name=model.name, spec=model.config.spec, tasks={name: task}))
         return original_onnx.read_onnx(path, single)
     state = read_weights(path)
+    if espnet.is_espnet(state) and isinstance(model, Pixel2Pixel):
+        classes = next(iter(model.tasks.values())).channels
+        return espnet.convert(state, tasks=list(model.tasks), classes=classes)
     if original.is_original(state) and isinstance(model, Pixel2Pixel) and isinstance(model.encoder, Encoder):
         encoder = model.encoder
         return original.convert(state, stem=encoder.stem, trunk=list(encoder.trunk), tasks=list(model.tasks))

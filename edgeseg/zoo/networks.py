@@ -14,6 +14,7 @@ fpn = partial(ModelSpec, decoder="fpn")
 unet = partial(ModelSpec, decoder="unet", prediction_stride=2)
 deeplabv3plus = partial(ModelSpec, decoder="deeplabv3plus", output_stride=16)
 bifpn = partial(ModelSpec, decoder="bifpn", channels=128)
+espnetv2 = partial(ModelSpec, decoder="espnetv2", output_stride=16, prediction_stride=1)
 
 # For free combinations: `create_model("fpn", encoder="resnet18")`. `register_decoder` adds to them.
 FAMILIES: dict[str, Callable[..., ModelSpec]] = {
@@ -21,6 +22,7 @@ FAMILIES: dict[str, Callable[..., ModelSpec]] = {
     "unet": unet,
     "deeplabv3plus": deeplabv3plus,
     "bifpn": bifpn,
+    "espnetv2": espnetv2,
 }
 
 # fmt: off
@@ -66,6 +68,12 @@ ZOO: dict[str, ModelSpec] = {
     "fpn_aspp_efficientnet_lite0":                 fpn(encoder="efficientnet_lite0"),
     "fpn_aspp_repvit_m1_0":                        fpn(encoder="repvit_m1_0"),
     "fpn_aspp_fastvit_t8":                         fpn(encoder="fastvit_t8"),
+
+    # The networks of EdgeNets, whose published weights know Cityscapes and VOC.
+    "espnetv2_s0p5":                               espnetv2(encoder="espnetv2_s0p5"),
+    "espnetv2_s1p0":                               espnetv2(encoder="espnetv2_s1p0"),
+    "espnetv2_s1p5":                               espnetv2(encoder="espnetv2_s1p5"),
+    "espnetv2_s2p0":                               espnetv2(encoder="espnetv2_s2p0"),
 }
 
 # Other names of the same rows. TI's zoo has a "_bgr" twin of most RegNetX networks, with the same layers, meant for BGR

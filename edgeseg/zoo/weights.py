@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from edgeseg.labels import segmentation_task
 from edgeseg.spec import Preprocess, Task
@@ -107,6 +107,28 @@ robokit = partial(
     license=TI_LICENSE,
     notes="indoor floor for a small robot; the publisher does not name the classes",
 )
+ESPNET = (
+    "https://raw.githubusercontent.com/sacmehta/EdgeNets/2b232d3f7fb60658755dad1ebca0ffc895cc795e/"
+    "model/segmentation/model_zoo/espnetv2/{}"
+)
+IMAGENET: dict[str, Any] = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
+espnet_city = partial(
+    Weights,
+    format="checkpoint",
+    labels="cityscapes",
+    preprocess=Preprocess(size=(512, 1024), **IMAGENET),
+    protocol="Cityscapes val, 1024x512",
+    license="MIT (Sachin Mehta, EdgeNets); trained on Cityscapes and ImageNet, whose terms hold for use",
+    default=True,
+)
+espnet_voc = partial(
+    Weights,
+    format="checkpoint",
+    labels="voc",
+    preprocess=Preprocess(size=(384, 384), **IMAGENET),
+    protocol="VOC 2012 val, 384x384",
+    license="MIT (Sachin Mehta, EdgeNets); trained on VOC, COCO and ImageNet, whose terms hold for use",
+)
 QAT_NOTE = "trained for 8 bit: its weights lie on a power-of-two grid, the ranges of its activations are left out"
 
 WEIGHTS: dict[str, Weights] = {
@@ -196,6 +218,30 @@ WEIGHTS: dict[str, Weights] = {
         ),
         published_miou=54.10,
         notes=QAT_NOTE,
+    ),
+    "espnetv2_s0p5.cityscapes": espnet_city(
+        addresses=(ESPNET.format("espnetv2_s_0.5_city_1024x512.pth"),), published_miou=53.9,
+        sha256="9412a86a30f137540ef945d08da3cb7191448956c56c41a64210dab443a9f65f",
+    ),
+    "espnetv2_s1p0.cityscapes": espnet_city(
+        addresses=(ESPNET.format("espnetv2_s_1.0_city_1024x512.pth"),), published_miou=60.1,
+        sha256="0918c833fed889e32901ce739b1784fdd2b79f95a9aea199a469ca3394dd7a14",
+    ),
+    "espnetv2_s1p5.cityscapes": espnet_city(
+        addresses=(ESPNET.format("espnetv2_s_1.5_city_1024x512.pth"),), published_miou=63.8,
+        sha256="0dbbda9126583d62f73dfdc28a59a30ab4564094ee6d28428b897a4e36c466b4",
+    ),
+    "espnetv2_s2p0.cityscapes": espnet_city(
+        addresses=(ESPNET.format("espnetv2_s_2.0_city_1024x512.pth"),), published_miou=66.4,
+        sha256="a72d59699801c7ce8e8b89a53af9097eaaa60dc12180ecde86fd700ba1222fe8",
+    ),
+    "espnetv2_s1p0.voc": espnet_voc(
+        addresses=(ESPNET.format("espnetv2_s_1.0_pascal_384x384.pth"),), published_miou=60.22,
+        sha256="7ce2df106b62661a4e8e30098398d6b96a2a946b9546d2287500379f984301a8",
+    ),
+    "espnetv2_s2p0.voc": espnet_voc(
+        addresses=(ESPNET.format("espnetv2_s_2.0_pascal_384x384.pth"),), published_miou=67.01,
+        sha256="bc479586b0ba9254e02589020346931a14d99028ad6bac4817198be6d9e719a6",
     ),
 }  # fmt: skip
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from edgeseg.networks.decoders.base import Decoder, Pyramid
 from edgeseg.networks.decoders.bifpn import BiFPN
 from edgeseg.networks.decoders.deeplabv3plus import DeepLabV3Plus
+from edgeseg.networks.decoders.espnetv2 import ESPNetv2Decoder
 from edgeseg.networks.decoders.fpn import FPN
 from edgeseg.networks.decoders.unet import UNet
 from edgeseg.spec import ModelSpec, Task
@@ -20,6 +21,7 @@ DECODERS: dict[str, DecoderClass] = {
     "unet": UNet,
     "deeplabv3plus": DeepLabV3Plus,
     "bifpn": BiFPN,
+    "espnetv2": ESPNetv2Decoder,
 }
 
 

@@ -13,13 +13,23 @@ from functools import partial
 from torch import nn
 
 from edgeseg.networks.encoders.encoder import Encoder, SingleInputEncoder
+from edgeseg.networks.encoders.espnetv2 import ESPNetv2
 from edgeseg.networks.encoders.mobilenetv2 import mobilenetv2
 from edgeseg.networks.encoders.regnetx import regnetx
 from edgeseg.networks.encoders.resnet import resnet50
 from edgeseg.networks.encoders.trunk import Block, Trunk
 from edgeseg.networks.layers import Activation
 
-__all__ = ["ENCODERS", "USER_ENCODERS", "Block", "Encoder", "SingleInputEncoder", "Trunk", "build_encoder"]
+__all__ = [
+    "ENCODERS",
+    "USER_ENCODERS",
+    "WHOLE_ENCODERS",
+    "Block",
+    "Encoder",
+    "SingleInputEncoder",
+    "Trunk",
+    "build_encoder",
+]
 
 # fmt: off
 ENCODERS: dict[str, Callable[..., Trunk]] = {
@@ -31,6 +41,16 @@ ENCODERS: dict[str, Callable[..., Trunk]] = {
     "regnetx800mf":     partial(regnetx, widths=(64, 128, 288, 672),  depths=(1, 3, 7, 5),  group_width=16),
     "regnetx1p6gf":     partial(regnetx, widths=(72, 168, 408, 912),  depths=(2, 4, 10, 2), group_width=24),
     "regnetx3p2gf":     partial(regnetx, widths=(96, 192, 432, 1008), depths=(2, 6, 15, 2), group_width=48),
+}
+# fmt: on
+
+# Networks that compute features by themselves, for a single image.
+# fmt: off
+WHOLE_ENCODERS: dict[str, Callable[[int], nn.Module]] = {
+    "espnetv2_s0p5":    partial(ESPNetv2, scale=0.5),
+    "espnetv2_s1p0":    partial(ESPNetv2, scale=1.0),
+    "espnetv2_s1p5":    partial(ESPNetv2, scale=1.5),
+    "espnetv2_s2p0":    partial(ESPNetv2, scale=2.0),
 }
 # fmt: on
 
@@ -63,21 +83,23 @@ def build_encoder(
         return Encoder([ENCODERS[name](channels, **options) for channels in in_channels])
     if fast_down:
         raise ValueError(f"fast_down is an option of the zoo's own encoders; {name!r} does not have it")
-    if name in USER_ENCODERS:
-        return _from_user(name, in_channels, output_stride)
+    if name in WHOLE_ENCODERS or name in USER_ENCODERS:
+        return _self_made(name, in_channels, output_stride)
     import timm
 
     from edgeseg.networks.encoders.timm import build_timm_encoder
 
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name, [*ENCODERS, *USER_ENCODERS, *timm.list_models()], n=3)
+        near = difflib.get_close_matches(name, [*ENCODERS, *WHOLE_ENCODERS, *USER_ENCODERS, *timm.list_models()], n=3)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise ValueError(f"no encoder named {name!r} in edgeseg or in timm{hint}")
     return build_timm_encoder(name, in_channels, output_stride)
 
 
-def _from_user(name: str, in_channels: Sequence[int], output_stride: int) -> Encoder | SingleInputEncoder:
-    built = [USER_ENCODERS[name](channels) for channels in in_channels]
+def _self_made(name: str, in_channels: Sequence[int], output_stride: int) -> Encoder | SingleInputEncoder:
+    """The encoder of a builder that takes only the number of channels."""
+    builder = WHOLE_ENCODERS.get(name) or USER_ENCODERS[name]
+    built = [builder(channels) for channels in in_channels]
     trunks = [each for each in built if isinstance(each, Trunk)]
     encoder = Encoder(trunks) if trunks else SingleInputEncoder.of(name, [m for m in built if isinstance(m, nn.Module)])
     encoder.check_output_stride(name, output_stride)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgeseg.networks.encoders import build_encoder
-from edgeseg.networks.layers import resize
+from edgeseg.networks.layers import mean_matrix, resize
 from edgeseg.spec import Task
 
 CHANNELS = 128
@@ -59,18 +59,10 @@ class SpatialPyramidPooling(nn.Module):
         parts = [x]
         for rows, level in zip(GRIDS, self.levels, strict=True):
             columns = (2 * rows * width + height) // (2 * height)  # rounded
-            pooled = _bins(rows, height, x) @ x @ _bins(columns, width, x).t()
+            pooled = mean_matrix(rows, height, x) @ x @ mean_matrix(columns, width, x).t()
             # Not `resize`: a grid may be as large as the feature at one size only.
             parts.append(F.interpolate(level(pooled), size=(height, width), mode="bilinear"))
         return self.fuse(torch.cat(parts, dim=1))
-
-
-def _bins(count: int, length: int, like: Tensor) -> Tensor:
-    """[count,length] to multiply with: means of adaptive pooling, in a form that ONNX has for any size."""
-    start = torch.arange(count, device=like.device)[:, None] * length
-    place = torch.arange(length, device=like.device)
-    inside = (place >= start // count) & (place * count < start + length)
-    return inside.to(like.dtype) / inside.sum(dim=1, keepdim=True)
 
 
 def _norm_act_conv(in_channels: int, out_channels: int, kernel_size: int = 1) -> nn.Sequential:
