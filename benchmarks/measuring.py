@@ -140,7 +140,7 @@ def peak_memory() -> float:
         return torch.cuda.max_memory_allocated() / 1e6
     # Not from getrusage, which on Linux counts the parent's memory too.
     peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert peak, "/proc/self/status has no VmHWM"
+    assert peak, "/proc/self/status does not have VmHWM"
     return int(peak[1]) / 1e3
 
 
