@@ -1,7 +1,8 @@
-"""Scoring at 1024x2048 on the CPU, images per second: engine.evaluate beside plain loops: python benchmarks/evaluate.py
+"""Compares engine.evaluate with plain loops on the CPU, in images per second: python benchmarks/evaluate.py
 
-All run the same network at 384x768 on the same images and count at the labels' own 1024x2048. The plain loops normalize
-in float, resize logits, take the argmax, and count with numpy or with torchmetrics (pip install edgeseg[benchmarks]).
+All ways run the same network at 384x768 on the same images and count at 1024x2048, the size of the ground truth. The
+plain loops normalize in float, resize logits, take the argmax, and count with numpy or with torchmetrics (pip install
+edgeseg[benchmarks]). Writes the table in docs/evaluation.md.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from functools import partial
 
 import numpy as np
 import torch
-from side_by_side import compare
+from measuring import compare_ways
 from torch import Tensor
 from torch.nn import functional as F
 
 import edgeseg
+from edgeseg.machine.memory import keep_freed_memory
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 
 CLASSES, SIZE, FULL = 19, (384, 768), (1024, 2048)
@@ -25,7 +27,7 @@ Samples = list[tuple[Tensor, Tensor]]
 
 
 def _prepared(options: argparse.Namespace) -> tuple[Pixel2Pixel, Samples]:
-    """The network, and images and labels in patches, since what is labelled comes in pieces."""
+    """Creates the network, and samples whose labels form regions, as in real ground truth."""
     generator = torch.Generator().manual_seed(0)
     model = edgeseg.create_model(options.model, num_classes=CLASSES).eval()
     samples = []
@@ -49,11 +51,12 @@ def _rate(samples: Samples, score: Callable[[Samples], object]) -> float:
 
 
 def evaluated(options: argparse.Namespace, *, optimize: bool = False) -> float:
-    """`edgeseg.engine.evaluate`; `edgeseg evaluate` optimizes the network before."""
+    """Runs `edgeseg.engine.evaluate`; with `optimize`, in the process and on the network of `edgeseg evaluate`."""
     from edgeseg.engine import evaluate
 
     model, samples = _prepared(options)
     if optimize:
+        keep_freed_memory()
         model = edgeseg.optimize(model)
     return _rate(samples, lambda some: evaluate(model, some, size=SIZE))
 
@@ -67,7 +70,7 @@ def _predicted(model: Pixel2Pixel, image: Tensor) -> Tensor:
 
 
 def plain(options: argparse.Namespace) -> float:
-    """A loop that counts with numpy."""
+    """Runs a plain loop that counts with numpy."""
     model, samples = _prepared(options)
 
     def score(some: Samples) -> object:
@@ -83,7 +86,7 @@ def plain(options: argparse.Namespace) -> float:
 
 
 def torchmetrics(options: argparse.Namespace) -> float:
-    """A loop that counts with torchmetrics."""
+    """Runs a plain loop that counts with torchmetrics."""
     from torchmetrics.classification import MulticlassJaccardIndex
 
     model, samples = _prepared(options)
@@ -99,9 +102,9 @@ def torchmetrics(options: argparse.Namespace) -> float:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="fpn_aspp_mobilenetv2_tv_edgeailite")
-    parser.add_argument("--images", type=int, default=6)
-    compare(
+    parser.add_argument("--model", default="fpn_aspp_mobilenetv2_tv_edgeailite", help="name of the network")
+    parser.add_argument("--images", type=int, default=6, help="number of images per process (default 6)")
+    compare_ways(
         {
             "plain loop, numpy": plain,
             "plain loop, torchmetrics": torchmetrics,

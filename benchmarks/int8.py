@@ -1,7 +1,8 @@
-"""Float32, quantized after training, trained for 8 bit: python benchmarks/int8.py RUNS CAMVID
+"""Compares float32, quantization after training (PTQ) and in training (QAT): python benchmarks/int8.py RUNS CAMVID
 
-In onnxruntime, on CamVid. RUNS is the folder that `benchmarks/recipes/camvid_int8.sh` trained in, `runs/int8`. Writes
-results/int8.json, of which docs/deployment.md and MODEL_ZOO.md show the table. Needs pip install edgeseg[onnx].
+Evaluates and times the networks on CamVid in onnxruntime. RUNS is the output folder of
+`benchmarks/recipes/camvid_int8.sh`, `runs/int8`. Writes results/int8.json and its table in docs/deployment.md, which
+MODEL_ZOO.md shows too. Needs pip install edgeseg[onnx].
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reporting import RESULTS, machine, write_table
+from measuring import RESULTS, machine, markdown, write_table
 
 import edgeseg
 from edgeseg.data.camvid import CamVid
@@ -25,12 +26,12 @@ from edgeseg.machine.processor import saturates_in_8_bit
 
 SIZES = ((360, 480), (384, 768))
 CALIBRATION_IMAGES = 24
-# By form; the last is what training wrote.
+# The files of a network; training wrote the last.
 FILES = {"float32": "float32.onnx", "after training": "after_training.onnx", "in training": "int8.onnx"}
 
 
 def network(folder: Path) -> edgeseg.Pixel2Pixel:
-    """What training for 8 bit began from: a checkpoint in the folder, or the zoo's weights for CamVid."""
+    """Loads the network from which QAT started: a checkpoint in the folder, or the zoo's weights for CamVid."""
     checkpoint = folder / "float32.safetensors"
     if checkpoint.is_file():
         return edgeseg.create_model(folder.name, checkpoint_path=checkpoint).eval()
@@ -38,7 +39,10 @@ def network(folder: Path) -> edgeseg.Pixel2Pixel:
 
 
 def score(folder: Path, camvid: Path) -> dict[str, dict[str, float]]:
-    """Writes the other two files beside int8.onnx; mIoU on test and megabytes of all three. Done once a folder."""
+    """Writes the other two files next to int8.onnx. Returns the test mIoU and the megabytes of all three files.
+
+    The scores are kept in the folder and computed only once.
+    """
     result = folder / "scores.json"
     if not result.is_file():
         model, train = network(folder), CamVid(camvid)
@@ -58,7 +62,7 @@ def score(folder: Path, camvid: Path) -> dict[str, dict[str, float]]:
 
 
 def milliseconds(folder: Path) -> dict[str, dict[str, float]]:
-    """Of the three files at each size, in turns."""
+    """Times the three files in turns at each size."""
     segmenters = {form: edgeseg.OnnxSegmenter(folder / file) for form, file in FILES.items()}
     found: dict[str, dict[str, float]] = {form: {} for form in FILES}
     for height, width in SIZES:
@@ -70,31 +74,29 @@ def milliseconds(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def table(results: dict[str, Any]) -> str:
-    """In Markdown."""
+    """Returns the results as a Markdown table."""
     speeds = [f"milliseconds at {width}x{height}" for height, width in SIZES]
-    lines = [
-        f"| network | form | mIoU % on test | loss | MB | {' | '.join(f'{s} (ratio)' for s in speeds)} |",
-        "|---|---|--:|--:|--:|--:|--:|",
-    ]
+    rows = []
     for name, forms in results["networks"].items():
-        first = forms["float32"]
+        baseline = forms["float32"]
         for form in FILES:
             one = forms[form]
-            times = " | ".join(f"{one[speed]:.1f} ({first[speed] / one[speed]:.2f})" for speed in speeds)
-            loss = "" if form == "float32" else f"{first['miou'] - one['miou']:.2f}"
-            lines.append(f"| `{name}` | {form} | {one['miou']:.2f} | {loss} | {one['megabytes']:.1f} | {times} |")
-    return "\n".join([*lines, "", f"{results['machine']}, onnxruntime {results['onnxruntime']}."])
+            loss = "" if form == "float32" else f"{baseline['miou'] - one['miou']:.2f}"
+            times = [f"{one[speed]:.1f} ({baseline[speed] / one[speed]:.2f})" for speed in speeds]
+            rows.append((f"`{name}`", form, f"{one['miou']:.2f}", loss, f"{one['megabytes']:.1f}", *times))
+    heading = " | ".join(["network | form | mIoU % on test: | loss: | MB:", *(f"{speed} (ratio):" for speed in speeds)])
+    return f"{markdown(heading, rows)}\n\n{results['machine']}, onnxruntime {results['onnxruntime']}."
 
 
 def main() -> None:
-    """Measures every network that was trained for 8 bit."""
+    """Evaluates and times every network that was trained with quantization."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path)
-    parser.add_argument("camvid", type=Path)
+    parser.add_argument("runs", type=Path, help="output folder of benchmarks/recipes/camvid_int8.sh")
+    parser.add_argument("camvid", type=Path, help="folder of the CamVid dataset")
     options = parser.parse_args()
     trained = sorted(options.runs.glob("*/int8.onnx"))
     if not trained:
-        parser.error(f"no */int8.onnx in {options.runs}: run benchmarks/recipes/camvid_int8.sh")
+        parser.error(f"{options.runs} does not have a file */int8.onnx; run benchmarks/recipes/camvid_int8.sh first")
     import onnxruntime
 
     folders = {path.parent.name: path.parent for path in trained}
@@ -102,7 +104,6 @@ def main() -> None:
     times = {name: milliseconds(folder) for name, folder in folders.items()}
     networks = {name: {form: scores[name][form] | times[name][form] for form in FILES} for name in folders}
     results = {"machine": machine(), "onnxruntime": onnxruntime.__version__, "networks": networks}
-    RESULTS.mkdir(exist_ok=True)
     (RESULTS / "int8.json").write_text(json.dumps(results, indent=2) + "\n")
     write_table("deployment.md", "int8", table(results))
 

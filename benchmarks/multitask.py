@@ -1,7 +1,8 @@
-"""One task at a time, then all with each balancing, equal steps, on Streets: python benchmarks/multitask.py -o RUNS
+"""Compares one network per task with multi-task networks on Streets: python benchmarks/multitask.py -o RUNS
 
-Trains the network of the original's multi-task experiments eight times and writes the table of docs/multitask.md. A run
-that was stopped goes on. Takes about three quarters of an hour on two cores.
+Trains the network of the multi-task experiments of TI's edgeai-torchvision eight times with an equal number of steps:
+once per task, and once per balancing for all tasks. Writes the table in docs/multitask.md. Stopped runs are resumed.
+Takes about three quarters of an hour on two cores.
 """
 
 from __future__ import annotations
@@ -11,30 +12,31 @@ import json
 from pathlib import Path
 
 import torch
-from reporting import write_table
+from measuring import markdown, write_table
 
 import edgeseg
 from edgeseg.data import Streets
 from edgeseg.engine import TrainConfig, evaluate_tasks, train
 from edgeseg.engine.balancing import BALANCERS
+from edgeseg.machine.memory import keep_freed_memory
 
 MODEL = "deeplabv3plus_mobilenetv2_tv_edgeailite"
 TASKS = ("depth", "semantic", "motion")
 SIZE = (192, 256)
-# Always at one scale: another would be another camera, for which the depth is another.
+# The scale is fixed, because scaling an image changes the camera and with it the depth of a pixel.
 CONFIG = TrainConfig(
     epochs=6, img_resize=SIZE, rand_crop=SIZE, rand_scale=(1, 1), keep_aspect=False, ema=0.99, warmup_epochs=1
 )
-# The document's: depth in ARD percent, semantic in mIoU of five classes, motion in mIoU, on Cityscapes.
+# Published by TI on Cityscapes: ARD of depth in percent, mIoU of five semantic classes, mIoU of motion.
 PUBLISHED = {
-    "one network a task": (11.35, 86.71, 86.6),
+    "one network per task": (11.35, 86.71, 86.6),
     "fixed": (12.31, 82.32, 80.52),
     "pseudo_gradnorm": (12.64, 85.53, 84.95),
 }
 
 
 def run(folder: Path, tasks: tuple[str, ...], balancing: str, encoder_weights: str | None) -> dict[str, float]:
-    """Trains and scores one network; the figure that each task is judged by."""
+    """Trains and evaluates one network. Returns the ARD or mIoU of each task."""
     result = folder / "scores.json"
     if not result.is_file():
         torch.manual_seed(CONFIG.seed)
@@ -56,32 +58,35 @@ def run(folder: Path, tasks: tuple[str, ...], balancing: str, encoder_weights: s
 
 
 def cost(tasks: tuple[str, ...]) -> float:
-    """GMACs at 768x384, as the document counts."""
+    """Returns the GMACs at 768x384, the size of TI's figures."""
     model = edgeseg.create_model(MODEL, tasks=Streets(targets=tasks).tasks, in_channels=(3, 3))
     return edgeseg.complexity(model, (384, 768)).gmacs
 
 
 def main() -> None:
-    """Runs what is missing and writes the table."""
+    """Trains the networks that are missing and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the runs")
-    parser.add_argument("--encoder-weights", help="ImageNet weights: a file, or imagenet")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the training runs")
+    parser.add_argument("--encoder-weights", help="ImageNet weights of the encoder: a file, or 'imagenet'")
     options = parser.parse_args()
+    keep_freed_memory()
     alone: dict[str, float] = {}
     for task in TASKS:
         alone |= run(options.output / task, (task,), "fixed", options.encoder_weights)
-    rows = {"one network a task": (sum(cost((task,)) for task in TASKS), alone)}
+    rows = {"one network per task": (sum(cost((task,)) for task in TASKS), alone)}
     for name in BALANCERS:
         rows[name] = (cost(TASKS), run(options.output / name, TASKS, name, options.encoder_weights))
-    lines = [
-        "| balancing | GMACs | depth ARD % | semantic mIoU % | motion mIoU % | published (Cityscapes) |",
-        "|---|--:|--:|--:|--:|---|",
+    cells = [
+        (name, f"{gmacs:.2f}", *(f"{figures[task]:.2f}" for task in TASKS), published(name))
+        for name, (gmacs, figures) in rows.items()
     ]
-    for name, (gmacs, figures) in rows.items():
-        published = " / ".join(map(str, PUBLISHED.get(name, ()))) or "-"
-        values = " | ".join(f"{figures[task]:.2f}" for task in TASKS)
-        lines.append(f"| {name} | {gmacs:.2f} | {values} | {published} |")
-    write_table("multitask.md", "balancing", "\n".join(lines))
+    heading = "balancing | GMACs: | depth ARD %: | semantic mIoU %: | motion mIoU %: | published (Cityscapes)"
+    write_table("multitask.md", "balancing", markdown(heading, cells))
+
+
+def published(name: str) -> str:
+    """Returns TI's figures of a balancing, "-" if there are none."""
+    return " / ".join(map(str, PUBLISHED.get(name, ()))) or "-"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Where onnxruntime's time goes, by operator and by session option: python benchmarks/operators.py
+"""Measures where onnxruntime spends its time, by operator and by session option: python benchmarks/operators.py
 
-Of the FPN on MobileNetV2 and on RegNetX 800MF and the UNet on MobileNetV2, as float32 for any size, float32 for one
-size, and 8 bit. Writes the tables of docs/benchmarks.md. Needs pip install edgeseg[onnx].
+Profiles FPN-MobileNetV2, FPN-RegNetX-800MF and UNet-MobileNetV2 in float32 for any size, in float32 for one size, and
+in int8. Writes the tables in docs/benchmarks.md. Needs pip install edgeseg[onnx].
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from statistics import median
 import numpy as np
 import onnxruntime
 import torch
-from reporting import machine, write_table
+from measuring import machine, markdown, write_table
 
 import edgeseg
 from edgeseg.data import Streets
@@ -37,27 +37,27 @@ WAITING = {
     "actively within a run, then asleep (OnnxSegmenter's)": {"session.force_spinning_stop": "1"},
     "asleep": {"session.intra_op.allow_spinning": "0"},
 }
-SHARE = 0.01  # what takes less is summed up
+SHARE = 0.01  # operators that take a smaller share of the time are summed up
 
 
 def files(model: edgeseg.Pixel2Pixel, folder: Path) -> dict[str, Path]:
-    """The three files of a network."""
-    found = {form: folder / f"{number}.onnx" for number, form in enumerate(("float32", "float32, one size", "8 bit"))}
-    edgeseg.export_onnx(model, found["float32"], output="small_logits")
-    edgeseg.export_onnx(model, found["float32, one size"], output="small_logits", size=SIZE, dynamic=())
+    """Writes the three files of a network."""
+    paths = {form: folder / f"{number}.onnx" for number, form in enumerate(("float32", "float32, one size", "8 bit"))}
+    edgeseg.export_onnx(model, paths["float32"], output="small_logits")
+    edgeseg.export_onnx(model, paths["float32, one size"], output="small_logits", size=SIZE, dynamic=())
     streets = Streets("train", SIZE, length=4)
     frames = [streets[index][0] for index in range(4)]
-    quantize_onnx(model, found["8 bit"], frames, size=SIZE, calibration="minmax", reduce_range=saturates_in_8_bit())
-    return found
+    quantize_onnx(model, paths["8 bit"], frames, size=SIZE, calibration="minmax", reduce_range=saturates_in_8_bit())
+    return paths
 
 
 def noise() -> np.ndarray:
-    """An input."""
+    """Creates an input image."""
     return np.random.default_rng(0).standard_normal((1, 3, *SIZE), dtype=np.float32)
 
 
 def profile(path: Path, folder: Path) -> dict[str, tuple[int, float]]:
-    """Of each operator how many there are and the milliseconds a run."""
+    """Returns the number of nodes and the milliseconds per run of each operator."""
     options = onnxruntime.SessionOptions()
     options.enable_profiling, options.profile_file_prefix = True, str(folder / "profile")
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -74,12 +74,12 @@ def profile(path: Path, folder: Path) -> dict[str, tuple[int, float]]:
 
 
 def times(path: Path, options: Mapping[str, str], threads: int) -> tuple[float, float]:
-    """Milliseconds of a session alone, and in turns with a product in torch on as many threads."""
-    how = onnxruntime.SessionOptions()
-    how.intra_op_num_threads = threads
+    """Returns the milliseconds of a run alone, and in turns with a matrix product of torch on the same threads."""
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = threads
     for key, value in options.items():
-        how.add_session_config_entry(key, value)
-    session = onnxruntime.InferenceSession(path, how, providers=["CPUExecutionProvider"])
+        settings.add_session_config_entry(key, value)
+    session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
     image = noise()
     matrix = torch.rand(1024, 1024)
 
@@ -91,39 +91,39 @@ def times(path: Path, options: Mapping[str, str], threads: int) -> tuple[float, 
     return 1000 * median(alone), 1000 * median(beside)
 
 
-def sessions(path: Path) -> list[str]:
-    """A table of session options."""
+def sessions(path: Path) -> str:
+    """Returns a Markdown table of the session options."""
     cores = len(os.sched_getaffinity(0))
-    lines = ["| threads | threads that wait after a run | ms alone | ms in turns with torch |", "|--:|---|--:|--:|"]
-    for threads in range(1, cores + 1):
-        for text, options in WAITING.items():
-            alone, beside = times(path, options, threads)
-            lines.append(f"| {threads} | {text} | {alone:.1f} | {beside:.1f} |")
-    return lines
+    rows = [
+        (threads, text, *(f"{milliseconds:.1f}" for milliseconds in times(path, options, threads)))
+        for threads in range(1, cores + 1)
+        for text, options in WAITING.items()
+    ]
+    return markdown("threads: | threads that wait after a run | ms alone: | ms in turns with torch:", rows)
 
 
-def line(form: str, found: dict[str, tuple[int, float]]) -> str:
-    """A row of the table."""
-    total = sum(time for _, time in found.values())
-    large = {kind: each for kind, each in found.items() if each[1] >= SHARE * total}
+def cells(operators: dict[str, tuple[int, float]]) -> tuple[str, str]:
+    """Returns the milliseconds of a run, and those of its operators, as text."""
+    total = sum(time for _, time in operators.values())
+    large = {kind: each for kind, each in operators.items() if each[1] >= SHARE * total}
     parts = [f"{count} {kind} {time:.1f}" for kind, (count, time) in large.items()]
     rest = total - sum(time for _, time in large.values())
-    return f"| {form} | {total:.1f} | {', '.join(parts)}, others {rest:.1f} |"
+    return f"{total:.1f}", f"{', '.join(parts)}, others {rest:.1f}"
 
 
 def main() -> None:
-    """Profiles and writes."""
-    lines, options = ["| network | file | ms | operators: how many, ms |", "|---|---|--:|---|"], [""]
+    """Profiles all files and writes the tables."""
+    rows, options = [], ""
     for name in NAMES:
         model = edgeseg.create_model(name, num_classes=19).eval()
         with tempfile.TemporaryDirectory() as folder:
             for form, path in files(model, Path(folder)).items():
-                lines.append(f"| `{name}` {line(form, profile(path, Path(folder)))}")
+                rows.append((f"`{name}`", form, *cells(profile(path, Path(folder)))))
                 if (name, form) == (NAMES[0], "8 bit"):
                     options = sessions(path)
-    lines += ["", f"{machine()}, onnxruntime {onnxruntime.__version__}."]
-    write_table("benchmarks.md", "operators", "\n".join(lines))
-    write_table("benchmarks.md", "sessions", "\n".join(options))
+    table = markdown("network | file | ms: | operators: how many, ms", rows)
+    write_table("benchmarks.md", "operators", f"{table}\n\n{machine(libraries=('torch', 'onnxruntime'))}.")
+    write_table("benchmarks.md", "sessions", options)
 
 
 if __name__ == "__main__":

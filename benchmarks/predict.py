@@ -1,8 +1,9 @@
-"""A folder of photos, images per second: `edgeseg predict` beside a plain loop: python benchmarks/predict.py
+"""Compares `edgeseg predict` with a plain loop on a folder of photos: python benchmarks/predict.py
 
-Both read the same JPEG files (frames of the synthetic streets at a camera's size), run the same network on as many
-threads, and write class ids, colours and tinted photos as PNG, or with `--outputs labels` class ids only. The plain
-loop is what one writes with Pillow and torch; it has no legend to draw.
+Both ways read the same JPEG files (frames of the synthetic streets, resized to the size of a camera's photos), run the
+same network on the same number of threads, and write class ids, colours and tinted photos as PNG files, or class ids
+only with `--outputs labels`. The plain loop uses Pillow and torch and does not draw a legend. Writes the table in
+docs/deployment.md.
 """
 
 from __future__ import annotations
@@ -11,25 +12,27 @@ import argparse
 import math
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from measuring import compare_ways
 from PIL import Image
-from side_by_side import compare
 from torch.nn import functional as F
 
 import edgeseg
 from edgeseg.cli import main
 from edgeseg.data import Streets
 from edgeseg.labels import palette_of
+from edgeseg.spec import Color
 from edgeseg.vision.visualize import colorize
 
 MODEL = "fpn_aspp_mobilenetv2_tv_edgeailite.camvid"
 
 
 def _photos(folder: Path, options: argparse.Namespace) -> list[Path]:
-    """As many files as asked for, of a few different pictures."""
+    """Writes `options.images` files of a few different pictures."""
     frames = Streets("test", (270, 480), length=4)
     paths = [folder / f"{i:04}.jpg" for i in range(options.images)]
     for i, path in enumerate(paths):
@@ -39,20 +42,19 @@ def _photos(folder: Path, options: argparse.Namespace) -> list[Path]:
 
 
 def predicted(options: argparse.Namespace) -> float:
-    """`edgeseg predict`, the loading of the model included."""
+    """Runs `edgeseg predict`, including the loading of the model."""
     with tempfile.TemporaryDirectory() as folder:
-        inside = Path(folder)
-        paths = _photos(inside, options)
-        how = ["-o", str(inside / "out"), "--outputs", *options.outputs]
-        main(["predict", str(paths[0]), *how])
+        paths = _photos(Path(folder), options)
+        output = ["-o", str(Path(folder) / "out"), "--outputs", *options.outputs]
+        main(["predict", str(paths[0]), *output])
         start = time.perf_counter()
-        main(["predict", folder, *how])
+        main(["predict", folder, *output])
         return len(paths) / (time.perf_counter() - start)
 
 
 @torch.inference_mode()
 def plain(options: argparse.Namespace) -> float:
-    """A loop with Pillow and torch, from file to file."""
+    """Runs a plain loop with Pillow and torch, from file to file."""
     model = edgeseg.create_model(MODEL).eval()
     palette, preprocess = palette_of(model.tasks["segmentation"]), model.preprocess
     pixels = math.prod(preprocess.size or (480, 640))
@@ -66,15 +68,7 @@ def plain(options: argparse.Namespace) -> float:
             small = photo.resize((round(photo.width * scale), round(photo.height * scale)), Image.Resampling.BILINEAR)
             inputs = (torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].float() - mean) / std
             logits = F.interpolate(model(inputs)["segmentation"], photo.size[::-1], mode="bilinear")
-            labels = logits.argmax(dim=1)[0].to(torch.uint8).numpy()
-            if "labels" in options.outputs:
-                Image.fromarray(labels).save(f"{path}_labels.png")
-            if "color" in options.outputs or "overlay" in options.outputs:
-                color = Image.fromarray(colorize(labels, palette))
-            if "color" in options.outputs:
-                color.save(f"{path}_color.png")
-            if "overlay" in options.outputs:
-                Image.blend(photo, color, 0.55).save(f"{path}_overlay.png")
+            _save(path, photo, logits.argmax(dim=1)[0].to(torch.uint8).numpy(), palette, options.outputs)
 
         segment(paths[0])
         start = time.perf_counter()
@@ -83,9 +77,20 @@ def plain(options: argparse.Namespace) -> float:
         return len(paths) / (time.perf_counter() - start)
 
 
+def _save(path: Path, photo: Image.Image, labels: np.ndarray, palette: Sequence[Color], outputs: Sequence[str]) -> None:
+    if "labels" in outputs:
+        Image.fromarray(labels).save(f"{path}_labels.png")
+    if "color" in outputs or "overlay" in outputs:
+        color = Image.fromarray(colorize(labels, palette))
+    if "color" in outputs:
+        color.save(f"{path}_color.png")
+    if "overlay" in outputs:
+        Image.blend(photo, color, 0.55).save(f"{path}_overlay.png")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=40)
-    parser.add_argument("--size", type=int, nargs=2, default=(1080, 1920), metavar=("H", "W"))
-    parser.add_argument("--outputs", nargs="+", default=["labels", "color", "overlay"])
-    compare({"plain loop": plain, "edgeseg predict": predicted}, parser, "deployment.md")
+    parser.add_argument("--images", type=int, default=40, help="number of photos per process (default 40)")
+    parser.add_argument("--size", type=int, nargs=2, default=(1080, 1920), metavar=("H", "W"), help="photo size")
+    parser.add_argument("--outputs", nargs="+", default=["labels", "color", "overlay"], help="files to write per photo")
+    compare_ways({"plain loop": plain, "edgeseg predict": predicted}, parser, "deployment.md")

@@ -1,4 +1,4 @@
-"""The results table of the original zoo, as published, and how each figure was counted there."""
+"""The results of TI's zoo (edgeai-torchvision) as published, and how each figure was counted there."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ CLASSES = {"Cityscapes": 19, "ADE20K32": 32, "COCOSeg21": 21}
 
 
 class Row(NamedTuple):
-    """One row of the table. `convention` is a field of `edgeseg.networks.cost.Complexity`."""
+    """One row of the table. `convention` names the field of `edgeseg.networks.cost.Complexity` that was published."""
 
     dataset: str
     system: str
-    name: str  # in our zoo, "" where it has no such network
+    name: str  # in this zoo
     width: int
     height: int
     gmacs: str
     miou: str
     convention: str = "gmacs"
     note: str = ""
-    counted: tuple[int, int] | None = None  # width and height that the GMACs are of, where it is another size
+    counted: tuple[int, int] | None = None  # width and height for which GMACs were counted, if different
 
 
 class OtherTasks(NamedTuple):
-    """A figure that the original's documents print of a network of other tasks than one segmentation."""
+    """A published figure of a network with several inputs or tasks, or with a task other than segmentation."""
 
     what: str
     name: str
@@ -35,11 +35,11 @@ class OtherTasks(NamedTuple):
 
 
 TRUNCATED = "printed without rounding up"
-SAME = "a slip of the table, it seems: the 1536x768 row of the same network, 15.07, is four times 3.767 and not four times 3.84"
-X16 = "a slip of the table, it seems: the original's quantization page prints 26.49 for the same network, size and mIoU"
-WHOLE = "its zoo scored whole images of 2049x1025, which the GMACs are of; 769x769 is what it was trained on"
-SWIFTNET = "the paper's parameters, 2.4 M, are these; its convolutions are 38.15, all its operators 39.05"
-ERFNET = "cited from elsewhere: the convolutions of the paper's network are 26.60, all its operators 26.82"
+SAME = "probably a misprint: the 1536x768 row of the same network, 15.07, is four times 3.767, not four times 3.84"
+X16 = "probably a misprint: TI's quantization page prints 26.49 for the same network, size and mIoU"
+WHOLE = "GMACs and mIoU were published for whole images of 2049x1025; 769x769 is the training crop"
+SWIFTNET = "the parameters agree with the 2.4 M of the paper; the convolutions are 38.15 GMACs, all operators 39.05"
+ERFNET = "cited from another source: the convolutions of the paper's network are 26.60 GMACs, all operators 26.82"
 
 # fmt: off
 ROWS = [
@@ -79,7 +79,7 @@ ROWS = [
 # fmt: on
 
 
-# Networks of other tasks and of several, from the original's documents: all of 768x384, on MobileNetV2 or ResNet50.
+# Networks with other or several tasks, from TI's documents: all at 768x384, on MobileNetV2 or ResNet50.
 # fmt: off
 OTHER_TASKS = [
     OtherTasks("depth",                              "deeplabv3plus_mobilenetv2_tv_edgeailite", 1, (1,),      "3.44",  "KITTI ARD 7.05 %"),
@@ -91,7 +91,7 @@ OTHER_TASKS = [
 
 
 def agrees(computed: float, printed: str) -> bool:
-    """Whether `computed`, rounded or truncated to the digits of `printed`, is that figure."""
+    """Returns whether `computed`, rounded or truncated to the digits of `printed`, equals `printed`."""
     digits = len(printed.partition(".")[2])
     truncated = int(computed * 10**digits) / 10**digits
     return printed in (f"{computed:.{digits}f}", f"{truncated:.{digits}f}")

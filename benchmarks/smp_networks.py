@@ -1,4 +1,4 @@
-"""Networks of segmentation_models_pytorch in edgeseg's form, so that the same code trains and scores them."""
+"""Networks of segmentation_models_pytorch as Pixel2Pixel models, so that the same code trains and evaluates them."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import edgeseg
 from edgeseg import Pixel2Pixel
 from edgeseg.spec import Task
 
-# By our decoder, the nearest of theirs.
+# The nearest architecture of the library, by decoder of edgeseg.
 ARCHITECTURES = {"fpn": "FPN", "unet": "Unet", "deeplabv3plus": "DeepLabV3Plus"}
 
 
 def decoder_of(name: str) -> str:
-    """Of a name of the zoo."""
+    """Returns the decoder of a network of the zoo."""
     spec = edgeseg.model_info(name).spec
-    assert spec is not None, f"{name} has none of our decoders"
+    assert spec is not None, f"{name} does not have a decoder of edgeseg"
     return spec.decoder
 
 
 def plain_network(decoder: str, classes: int) -> Any:
-    """As the library makes it, with MobileNetV2 and no weights; takes sizes that are multiples of 32."""
+    """Creates the library's network on MobileNetV2 without weights; image sides must be multiples of 32."""
     import segmentation_models_pytorch
 
     architecture = getattr(segmentation_models_pytorch, ARCHITECTURES[decoder])
@@ -33,10 +33,10 @@ def plain_network(decoder: str, classes: int) -> Any:
 
 
 def network(decoder: str, tasks: Mapping[str, Task], imagenet: Path) -> Pixel2Pixel:
-    """With torchvision's ImageNet weights in the encoder, for photos normalized as these have it."""
+    """Creates a model with torchvision's ImageNet weights in its encoder and their normalization."""
     ((name, task),) = tasks.items()
-    made = plain_network(decoder, task.channels)
-    made.encoder.load_state_dict(
+    plain = plain_network(decoder, task.channels)
+    plain.encoder.load_state_dict(
         {key: value for key, value in load_file(imagenet).items() if not key.startswith("classifier.")}
     )
     config = edgeseg.ModelConfig(
@@ -44,20 +44,24 @@ def network(decoder: str, tasks: Mapping[str, Task], imagenet: Path) -> Pixel2Pi
         tasks=tasks,
         preprocess=edgeseg.Preprocess(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375)),
     )
-    return Pixel2Pixel(_Encoder(made.encoder), {name: _Decoder(made)}, config)
+    return Pixel2Pixel(_Encoder(plain.encoder), {name: _Decoder(plain)}, config)
+
+
+def pad_to_32(images: Tensor) -> Tensor:
+    """Adds zeros at the lower and right edge until the sides are multiples of 32."""
+    height, width = images.shape[-2:]
+    return nn.functional.pad(images, (0, -width % 32, 0, -height % 32))
 
 
 class _Encoder(nn.Module):
-    """Takes any size: the library's networks want multiples of 32, so zeros are added at the lower and right edge."""
+    """Takes images of any size. Its first feature is the image itself, from which the decoder reads the size."""
 
     def __init__(self, encoder: Any) -> None:
         super().__init__()
         self.encoder, self.channels = encoder, list(encoder.out_channels)
 
     def forward(self, images: Sequence[Tensor]) -> list[Tensor]:
-        height, width = images[0].shape[-2:]
-        padded = nn.functional.pad(images[0], (0, -width % 32, 0, -height % 32))
-        return [images[0], *self.encoder(padded)]  # the first for its size
+        return [images[0], *self.encoder(pad_to_32(images[0]))]
 
 
 class _Decoder(nn.Module):

@@ -1,6 +1,6 @@
-"""How long it takes to start, each in a new process: python benchmarks/startup.py
+"""Measures how long a new process takes to start: python benchmarks/startup.py
 
-Writes the table of docs/benchmarks.md.
+Writes the table in docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -8,9 +8,8 @@ from __future__ import annotations
 import subprocess
 import sys
 from functools import partial
-from statistics import median
 
-from reporting import machine, write_table
+from measuring import machine, markdown, spread, write_table
 
 from edgeseg.deploy.timing import alternating
 
@@ -30,16 +29,16 @@ STARTS = {
 
 
 def start(code: str) -> None:
-    """Runs a Python process."""
+    """Runs code in a new Python process."""
     subprocess.run([sys.executable, "-c", code], check=False, stdout=subprocess.DEVNULL)
 
 
 def main() -> None:
-    """Measures in turns."""
+    """Measures all starts in turns and writes the table."""
     turns = alternating({name: partial(start, code) for name, code in STARTS.items()}, rounds=7, warm_up=1)
-    lines = ["| a new process that does | seconds (lowest to highest) |", "|---|---|"]
-    lines += [f"| {name} | {median(times):.2f} ({times[0]:.2f} to {times[-1]:.2f}) |" for name, times in turns.items()]
-    write_table("benchmarks.md", "startup", "\n".join([*lines, "", f"{machine()}."]))
+    rows = [(name, spread(seconds)) for name, seconds in turns.items()]
+    table = markdown("a new process that does | seconds (lowest to highest)", rows)
+    write_table("benchmarks.md", "startup", f"{table}\n\n{machine()}.")
 
 
 if __name__ == "__main__":

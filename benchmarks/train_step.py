@@ -1,9 +1,10 @@
-"""Training on the CPU, images per second: edgeseg.engine.train beside plain loops: python benchmarks/train_step.py
+"""Compares edgeseg.engine.train with plain loops on the CPU, in images per second: python benchmarks/train_step.py
 
-edgeseg's figure is what `train` reports, with augmentation, class weights, Dice loss and moving average. The plain
-loops are what one writes first, float32 and contiguous, with ready tensors and cross-entropy alone: on the same
-network, and on the nearest one of segmentation_models_pytorch (pip install edgeseg[benchmarks]). Augmentation alone, of
-CamVid's size from memory in two processes, is there to show that it does not hold training up.
+The figure of edgeseg is the one that `train` reports, including augmentation, class weights, Dice loss and moving
+average. The plain loops train in float32 and contiguous memory, on ready tensors with cross-entropy only: the same
+network, and the nearest one of segmentation_models_pytorch (pip install edgeseg[benchmarks]). Augmentation alone, on
+images of CamVid's size from memory in two processes, shows that it does not slow training down. Writes the table in
+docs/training.md.
 """
 
 from __future__ import annotations
@@ -14,10 +15,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from unittest.mock import patch
 
 import torch
-from side_by_side import compare
+from measuring import compare_ways
 from smp_networks import decoder_of, plain_network
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,22 +25,19 @@ from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 
 import edgeseg
+from edgeseg.machine.memory import keep_freed_memory
 
 CLASSES = 11
 
 
 def trained(options: argparse.Namespace) -> float:
-    """`edgeseg.engine.train` with its defaults."""
-    return _train(options)
+    """Runs `edgeseg.engine.train` in a process that keeps freed memory, as `edgeseg train` does."""
+    keep_freed_memory()
+    return trained_default_allocator(options)
 
 
 def trained_default_allocator(options: argparse.Namespace) -> float:
-    """The same, with memory given back to the system after use."""
-    with patch("edgeseg.engine.training.keep_freed_memory"):
-        return _train(options)
-
-
-def _train(options: argparse.Namespace) -> float:
+    """Runs `edgeseg.engine.train` with its defaults."""
     from edgeseg.engine import TrainConfig, train
 
     images = _samples(options.batch * options.steps)
@@ -52,7 +49,7 @@ def _train(options: argparse.Namespace) -> float:
 
 
 def _samples(count: int) -> list[tuple[Tensor, Tensor]]:
-    """Noise of CamVid's size."""
+    """Creates samples of CamVid's size from noise."""
     return [
         (
             tv_tensors.Image(torch.randint(0, 256, (3, 360, 480), dtype=torch.uint8)),
@@ -63,7 +60,7 @@ def _samples(count: int) -> list[tuple[Tensor, Tensor]]:
 
 
 def augmented(options: argparse.Namespace) -> float:
-    """What feeds `train`, with nothing to feed."""
+    """Runs the augmentation of `train` without a network."""
     from edgeseg.data.transforms import AUGMENTATIONS, Augmented
     from edgeseg.engine import TrainConfig
 
@@ -75,24 +72,24 @@ def augmented(options: argparse.Namespace) -> float:
     tasks = {"segmentation": edgeseg.Task("segmentation", CLASSES)}
     samples = Augmented(_samples(320), transform, tasks, seed=0, cache=True)
     loader = DataLoader(samples, batch_size=options.batch, num_workers=2)
-    arrived = [time.perf_counter() for _ in loader][4:]  # without the start of the processes
+    arrived = [time.perf_counter() for _ in loader][4:]  # the first batches include the start of the processes
     return options.batch * (len(arrived) - 1) / (arrived[-1] - arrived[0])
 
 
 def plain(options: argparse.Namespace) -> float:
-    """A plain loop on edgeseg's network."""
+    """Runs a plain loop on the network of edgeseg."""
     model = edgeseg.create_model(options.model, num_classes=CLASSES)
     return plain_loop(model, lambda images: model(images)["segmentation"], options)
 
 
 def smp(options: argparse.Namespace) -> float:
-    """A plain loop on segmentation_models_pytorch's nearest network."""
+    """Runs a plain loop on the nearest network of segmentation_models_pytorch."""
     model = plain_network(decoder_of(options.model), CLASSES)
     return plain_loop(model, model, options)
 
 
 def plain_loop(model: nn.Module, forward: Callable[[Tensor], Tensor], options: argparse.Namespace) -> float:
-    """float32, contiguous, cross-entropy, SGD."""
+    """Trains with SGD on cross-entropy, in float32 and contiguous memory."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     images, target = torch.randn(options.batch, 3, 320, 416), torch.randint(0, CLASSES, (options.batch, 320, 416))
     model.train()
@@ -108,10 +105,10 @@ def plain_loop(model: nn.Module, forward: Callable[[Tensor], Tensor], options: a
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="fpn_aspp_mobilenetv2_tv_edgeailite")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=4, help="to warm up, and again to measure")
-    compare(
+    parser.add_argument("--model", default="fpn_aspp_mobilenetv2_tv_edgeailite", help="name of the network")
+    parser.add_argument("--batch", type=int, default=8, help="images per batch (default 8)")
+    parser.add_argument("--steps", type=int, default=4, help="steps to warm up, and again to measure (default 4)")
+    compare_ways(
         {
             "plain loop, float32, contiguous": plain,
             "plain loop, segmentation_models_pytorch FPN": smp,
