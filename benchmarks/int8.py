@@ -1,6 +1,6 @@
-"""Float32, quantized after training, trained for 8 bit: python benchmarks/int8.py RUNS CAMVID
+"""Compares float32, PTQ and QAT files in onnxruntime on CamVid: python benchmarks/int8.py RUNS CAMVID
 
-In onnxruntime, on CamVid. RUNS is the folder that `benchmarks/recipes/camvid_int8.sh` trained in, `runs/int8`. Writes
+RUNS is the folder that `benchmarks/recipes/camvid_int8.sh` trained in, `runs/int8`. Writes
 results/int8.json, of which docs/deployment.md and MODEL_ZOO.md show the table. Needs pip install edgeseg[onnx].
 """
 
@@ -27,6 +27,8 @@ SIZES = ((360, 480), (384, 768))
 CALIBRATION_IMAGES = 24
 # By form; the last is what training wrote.
 FILES = {"float32": "float32.onnx", "after training": "after_training.onnx", "in training": "int8.onnx"}
+# In the table; results/int8.json and scores.json have the names of FILES.
+TITLES = {"float32": "float32", "after training": "PTQ", "in training": "QAT"}
 
 
 def network(folder: Path) -> edgeseg.Pixel2Pixel:
@@ -73,7 +75,7 @@ def table(results: dict[str, Any]) -> str:
     """In Markdown."""
     speeds = [f"milliseconds at {width}x{height}" for height, width in SIZES]
     lines = [
-        f"| network | form | mIoU % on test | loss | MB | {' | '.join(f'{s} (ratio)' for s in speeds)} |",
+        f"| network | form | mIoU % on test | drop | MB | {' | '.join(f'{each} (speedup)' for each in speeds)} |",
         "|---|---|--:|--:|--:|--:|--:|",
     ]
     for name, forms in results["networks"].items():
@@ -81,8 +83,10 @@ def table(results: dict[str, Any]) -> str:
         for form in FILES:
             one = forms[form]
             times = " | ".join(f"{one[speed]:.1f} ({first[speed] / one[speed]:.2f})" for speed in speeds)
-            loss = "" if form == "float32" else f"{first['miou'] - one['miou']:.2f}"
-            lines.append(f"| `{name}` | {form} | {one['miou']:.2f} | {loss} | {one['megabytes']:.1f} | {times} |")
+            drop = "" if form == "float32" else f"{first['miou'] - one['miou']:.2f}"
+            lines.append(
+                f"| `{name}` | {TITLES[form]} | {one['miou']:.2f} | {drop} | {one['megabytes']:.1f} | {times} |"
+            )
     return "\n".join([*lines, "", f"{results['machine']}, onnxruntime {results['onnxruntime']}."])
 
 

@@ -27,7 +27,7 @@ CONFIG = TrainConfig(
 )
 # The document's: depth in ARD percent, semantic in mIoU of five classes, motion in mIoU, on Cityscapes.
 PUBLISHED = {
-    "one network a task": (11.35, 86.71, 86.6),
+    "one network per task": (11.35, 86.71, 86.6),
     "fixed": (12.31, 82.32, 80.52),
     "pseudo_gradnorm": (12.64, 85.53, 84.95),
 }
@@ -70,7 +70,7 @@ def main() -> None:
     alone: dict[str, float] = {}
     for task in TASKS:
         alone |= run(options.output / task, (task,), "fixed", options.encoder_weights)
-    rows = {"one network a task": (sum(cost((task,)) for task in TASKS), alone)}
+    rows = {"one network per task": (sum(cost((task,)) for task in TASKS), alone)}
     for name in BALANCERS:
         rows[name] = (cost(TASKS), run(options.output / name, TASKS, name, options.encoder_weights))
     lines = [

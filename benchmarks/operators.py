@@ -42,12 +42,12 @@ SHARE = 0.01  # what takes less is summed up
 
 def files(model: edgeseg.Pixel2Pixel, folder: Path) -> dict[str, Path]:
     """The three files of a network."""
-    found = {form: folder / f"{number}.onnx" for number, form in enumerate(("float32", "float32, one size", "8 bit"))}
+    found = {form: folder / f"{number}.onnx" for number, form in enumerate(("float32", "float32, one size", "int8"))}
     edgeseg.export_onnx(model, found["float32"], output="small_logits")
     edgeseg.export_onnx(model, found["float32, one size"], output="small_logits", size=SIZE, dynamic=())
     streets = Streets("train", SIZE, length=4)
     frames = [streets[index][0] for index in range(4)]
-    quantize_onnx(model, found["8 bit"], frames, size=SIZE, calibration="minmax", reduce_range=saturates_in_8_bit())
+    quantize_onnx(model, found["int8"], frames, size=SIZE, calibration="minmax", reduce_range=saturates_in_8_bit())
     return found
 
 
@@ -119,7 +119,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             for form, path in files(model, Path(folder)).items():
                 lines.append(f"| `{name}` {line(form, profile(path, Path(folder)))}")
-                if (name, form) == (NAMES[0], "8 bit"):
+                if (name, form) == (NAMES[0], "int8"):
                     options = sessions(path)
     lines += ["", f"{machine()}, onnxruntime {onnxruntime.__version__}."]
     write_table("benchmarks.md", "operators", "\n".join(lines))

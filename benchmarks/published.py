@@ -1,4 +1,4 @@
-"""The results table of the original zoo, as published, and how each figure was counted there."""
+"""The results table of TI's zoo (edgeai-torchvision, edgeailite), as published, and how each figure was counted there."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Row(NamedTuple):
 
 
 class OtherTasks(NamedTuple):
-    """A figure that the original's documents print of a network of other tasks than one segmentation."""
+    """A figure that TI's documents state for a network with other tasks than one segmentation."""
 
     what: str
     name: str
@@ -35,11 +35,13 @@ class OtherTasks(NamedTuple):
 
 
 TRUNCATED = "printed without rounding up"
-SAME = "a slip of the table, it seems: the 1536x768 row of the same network, 15.07, is four times 3.767 and not four times 3.84"
-X16 = "a slip of the table, it seems: the original's quantization page prints 26.49 for the same network, size and mIoU"
-WHOLE = "its zoo scored whole images of 2049x1025, which the GMACs are of; 769x769 is what it was trained on"
-SWIFTNET = "the paper's parameters, 2.4 M, are these; its convolutions are 38.15, all its operators 39.05"
-ERFNET = "cited from elsewhere: the convolutions of the paper's network are 26.60, all its operators 26.82"
+SAME = "probably a slip in TI's table: the 1536x768 row of the same network states 15.07, which is four times 3.767 and not 3.84"
+X16 = "probably a slip in TI's table: TI's page on quantization states 26.49 for the same network, size and mIoU"
+WHOLE = "the GMACs are for whole images of 2049x1025, which TensorFlow's zoo scored; 769x769 is the size in training"
+SWIFTNET = (
+    "the network has the 2.4 M parameters of the paper; its convolutions have 38.15 GMACs, all its operators 39.05"
+)
+ERFNET = "TI cites the figure from elsewhere: the convolutions of the paper's network have 26.60 GMACs, all its operators 26.82"
 
 # fmt: off
 ROWS = [
@@ -79,13 +81,13 @@ ROWS = [
 # fmt: on
 
 
-# Networks of other tasks and of several, from the original's documents: all of 768x384, on MobileNetV2 or ResNet50.
+# Networks with other tasks and with several, from TI's documents: all at 768x384, on MobileNetV2 or ResNet50.
 # fmt: off
 OTHER_TASKS = [
     OtherTasks("depth",                              "deeplabv3plus_mobilenetv2_tv_edgeailite", 1, (1,),      "3.44",  "KITTI ARD 7.05 %"),
     OtherTasks("depth",                              "fpn_aspp_resnet50_edgeailite",            1, (1,),      "28.52", "KITTI ARD 6.31 %"),
     OtherTasks("motion from flow and image",         "deeplabv3plus_mobilenetv2_tv_edgeailite", 2, (2,),      "3.92",  "Cityscapes mIoU 85.5"),
-    OtherTasks("depth, five classes and motion",     "deeplabv3plus_mobilenetv2_tv_edgeailite", 2, (1, 5, 2), "5.71",  "ARD 12.64 %, mIoU 85.53, mIoU 84.95", "published with an encoder that was never public"),
+    OtherTasks("depth, five classes and motion",     "deeplabv3plus_mobilenetv2_tv_edgeailite", 2, (1, 5, 2), "5.71",  "ARD 12.64 %, mIoU 85.53, mIoU 84.95", "the published figure is for an encoder that was never published"),
 ]
 # fmt: on
 

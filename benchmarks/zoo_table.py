@@ -5,7 +5,7 @@ Writes MODEL_ZOO.md, its figures as results/zoo.json, and the picture docs/image
 - Published figures are those of published.py and of the catalog of weights.
 - Computed ones (parameters, multiply-accumulates, activations) are counted anew each time.
 - Measured ones are kept from results/zoo.json, unless they are asked for: `--measure` times every network in torch and
-  onnxruntime, in a quarter of an hour (edgeseg[onnx]); `--camvid PATH` and the like score the weights of that data set.
+  onnxruntime, in a quarter of an hour (edgeseg[onnx]); `--camvid PATH` and the like score the weights of that dataset.
 
 `--check` writes nothing and fails where MODEL_ZOO.md or results/zoo.json are not what would be written.
 """
@@ -32,7 +32,7 @@ Figures = dict[str, Any]
 FILE = RESULTS / "zoo.json"
 SIZE = (384, 768)
 REFERENCE = "fpn_aspp_mobilenetv2_tv_edgeailite"  # whose time is 1
-# By option: the tag of the weights, and the data set and split that they are scored on.
+# By option: the tag of the weights, and the dataset and split that they are scored on.
 SCORED_ON = {
     "cityscapes": ("cityscapes", "cityscapes_segmentation", "val"),
     "ade20k": ("ade20k32", "ade20k_seg_class32", "val"),
@@ -41,13 +41,13 @@ SCORED_ON = {
     "camvid": ("camvid", "camvid", "test"),
 }
 SHORT = {"gmacs": "conv", "all_operators": "all", "all_operators_folded": "all, folded"}
-FORMATS = {"edgeseg": "safetensors", "checkpoint": "the original's .pth", "onnx": "the original's .onnx"}
+FORMATS = {"edgeseg": "safetensors", "checkpoint": "TI's .pth", "onnx": "TI's .onnx"}
 # Published beside the zoo's own networks, by torchvision's trainer.
 NOT_READ = [("DeepLabV3 MobileNetV3-Large-Lite", 60.80), ("LR-ASPP MobileNetV3-Large-Lite", 59.80)]
 
 
 def computed_rows() -> list[Figures]:
-    """The original's table, beside what the zoo's networks cost."""
+    """TI's table, with the computed cost of edgeseg's networks."""
     rows = []
     for row in ROWS:
         width, height = row.counted or (row.width, row.height)
@@ -66,7 +66,7 @@ def computed_rows() -> list[Figures]:
 
 
 def computed_tasks() -> list[Figures]:
-    """Networks of several inputs and tasks."""
+    """Networks with several inputs and tasks."""
     rows = []
     for row in OTHER_TASKS:
         tasks = {f"task{i}": edgeseg.Task(channels=channels) for i, channels in enumerate(row.channels)}
@@ -116,14 +116,14 @@ def catalog(scored: dict[str, float]) -> list[Figures]:
 
 
 def score(data: str, path: Path) -> dict[str, float]:
-    """mIoU of all weights of one data set."""
+    """mIoU of all weights for one dataset."""
     from edgeseg.data import load_dataset
     from edgeseg.engine import evaluate
 
     tag, name_of_set, split = SCORED_ON[data]
     names = edgeseg.list_weights(f"*.{tag}*")
     if not names:
-        raise SystemExit(f"--{data}: the catalog has no weights for this data set (edgeseg weights list)")
+        raise SystemExit(f"--{data}: the catalog has no weights for this dataset (edgeseg weights list)")
     dataset = load_dataset(name_of_set, path, split)
     found = {}
     for name in names:
@@ -134,7 +134,7 @@ def score(data: str, path: Path) -> dict[str, float]:
 
 
 def measure(names: list[str]) -> dict[str, Figures]:
-    """Times of every network, in a process each."""
+    """Times of every network, each in a process of its own."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         reference = export(edgeseg.create_model(REFERENCE).eval(), Path(folder) / "reference.onnx")
@@ -198,25 +198,27 @@ def render(zoo: Figures) -> str:
 HEADER = """\
 # Model zoo
 
-Written by `python benchmarks/zoo_table.py`; the same figures are in `benchmarks/results/zoo.json`.
+`python benchmarks/zoo_table.py` writes this page and the same figures as `benchmarks/results/zoo.json`. "TI's zoo" is
+Texas Instruments' edgeai-torchvision (edgeailite) zoo, which edgeseg re-creates.
 
-- **published**: printed in the original zoo's table, mIoU in percent on the set's validation images.
-- **computed**: counted here, on the network that `edgeseg.create_model(name)` builds. "conv" counts the convolutions
-  only, which is how the original's Cityscapes and COCO rows were counted; "all" is every operator, the convention of
-  its ADE20K rows (of RegNetX at full size; of MobileNetV2 with batch norm folded and without the last upsample).
-- **measured**: trained, scored or timed here. The original never published Cityscapes weights.
+- **Published** figures are those of TI's table. The mIoU is in percent, on the validation images of the dataset.
+- **Computed** figures are counted here, on the network that `edgeseg.create_model(name)` builds. "conv" counts only the
+  convolutions, as the Cityscapes and COCO rows of TI's table do. "all" counts every operator, as TI's ADE20K rows do:
+  those of RegNetX at full size, those of MobileNetV2 with folded batch norms and without the last upsampling ("all,
+  folded").
+- **Measured** figures come from training, evaluating or timing here. TI never published weights for Cityscapes.
 
-![mIoU against multiply-accumulates, a panel a data set](docs/images/zoo.png)
+![mIoU against multiply-accumulates, one panel per dataset](docs/images/zoo.png)
 """
 
 
 def published_tables(rows: list[Figures]) -> list[str]:
-    """The original's table, a data set at a time."""
+    """TI's table, one dataset at a time."""
     parts = []
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
         lines = [
             f"## {dataset}\n",
-            "| system | name | width x height | parameters | GMACs computed, conv | GMACs computed, its way "
+            "| system | name | width x height | parameters | GMACs computed, conv | GMACs computed as in TI's table "
             "| GMACs published | agrees | mIoU published |",
             "|---|---|---|--:|--:|--:|--:|---|--:|",
         ]
@@ -229,7 +231,7 @@ def published_tables(rows: list[Figures]) -> list[str]:
             )
         notes = {row["system"]: row["note"] for row in chosen if row["note"] not in ("", TRUNCATED)}
         if notes:
-            lines += ["", "Figures that do not agree:", ""]
+            lines += ["", "Figures that do not agree with TI's table:", ""]
             by_note: dict[str, list[str]] = {}
             for system, note in notes.items():
                 by_note.setdefault(note, []).append(system)
@@ -239,10 +241,11 @@ def published_tables(rows: list[Figures]) -> list[str]:
 
 
 def other_tasks_table(rows: list[Figures]) -> str:
-    """Networks of several inputs and tasks."""
+    """Networks with several inputs and tasks."""
     lines = [
-        "## Several inputs and tasks\n",
-        "768x384, convolutions only. What these networks do on synthetic streets is in docs/multitask.md.\n",
+        "## Multiple inputs and tasks\n",
+        "GMACs are for 768x384 and count convolutions only. docs/multitask.md has results of such networks on "
+        "synthetic streets.\n",
         "| task | name | inputs | parameters | GMACs computed | GMACs published | agrees | published score |",
         "|---|---|--:|--:|--:|--:|---|---|",
     ]
@@ -256,12 +259,13 @@ def other_tasks_table(rows: list[Figures]) -> str:
 
 
 def weights_table(rows: list[Figures]) -> str:
-    """Trained weights that are published or were trained here, and what was seen of each."""
+    """Trained weights that are published or were trained here, and how each was verified."""
     lines = [
         "## Trained weights\n",
-        'What `create_model("NAME.TAG")` loads. **loads** says that a synthetic file in the publisher\'s format is '
-        "read and gives the same logits; the published files themselves were not at hand, nor the data sets to score "
-        "them on, and their mIoU is the publisher's.\n",
+        '`create_model("NAME.TAG")` loads these weights. The state "loads" means that a synthetic file in the '
+        "publisher's format was read and gave the same logits. The published files and the datasets to score them on "
+        "were not available, so their mIoU is the publisher's. `python benchmarks/zoo_table.py` with the named option "
+        "measures it.\n",
         "| name | format | mIoU published | mIoU measured | on | state | licence |",
         "|---|---|--:|--:|---|---|---|",
     ]
@@ -271,7 +275,7 @@ def weights_table(rows: list[Figures]) -> str:
         tag = row["name"].partition(".")[2].removesuffix("_qat")
         option = next((each for each, (its_tag, *_) in SCORED_ON.items() if its_tag == tag), None)
         if not measured and option:
-            measured = f"no `--{option} PATH`"
+            measured = f"needs `--{option} PATH`"
         lines.append(
             f"| `{row['name']}` | {row['format']} | {published} | {measured} | {row['protocol']} | {state} "
             f"| {row['license']} |"
@@ -284,7 +288,7 @@ def weights_table(rows: list[Figures]) -> str:
 
 
 def eight_bit_table() -> str:
-    """What `benchmarks/int8.py` measured, and the original's published pairs."""
+    """What `benchmarks/int8.py` measured, and the pairs that TI published."""
     path = RESULTS / "int8.json"
     if not path.is_file():
         return ""
@@ -295,23 +299,25 @@ def eight_bit_table() -> str:
         if row.system == f"{before.system}-QAT" and (row.width, row.dataset) == (before.width, before.dataset)
     ]
     return (
-        f"## 8 bit\n\nIn onnxruntime on CamVid's test frames (`python benchmarks/int8.py`). Published on Cityscapes, "
-        f"with power-of-two scales: {', '.join(pairs)}.\n\n{int8.table(json.loads(path.read_text()))}\n"
+        f"## Int8\n\nThe networks were measured in onnxruntime on CamVid's test frames (`python benchmarks/int8.py`). "
+        f"PTQ is post-training quantization, QAT is quantization-aware training. TI published these changes of the "
+        f"mIoU on Cityscapes by QAT with power-of-two scales: {', '.join(pairs)}.\n\n"
+        f"{int8.table(json.loads(path.read_text()))}\n"
     )
 
 
 def networks_table(zoo: Figures) -> str:
     """Every network of the zoo at one size."""
     lines = [
-        "## All names\n",
-        "19 classes, 768x384 (width x height), convolutions only.\n",
+        "## All networks\n",
+        "Figures are for 19 classes at 768x384 (width x height). GMACs and activations are of the convolutions.\n",
         "| name | decoder | encoder | parameters | GMACs | activations, M | torch, ms (ratio) "
         "| onnxruntime, ms (ratio) | memory in torch, MB | ONNX file, MB |",
         "|---|---|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for name, row in zoo["networks"].items():
         if "other name of" in row:
-            lines.append(f"| `{name}` | another name of `{row['other name of']}` | | | | | | | | |")
+            lines.append(f"| `{name}` | alias of `{row['other name of']}` | | | | | | | | |")
             continue
         times = zoo["measured"].get(name)
         measured = " | | | "
@@ -319,7 +325,7 @@ def networks_table(zoo: Figures) -> str:
             both = ("torch", "onnxruntime")
             parts = [f"{times[f'{where}_ms']:.1f} ({times[f'{where}_ratio']:.2f})" for where in both]
             measured = f"{' | '.join(parts)} | {times['memory_mb']:,} | {times['onnx_mb']:.1f}"
-        kind = f"{row['decoder']} | {row['encoder']}" if row["decoder"] else "a system to compare with |"
+        kind = f"{row['decoder']} | {row['encoder']}" if row["decoder"] else "network for comparison |"
         lines.append(
             f"| `{name}` | {kind} | {row['parameters']:,} | {row['gmacs']:.3f} | {row['activations'] / 1e6:.1f} "
             f"| {measured} |"
@@ -327,14 +333,15 @@ def networks_table(zoo: Figures) -> str:
     if zoo["measured"]:
         lines += [
             "",
-            "Times are to the logits at the decoder's stride, of `edgeseg.optimize` and of an ONNX file for this size; "
-            f"ratios are to `{REFERENCE}` in the same process, in turns. {zoo['machine']}.",
+            "Times are for the logits at the decoder's stride, with `edgeseg.optimize` in torch and with an ONNX file "
+            f"for this size in onnxruntime. Ratios are relative to `{REFERENCE}`, which ran in "
+            f"alternation in the same process. {zoo['machine']}.",
         ]
     return "\n".join(lines) + "\n"
 
 
 def draw(zoo: Figures, path: Path) -> None:
-    """mIoU against multiply-accumulates, a panel a data set, the frontier drawn; what was measured here marked."""
+    """mIoU against multiply-accumulates, with the frontier: a panel per dataset, and one for what was measured here."""
     from matplotlib.figure import Figure
 
     datasets = list(dict.fromkeys(row["dataset"] for row in zoo["rows"]))
