@@ -28,6 +28,8 @@ SIZES = ((360, 480), (384, 768))
 CALIBRATION_IMAGES = 24
 # The files of a network; training wrote the last.
 FILES = {"float32": "float32.onnx", "after training": "after_training.onnx", "in training": "int8.onnx"}
+# The names of the forms in the table; the results files have the names of FILES.
+TITLES = {"float32": "float32", "after training": "PTQ", "in training": "QAT"}
 
 
 def network(folder: Path) -> edgeseg.Pixel2Pixel:
@@ -83,8 +85,10 @@ def table(results: dict[str, Any]) -> str:
             one = forms[form]
             loss = "" if form == "float32" else f"{baseline['miou'] - one['miou']:.2f}"
             times = [f"{one[speed]:.1f} ({baseline[speed] / one[speed]:.2f})" for speed in speeds]
-            rows.append((f"`{name}`", form, f"{one['miou']:.2f}", loss, f"{one['megabytes']:.1f}", *times))
-    heading = " | ".join(["network | form | mIoU % on test: | loss: | MB:", *(f"{speed} (ratio):" for speed in speeds)])
+            rows.append((f"`{name}`", TITLES[form], f"{one['miou']:.2f}", loss, f"{one['megabytes']:.1f}", *times))
+    heading = " | ".join(
+        ["network | form | mIoU % on test: | drop: | MB:", *(f"{speed} (speedup):" for speed in speeds)]
+    )
     return f"{markdown(heading, rows)}\n\n{results['machine']}, onnxruntime {results['onnxruntime']}."
 
 

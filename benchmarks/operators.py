@@ -42,12 +42,12 @@ SHARE = 0.01  # operators that take a smaller share of the time are summed up
 
 def files(model: edgeseg.Pixel2Pixel, folder: Path) -> dict[str, Path]:
     """Writes the three files of a network."""
-    paths = {form: folder / f"{number}.onnx" for number, form in enumerate(("float32", "float32, one size", "8 bit"))}
+    paths = {form: folder / f"{number}.onnx" for number, form in enumerate(("float32", "float32, one size", "int8"))}
     edgeseg.export_onnx(model, paths["float32"], output="small_logits")
     edgeseg.export_onnx(model, paths["float32, one size"], output="small_logits", size=SIZE, dynamic=())
     streets = Streets("train", SIZE, length=4)
     frames = [streets[index][0] for index in range(4)]
-    quantize_onnx(model, paths["8 bit"], frames, size=SIZE, calibration="minmax", reduce_range=saturates_in_8_bit())
+    quantize_onnx(model, paths["int8"], frames, size=SIZE, calibration="minmax", reduce_range=saturates_in_8_bit())
     return paths
 
 
@@ -119,7 +119,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             for form, path in files(model, Path(folder)).items():
                 rows.append((f"`{name}`", form, *cells(profile(path, Path(folder)))))
-                if (name, form) == (NAMES[0], "8 bit"):
+                if (name, form) == (NAMES[0], "int8"):
                     options = sessions(path)
     table = markdown("network | file | ms: | operators: how many, ms", rows)
     write_table("benchmarks.md", "operators", f"{table}\n\n{machine(libraries=('torch', 'onnxruntime'))}.")

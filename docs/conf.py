@@ -1,4 +1,4 @@
-"""The documents as a site: sphinx-build -W docs site (pip install edgeseg[docs])."""
+"""Configuration of the documentation site: sphinx-build -W docs site (pip install edgeseg[docs])."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ exclude_patterns = ["pictures.py"]
 html_theme = "furo"
 html_title = f"edgeseg {__version__}"
 myst_heading_anchors = 3
-# In docstrings `this` is code.
+# Single backticks in docstrings mark code.
 default_role = "literal"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
@@ -21,7 +21,7 @@ napoleon_use_ivar = True
 
 
 def setup(app: Any) -> None:
-    """Links to the table lead to its page of the site."""
+    """Makes links to MODEL_ZOO.md lead to its page of the site."""
     app.connect("source-read", _to_the_page)
 
 

@@ -1,4 +1,4 @@
-"""Makes the pictures in docs/images: python docs/pictures.py"""
+"""Draws the pictures in docs/images: python docs/pictures.py"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EVERYTHING = ("semantic", "depth", "motion")
 
 
 def streets_page(sequences: int = 2, width: int = 300) -> Image.Image:
-    """Four columns of frames, one band a sequence: image, flow, classes, depth and motion."""
+    """One band of four frames per sequence, each frame with image, flow, classes, depth and motion."""
     streets = Streets("val", length=FRAMES * sequences, inputs=("flow", "image"), targets=EVERYTHING)
     bands = []
     for sequence in range(sequences):
@@ -35,7 +35,7 @@ def streets_page(sequences: int = 2, width: int = 300) -> Image.Image:
 
 
 def main() -> None:
-    """Writes all of them."""
+    """Writes all pictures."""
     IMAGES.mkdir(exist_ok=True)
     streets_page().save(IMAGES / "streets.jpg", quality=80)
     if DEMO_MODEL in list_weights():

@@ -15,11 +15,11 @@ train_set = load_dataset("images_masks", folder, "train")
 val_set = load_dataset("images_masks", folder, "val")
 print("classes:", ", ".join(train_set.tasks["segmentation"].classes))
 
-# Everything but the prediction layer starts from street scenes, and a warning says so.
+# All layers but the prediction layer start from weights for street scenes; a warning names the layer that does not.
 model = edgeseg.create_model("fpn_aspp_mobilenetv2_tv_edgeailite", pretrained=True, tasks=train_set.tasks)
 
 config = TrainConfig(epochs=20, batch_size=4, lr=0.005, img_resize=(360, 480), rand_crop=(320, 416))
-model = train(model, train_set, val_set, config, run, resume=True)  # a stopped run goes on
+model = train(model, train_set, val_set, config, run, resume=True)  # resumes a stopped run
 
 score = evaluate(model, val_set)
 print(f"mIoU {100 * score.miou:.2f} %")

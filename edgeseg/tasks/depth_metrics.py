@@ -58,7 +58,7 @@ class DepthErrors:
 
     @property
     def ard(self) -> float:
-        """Mean of |error| / depth, in percent."""
+        """Mean of `|error| / depth`, in percent."""
         return 100 * self._mean(1)
 
     @property
