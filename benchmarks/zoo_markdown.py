@@ -135,7 +135,7 @@ def int8_section() -> str:
         if row.system == f"{before.system}-QAT" and (row.width, row.dataset) == (before.width, before.dataset)
     ]
     return (
-        "## 8 bit\n\nMeasured in onnxruntime on the test frames of CamVid (`python benchmarks/int8.py`). Published on "
+        "## int8\n\nMeasured in onnxruntime on the test frames of CamVid (`python benchmarks/int8.py`). Published on "
         f"Cityscapes, with power-of-two scales: {', '.join(pairs)}.\n\n{int8.table(json.loads(path.read_text()))}\n"
     )
 
