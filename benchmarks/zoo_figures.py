@@ -29,7 +29,7 @@ SCORED_ON = {
     "voc": ("voc", "voc_segmentation", "val"),
     "camvid": ("camvid", "camvid", "test"),
 }
-FORMATS = {"edgeseg": "safetensors", "checkpoint": "TI's .pth", "onnx": "TI's .onnx"}
+FORMATS = {"edgeseg": "safetensors", "checkpoint": ".pth", "onnx": ".onnx"}
 
 
 def published_rows() -> list[Figures]:
@@ -91,6 +91,8 @@ def weights(scored: Mapping[str, float]) -> list[Figures]:
             {
                 "name": name,
                 "format": FORMATS[entry.format],
+                # A hash is in the catalog if the published file was read.
+                "file_read": entry.sha256 is not None,
                 "miou_published": entry.published_miou,
                 "miou_measured": scored.get(name, entry.measured_miou),
                 "protocol": entry.protocol,

@@ -107,15 +107,16 @@ def weights_section(rows: Sequence[Figures]) -> str:
     ]
     table = markdown("name | format | mIoU published: | mIoU measured: | on | state | licence", cells)
     return (
-        '## Trained weights\n\nThe weights that `create_model("NAME.TAG")` loads. **loads** means that a synthetic '
-        "file in the publisher's format was read and gave the same logits; neither the published files nor the "
-        f"datasets to score them on were available here, and their mIoU is the publisher's.\n\n{table}\n"
+        '## Trained weights\n\nThe weights that `create_model("NAME.TAG")` loads. **loads** means that the '
+        "published file, or where it was not available a synthetic file in its format, was read and gave the same "
+        f"logits; the datasets to score them on were not available here, so their mIoU is the publisher's.\n\n{table}\n"
     )
 
 
 def _weights_cells(row: Figures) -> tuple[str, ...]:
     published, measured = (f"{miou:.2f}" if miou else "" for miou in (row["miou_published"], row["miou_measured"]))
-    state = "measured" if measured else "loads (verified on a synthetic file)"
+    state = f"loads (verified on {'the published' if row['file_read'] else 'a synthetic'} file)"
+    state = "measured" if measured else state
     tag = row["name"].partition(".")[2].removesuffix("_qat")
     option = next((option for option, (its_tag, *_) in SCORED_ON.items() if its_tag == tag), None)
     if not measured and option:
