@@ -11,6 +11,7 @@ from torch import Tensor
 from edgeseg.data.base import Files, LabelledImages, check_split, require
 from edgeseg.labels import generic_palette, segmentation_task
 from edgeseg.spec import Task
+from edgeseg.vision.listing import by_stem, list_files, photo_suffixes
 
 LAYOUT = """\
   {root}/images/{{training,validation}}/*.jpg
@@ -47,7 +48,10 @@ class ADE20K(LabelledImages):
         folder = Path(root)
         images, labels = (folder / kind / FOLDERS[split] for kind in ("images", "annotations"))
         require([images, labels], LAYOUT, folder)
-        files = [Files((path,), {"segmentation": labels / f"{path.stem}.png"}) for path in sorted(images.glob("*.jpg"))]
+        photos = list_files(images, photo_suffixes(options.get("channels", 3)), recursive=False)
+        files = [
+            Files((photo,), {"segmentation": labels / f"{stem}.png"}) for stem, photo in by_stem(photos, images).items()
+        ]
         if classes == 32:
             task, self.class_weights = segmentation_task("ade20k32"), CLASS_WEIGHTS_32
         else:

@@ -14,6 +14,7 @@ from torch import Tensor
 from edgeseg.data.base import Files, LabelledImages, check_split, read_labels, require
 from edgeseg.labels import DEPTH, IGNORE, MOTION, segmentation_task
 from edgeseg.spec import Input, Task
+from edgeseg.vision.listing import list_files, photo_suffixes
 from edgeseg.vision.tensors import Depth
 
 LAYOUT = """\
@@ -86,7 +87,8 @@ class Cityscapes(LabelledImages):
             raise ValueError(f"Cityscapes has no target {', '.join(unknown)}; there are {', '.join(SUFFIXES)}")
         folder = Path(root)
         require([folder / name / split for name in image_folders], LAYOUT, folder)
-        streams = [sorted((folder / name / split).rglob("*.png")) for name in image_folders]
+        suffixes = photo_suffixes(options.get("channels", 3))
+        streams = [list_files(folder / name / split, suffixes) for name in image_folders]
         if len({len(stream) for stream in streams}) > 1:
             counts = ", ".join(f"{name} {len(stream)}" for name, stream in zip(image_folders, streams, strict=True))
             raise ValueError(f"every input needs a file for each photo; {split} has {counts}")
@@ -108,10 +110,10 @@ class Cityscapes(LabelledImages):
         """The photo is "image", the first folder of optical flow "flow"; other inputs have the name of their folder."""
         first = next(iter(self.flow_folders), None)
         inputs = {
-            "flow" if name == first else name: Input(3, "flow" if name in self.flow_folders else "image")
+            "flow" if name == first else name: Input(3, "flow") if name in self.flow_folders else self.photo
             for name in self.image_folders[:-1]
         }
-        return inputs | {"image": Input()}
+        return inputs | {"image": self.photo}
 
     def to_classes(self, name: str, labels: Tensor) -> Tensor:
         """Label ids become train ids; moving is 1."""
@@ -137,7 +139,7 @@ def to_label_ids(labels: Tensor) -> Tensor:
 
 
 def _target(root: Path, split: str, image: Path, name: str) -> Path:
-    stem = image.name.removesuffix("_leftImg8bit.png")
+    stem = image.stem.removesuffix("_leftImg8bit")
     kind = "disparity" if name == "depth" else "gtFine"
     return root / kind / split / image.parent.name / f"{stem}_{SUFFIXES[name]}"
 

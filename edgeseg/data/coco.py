@@ -91,8 +91,6 @@ class COCO21(LabelledImages):
         labels[covered > 1] = self.overlap
         return tv_tensors.Mask(torch.from_numpy(labels))
 
-    def _skip_unreadable(self) -> None:
-        files, self.files = self.files, [Files(each.images) for each in self.files]
-        super()._skip_unreadable()
-        kept = {each.images for each in self.files}
-        self.files = [each for each in files if each.images in kept]
+    def check_files(self, files: Files) -> None:
+        """The annotations are not an image."""
+        super().check_files(Files(files.images))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from edgeseg.data.base import Files, LabelledImages, check_split, read_labels, require
 from edgeseg.labels import DEPTH
+from edgeseg.vision.listing import by_stem, list_files, photo_suffixes
 from edgeseg.vision.tensors import Depth
 
 LAYOUT = """\
@@ -44,12 +45,10 @@ class KITTIDepth(LabelledImages):
         for drive in drives:
             photos, depths = drive / "image_02" / "data", drive / "proj_depth" / "groundtruth" / "image_02"
             require([photos, depths], LAYOUT, folder)
-            known = {path.name: path for path in depths.glob("*.png")}
-            files += [
-                Files((path,), {"depth": known[path.name]})
-                for path in sorted(photos.glob("*.png"))
-                if path.name in known
-            ]
+            maps = by_stem(list_files(depths, {".png"}, recursive=False), depths)
+            suffixes = photo_suffixes(options.get("channels", 3))
+            images = by_stem(list_files(photos, suffixes, recursive=False), photos)
+            files += [Files((photo,), {"depth": maps[stem]}) for stem, photo in images.items() if stem in maps]
         super().__init__(files, {"depth": DEPTH}, **options)
 
     def read_target(self, name: str, path: Path, files: Files) -> Tensor:

@@ -11,6 +11,15 @@ from edgeseg.spec import Color
 from edgeseg.vision.flow import ZERO
 
 
+def as_picture(pixels: np.ndarray) -> Image.Image:
+    """Makes a picture of the pixels of any input.
+
+    Args:
+        pixels: uint8 [H, W, C]. Of one or two channels the first is drawn as gray, of more the first three as RGB.
+    """
+    return Image.fromarray(np.ascontiguousarray(pixels[..., :3] if pixels.shape[2] > 2 else pixels[..., 0]))
+
+
 def colorize(labels: np.ndarray, palette: Sequence[Color]) -> np.ndarray:
     """Class ids [H,W] -> uint8 RGB [H,W,3]; ids beyond the palette, such as 255, are black."""
     table = np.zeros((max(256, len(palette), int(labels.max(initial=0)) + 1), 3), np.uint8)
