@@ -226,10 +226,9 @@ def test_the_output_folder_is_no_input(
     if form == "linked":
         (folder / "out").mkdir()
         (tmp_path / "link").symlink_to(folder / "out")
-    for source in ("photos", str(folder), "."):
-        for _ in range(2):
-            assert main([*predict, source, "-o", output]) == 0
-    assert written(folder / "out") == ["a_labels.png", "photos/a_labels.png"]
+    for source in ("photos", str(folder)):  # the second run passes the results of the first over
+        assert main([*predict, source, "-o", output]) == 0
+    assert written(folder / "out") == ["a_labels.png"]
 
 
 def test_the_output_folder_is_the_input(predict: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

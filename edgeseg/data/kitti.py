@@ -1,4 +1,4 @@
-"""KITTI depth (Uhrig et al., 2017, https://arxiv.org/abs/1708.06500): photos of 1242x375 with depth from a laser."""
+"""KITTI depth (Uhrig et al., 2017, https://arxiv.org/abs/1708.06500): photos of 1242x375 with the depth of a laser."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from edgeseg.vision.listing import by_stem, list_files, photo_suffixes
 from edgeseg.vision.tensors import Depth
 
 LAYOUT = """\
-  {root}/train.txt, val.txt                                 a drive folder a line, relative to {root}
+  {root}/train.txt, val.txt                                 one drive folder per line, relative to {root}
   {root}/<drive>/image_02/data/*.png                        RGB photos
-  {root}/<drive>/proj_depth/groundtruth/image_02/*.png      16 bit, metres x 256, 0 for unknown"""
+  {root}/<drive>/proj_depth/groundtruth/image_02/*.png      16-bit metres x 256, 0 where unknown"""
 
 
 class KITTIDepth(LabelledImages):
-    """Photos of the left colour camera, and depth in metres, 0 where unknown.
+    """Photos of the left colour camera with the depth in metres, 0 where it is unknown.
 
-    A photo without a depth map of its name is left out: the first and last five of each drive.
+    Photos without a depth map of the same name are left out: the first and the last five of each drive.
 
     Args:
-        root: Folder with the drives and the lists of them.
-        split: "train" or "val": which list.
-        options: `on_error`, see `LabelledImages`.
+        root: Folder with the drives and the lists of drives.
+        split: Which list: "train" or "val".
+        options: `channels` and `on_error`, see `LabelledImages`.
 
     Raises:
-        FileNotFoundError: the layout is not there; prints it.
-        ValueError: unknown split, or no samples.
+        FileNotFoundError: a list or a folder is missing; prints the layout.
+        ValueError: an unknown split, no samples, or two files of the same name.
     """
 
     splits = ("train", "val")
@@ -52,5 +52,5 @@ class KITTIDepth(LabelledImages):
         super().__init__(files, {"depth": DEPTH}, **options)
 
     def read_target(self, name: str, path: Path, files: Files) -> Tensor:
-        """Metres."""
+        """Reads the depth as float32 metres [1, H, W], 0 where it is unknown."""
         return Depth((read_labels(path).float() / 256).unsqueeze(0))
