@@ -299,13 +299,25 @@ def test_networks_of_other_channels(channels: int, own: Path, tmp_path: Path) ->
 def test_train_command_with_gray_photos(own: Path, tmp_path: Path) -> None:
     call = ["train", "--dataset", "images_masks", "--data-path", str(own), "--channels", "1", "--epochs", "1"]
     call += ["--img-resize", "32", "32", "--rand-crop", "32", "32", "--batch-size", "2", "--workers", "0"]
-    call += ["--class-weights", "none", "--model", "fpn_aspp_regnetx400mf_edgeailite", "-o", str(tmp_path / "run")]
+    call += [
+        "--class-weights",
+        "none",
+        "--val-split",
+        "none",
+        "--model",
+        "fpn_aspp_regnetx400mf_edgeailite",
+        "-o",
+        str(tmp_path / "run"),
+    ]
     assert main(call) == 0
     model = edgeseg.create_model(
         "fpn_aspp_regnetx400mf_edgeailite", checkpoint_path=tmp_path / "run/last.safetensors"
     ).eval()
     assert model.in_channels == (1,)
-    assert model.predict(own / "images/val/0.png").shape == (20, 30)
+    expected = model.predict(own / "images/val/0.png")
+    gray = Image.open(own / "images/val/0.png").convert("L")
+    assert (model.predict(gray) == expected).all()
+    assert (model.predict(np.asarray(gray)) == expected).all()
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
@@ -352,6 +364,15 @@ def test_photos_beyond_the_limit_of_pillow(large: Path) -> None:
     with pytest.raises(OSError, match=r"large\.png: it has 20000 x 10000 pixels, more than max_pixels 199999999"):
         read_photo(large, 1, max_pixels=199_999_999)
     assert before == Image.MAX_IMAGE_PIXELS
+
+
+def test_large_compressed_tiff(tmp_path: Path) -> None:
+    """Pillow checks these twice: when they are opened, and when they are decoded."""
+    path = tmp_path / "large.tif"
+    Image.new("1", (20_000, 10_000)).save(path, compression="group4")
+    assert read_photo(path, 1, max_pixels=200_000_000).shape == (10_000, 20_000, 1)
+    with pytest.raises(OSError, match=r"cannot read .*large\.tif"):
+        read_photo(path, 4)
 
 
 def test_the_limit_of_other_threads_stays(large: Path, tmp_path: Path) -> None:
@@ -487,6 +508,18 @@ def test_masks_of_many_bits_and_palettes(tmp_path: Path) -> None:
     indexed.putpalette(bytes(range(90)))
     indexed.save(tmp_path / "palette.png")
     assert (read_mask(tmp_path / "palette.png") == ids).all()
+
+
+def test_training_with_masks_of_16_bit(own: Path, tmp_path: Path) -> None:
+    for path in own.glob("masks/*/*.png"):
+        Image.fromarray(np.tile(np.array([0, 1, IGNORE], np.uint16), (20, 10))).save(path)
+    data = load_dataset("images_masks", own, "train")
+    assert data[0][1].dtype == torch.int32
+    recipe = TrainConfig(
+        epochs=1, batch_size=2, img_resize=(32, 32), rand_crop=(48, 48), transform_rotation=5.0, workers=0
+    )
+    train(network(3), data, data, recipe, tmp_path / "run")
+    assert (tmp_path / "run/samples.png").is_file()
 
 
 def test_masks_that_are_none(own: Path, tmp_path: Path) -> None:

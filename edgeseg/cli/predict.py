@@ -93,10 +93,10 @@ def _predict_share(options: argparse.Namespace, device: torch.device) -> int:
     _check_label_ids(model, options.outputs)
     step, first = distributed.world_size(), distributed.rank()
     share, clips = photos[first::step], videos[first::step]
-    problems = [f"{path}: no such file or folder" for path in options.images if not path.exists()]
-    if not photos and not videos and not problems:
+    missing = [f"{path}: no such file or folder" for path in options.images if not path.exists()]
+    if not photos and not videos and not missing:
         raise ValueError(f"no images in {', '.join(map(str, options.images))} that this model can take")
-    done = 0
+    done, problems = 0, [] if first else missing
     hidden = None if len(share) > 1 and not first else True
     bar = tqdm(
         _segment_photos(model, share, options, needed=bool(photos)), total=len(share), unit="image", disable=hidden

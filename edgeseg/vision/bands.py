@@ -22,6 +22,8 @@ from edgeseg.vision.orientation import upright
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, STRIPS, SAMPLES, STRIP_SIZES = 256, 257, 258, 259, 262, 273, 277, 279
 PLANAR, PREDICTOR, TILE_WIDTH, TILES, TILE_SIZES, EXTRA, FORMAT = 284, 317, 322, 324, 325, 338, 339
 ORIENTATION, KEPT = 274, (HEIGHT, COMPRESSION, 278, 323)  # the last two are rows per strip and the height of a tile
+LOSSLESS = (1, 5, 8, 32773, 32946, 34925, 50000)  # none, LZW, Deflate, PackBits, Deflate, LZMA, Zstandard
+PREMULTIPLIED = 1  # kind of extra sample: alpha that the colours were multiplied with
 STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -49,13 +51,18 @@ def read_bands(path: Path, channels: int, max_pixels: int | None = None) -> np.n
         content = file.read()
     tags = _first_directory(content)
     samples = tags.get(SAMPLES, (1,))[0]
-    if samples not in (1, channels) or tags[PHOTOMETRIC][0] not in (1, 2) or tags.get(EXTRA, (0,))[0] == 1:
+    plain = tags.get(PHOTOMETRIC, (1,))[0] in (1, 2) and tags.get(COMPRESSION, (1,))[0] in LOSSLESS
+    if samples not in (1, channels) or not plain or tags.get(EXTRA, (0,))[0] == PREMULTIPLIED:
         return None
-    if samples == 1:
-        pixels = _pages(content, channels)
-    else:
-        pixels = upright(_samples(content, tags, samples, max_pixels), tags.get(ORIENTATION, (1,))[0])
-    if pixels is None or pixels.dtype == np.uint8:
+    count = tags[WIDTH][0] * tags[HEIGHT][0]
+    limit = max_pixels or (2 * Image.MAX_IMAGE_PIXELS if Image.MAX_IMAGE_PIXELS else count)
+    if count > limit:
+        raise Image.DecompressionBombError(f"it has {count} pixels, more than the limit of {limit}.")
+    pixels = _pages(content, channels) if samples == 1 else _samples(content, tags, samples)
+    if pixels is None:
+        return None
+    pixels = upright(pixels, tags.get(ORIENTATION, (1,))[0] if samples > 1 else 1)
+    if pixels.dtype == np.uint8:
         return pixels
     return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
@@ -70,12 +77,8 @@ def _first_directory(content: bytes) -> dict[int, tuple[Any, ...]]:
     return {tag: value if isinstance(value, tuple) else (value,) for tag, value in values.items()}
 
 
-def _samples(content: bytes, tags: Mapping[int, Sequence[Any]], samples: int, max_pixels: int | None) -> np.ndarray:
+def _samples(content: bytes, tags: Mapping[int, Sequence[Any]], samples: int) -> np.ndarray:
     """Decodes all samples of the pixels [H, W, samples], uint8 or uint16, not yet turned upright."""
-    pixels = tags[WIDTH][0] * tags[HEIGHT][0]
-    limit = max_pixels or (2 * Image.MAX_IMAGE_PIXELS if Image.MAX_IMAGE_PIXELS else pixels)
-    if pixels > limit:
-        raise Image.DecompressionBombError(f"it has {pixels} pixels, more than the limit of {limit}.")
     if set(tags[BITS]) not in ({8}, {16}) or set(tags.get(FORMAT, (1,))) != {1}:
         raise ValueError("several bands are read as unsigned integers of 8 or 16 bit only")
     if tags.get(PLANAR, (1,))[0] == 2:
@@ -135,7 +138,7 @@ def _gray(content: bytes) -> np.ndarray:
 
 def _pages(content: bytes, channels: int) -> np.ndarray | None:
     """Reads the pages of a file as bands, if there are as many and all are gray and of one size."""
-    with Image.open(io.BytesIO(content)) as image:
+    with TiffImageFile(io.BytesIO(content)) as image:
         if getattr(image, "n_frames", 1) != channels:
             return None
         pages = []

@@ -127,8 +127,9 @@ def open_picture(path: Path, max_pixels: int | None = None) -> Picture:
     Raises:
         OSError: the file is missing, damaged, too large or not an image; names the file.
     """
-    with named_errors(str(path)), path.open("rb") as file:
-        image = Image.open(file) if max_pixels is None else _open_up_to(max_pixels, file)
+    with path.open("rb") as file:
+        with named_errors(str(path)):
+            image = Image.open(file) if max_pixels is None else _open_up_to(max_pixels, file)
         return _loaded(image, str(path))
 
 
@@ -146,6 +147,8 @@ def _open_up_to(max_pixels: int, file: IO[bytes]) -> Image.Image:
             continue  # as in `Image.open`: of another format after all
         if image.width * image.height > max_pixels:
             raise OSError(f"it has {image.width} x {image.height} pixels, more than max_pixels {max_pixels}")
+        if hasattr(image, "_tile_size"):  # TIFF files are checked again when they are decoded, unless they have memory
+            image.im = Image.new(image.mode, image._tile_size).im
         return image
     raise UnidentifiedImageError("not an image, or of a format that Pillow does not know")
 
@@ -236,7 +239,7 @@ def _fitted(array: np.ndarray, channels: int, name: str) -> np.ndarray:
         return np.repeat(array, 3, axis=2)
     if array.shape[2] != channels:
         raise ValueError(f"{name} has {array.shape[2]} channels, and the network takes {channels}")
-    return array
+    return array if array.flags.writeable else array.copy()  # torch warns of arrays that it must not write to
 
 
 def input_size(size: Sequence[int], preprocess: Preprocess) -> tuple[int, int]:
