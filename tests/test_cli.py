@@ -128,7 +128,7 @@ def test_outputs_and_label_ids(photo: Path, tmp_path: Path, capsys: pytest.Captu
     assert "19 classes, this one has 11" in capsys.readouterr().err
 
 
-def test_video(checkpoint: Path, tmp_path: Path) -> None:
+def test_video(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import av
 
     rng = np.random.default_rng(0)
@@ -146,7 +146,12 @@ def test_video(checkpoint: Path, tmp_path: Path) -> None:
     assert len(frames) == 5
     assert frames[0].shape == (48, 64, 3)
     (tmp_path / "bad.mp4").write_bytes(b"no video")
-    assert main(["predict", str(tmp_path / "bad.mp4"), *call[2:]]) == 2
+    capsys.readouterr()
+    assert main(["predict", str(tmp_path / "bad.mp4"), *call[1:]]) == 1
+    out, err = capsys.readouterr()
+    assert "cannot segment" in err
+    assert "bad.mp4" in err
+    assert "1 of 2" in out
 
 
 def test_module_and_errors(tmp_path: Path) -> None:
@@ -203,7 +208,7 @@ def test_several_inputs_and_tasks(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "relative error, 3 to 80 m" in out
     assert "moving" in out
     assert main(["train", "--dataset", "camvid", "--model", NAME, "-o", run]) == 2
-    assert "camvid needs the folder that it is in" in capsys.readouterr().err
+    assert "camvid needs its folder; pass root (--data-path)" in capsys.readouterr().err
 
 
 def test_train_from_weights(camvid: Path, checkpoint: Path, tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ def test_kitti_depth(tmp_path: Path) -> None:
     assert depth[0, 0, :3].tolist() == [0, 1, 2570 / 256]
     (tmp_path / "train.txt").write_text("2011_09_26/gone\n")
     with pytest.raises(
-        FileNotFoundError, match=r"(?s)gone/image_02/data is missing; expected\n.*a drive folder a line"
+        FileNotFoundError, match=r"(?s)gone/image_02/data is missing; expected\n.*one drive folder per line"
     ):
         load_dataset("kitti_depth", tmp_path, "train")
     (tmp_path / "train.txt").unlink()
@@ -348,12 +348,12 @@ def test_missing_files(own: Path, tmp_path: Path) -> None:
 
 def test_names() -> None:
     with pytest.raises(
-        ValueError, match="no data set named 'cityscape_segmentation'; did you mean cityscapes_segmentation"
+        ValueError, match="no dataset named 'cityscape_segmentation'; did you mean cityscapes_segmentation"
     ):
         load_dataset("cityscape_segmentation", ".", "train")
     assert all(":" in target for target, _ in DATASETS.values())
 
 
 def test_unknown_option(own: Path) -> None:
-    with pytest.raises(ValueError, match="images_masks has no such option"):
+    with pytest.raises(ValueError, match="images_masks does not have such an option"):
         load_dataset("images_masks", own, "train", overlap="ignore")

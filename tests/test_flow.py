@@ -96,7 +96,7 @@ def test_predict_with_flow_and_all_tasks(checkpoint: Path, tmp_path: Path, capsy
     Image.fromarray(farneback_flow(*frames())).save(flows / "drive/b.png")
     call = ["predict", str(photos), "--checkpoint", str(checkpoint), "-o", str(out)]
     assert main([*call, "--input", f"flow={flows}"]) == 1
-    assert "a.png: no file for it in" in capsys.readouterr().err
+    assert "a.png: there is no file for it in" in capsys.readouterr().err
     written = sorted(path.name for path in (out / "drive").iterdir())
     assert written == [
         *(f"b_depth_{what}.png" for what in ("color", "metres_x256", "overlay")),

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import edgeseg
 from edgeseg import Preprocess, Task
-from edgeseg.vision.images import input_size, load_pixels, tiles
+from edgeseg.vision.images import input_size, read_photo, tiles
 from edgeseg.vision.preprocess import to_input
 
 
@@ -100,15 +100,15 @@ def test_photo_is_turned_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # camera held upright
     Image.new("RGB", (40, 20)).save(tmp_path / "phone.jpg", exif=exif)
-    assert load_pixels(tmp_path / "phone.jpg").shape == (40, 20, 3)
+    assert read_photo(tmp_path / "phone.jpg").shape == (40, 20, 3)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
 def test_image_modes(mode: str, tmp_path: Path) -> None:
     path = tmp_path / "image.tif"
     Image.new(mode, (12, 8)).save(path)
-    assert load_pixels(path).shape == (8, 12, 3)
-    assert load_pixels(np.zeros((8, 12), np.uint8)).shape == (8, 12, 3)
+    assert read_photo(path).shape == (8, 12, 3)
+    assert read_photo(np.zeros((8, 12), np.uint8)).shape == (8, 12, 3)
 
 
 def test_wrong_images(tiny: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         raise ValueError(f"scores are written as .json or .csv, not as {wrong[0]}")
     with distributed.process_group(options.device) as device:
         model = load_network(options, device)
-        dataset = load_dataset(options.dataset, options.data_path, options.split, **dataset_options(options))
+        dataset = load_dataset(options.dataset, options.data_path, options.split, **dataset_options(options, model))
         for name, task in dataset.tasks.items():
             if name in model.tasks and task.channels > model.tasks[name].channels:
                 raise ValueError(

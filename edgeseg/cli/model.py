@@ -46,6 +46,15 @@ def add_dataset(verb: argparse.ArgumentParser, *, required: bool = True) -> None
         "--download", action="store_true", help="fetch the set where it is missing (camvid, voc_segmentation)"
     )
     verb.add_argument("--skip-unreadable", action="store_true", help="leave out samples whose files cannot be read")
+    verb.add_argument(
+        "--channels", type=int, metavar="N", help="channels that photos are read with, such as 1 for gray (default 3)"
+    )
+    verb.add_argument(
+        "--mask-suffix", metavar="SUFFIX", help="of images_masks: ending of the masks' names, such as _mask.png"
+    )
+    verb.add_argument(
+        "--skip-unlabelled", action="store_true", help="of images_masks: leave out photos that do not have a mask"
+    )
     verb.add_argument("--image-folders", nargs="+", metavar="DIR", help="folders of Cityscapes, one per input")
     verb.add_argument("--flow-folders", nargs="+", metavar="DIR", help="which image folders hold optical flow")
     verb.add_argument("--inputs", nargs="+", metavar="NAME", help="of streets: flow, image")
@@ -54,9 +63,20 @@ def add_dataset(verb: argparse.ArgumentParser, *, required: bool = True) -> None
     verb.add_argument("--overlap", choices=["ignore", "original"], help="of COCO: pixels of several objects")
 
 
-def dataset_options(options: argparse.Namespace) -> dict[str, Any]:
-    """What the flags of `add_dataset` mean for `load_dataset`."""
+def dataset_options(options: argparse.Namespace, model: Predictor | None = None) -> dict[str, Any]:
+    """Returns the keyword arguments of `load_dataset` that the options of `add_dataset` stand for.
+
+    Args:
+        options: Parsed options.
+        model: If there is a model already, photos are read with as many channels as it takes.
+    """
+    channels = options.channels
+    if channels is None and model is not None and model.in_channels[-1] != 3:
+        channels = model.in_channels[-1]
     given = {
+        "channels": channels,
+        "mask_suffix": options.mask_suffix,
+        "on_unlabelled": "skip" if options.skip_unlabelled else None,
         "download": options.download or None,
         "on_error": "skip" if options.skip_unreadable else None,
         "image_folders": options.image_folders,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -12,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from edgeseg.cli.export import OUTPUTS
 from edgeseg.cli.model import add_dataset, add_model, dataset_options, load_model
-from edgeseg.cli.predict import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from edgeseg.deploy.quantize import Frame
+    from edgeseg.predict.predictor import Predictor
 
 
 def add(verbs: Any) -> None:
@@ -59,8 +60,10 @@ def _quantize(options: argparse.Namespace) -> int:
 
     if (options.images is None) == (options.dataset is None):
         raise ValueError("pass --images FOLDER, or --dataset with --data-path: what to see the ranges of")
+    if options.calibration_images < 1:
+        raise ValueError(f"--calibration-images is at least 1, got {options.calibration_images}")
     model = load_model(options, torch.device("cpu"))
-    frames = _frames(options)
+    frames = _frames(options, model)
     choices: dict[str, Any] = {
         "size": options.img_resize,
         "dynamic": () if options.fixed else DIMENSIONS,
@@ -92,7 +95,7 @@ def _quantize(options: argparse.Namespace) -> int:
         )
         print(", ".join(f"{100 * share:.2f} % of the pixels ({name})" for name, share in done.agreement.items()))
         if options.dataset and options.split != "none":
-            data = load_dataset(options.dataset, options.data_path, options.split, **dataset_options(options))
+            data = load_dataset(options.dataset, options.data_path, options.split, **dataset_options(options, model))
             for name, segmenter in segmenters.items():
                 for task, metric in evaluate_tasks(segmenter, data).items():
                     kind, figure = metric.headline("native")
@@ -100,18 +103,37 @@ def _quantize(options: argparse.Namespace) -> int:
     return 0
 
 
-def _frames(options: argparse.Namespace) -> list[Frame]:
-    """Photos spread evenly over the folder or the training split."""
+def _frames(options: argparse.Namespace, model: Predictor) -> list[Frame]:
+    """Chooses photos that are spread evenly over the folder or the training split."""
     from edgeseg.data import load_dataset
     from edgeseg.data.base import as_sample
 
     if options.images is not None:
-        if not options.images.is_dir():
-            raise ValueError(f"no folder {options.images}")
-        files = sorted(p for p in options.images.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-        if not files:
-            raise ValueError(f"no images in {options.images}")
-        return list(files[:: max(len(files) // options.calibration_images, 1)][: options.calibration_images])
-    data = load_dataset(options.dataset, options.data_path, "train", **dataset_options(options))
+        return list(_photos(options, model))
+    data = load_dataset(options.dataset, options.data_path, "train", **dataset_options(options, model))
     chosen = range(0, len(data), max(len(data) // options.calibration_images, 1))[: options.calibration_images]
     return [as_sample(data[index], "")[0] for index in chosen]
+
+
+def _photos(options: argparse.Namespace, model: Predictor) -> list[Path]:
+    """Chooses photos of --images; with --skip-unreadable those that can be read."""
+    from edgeseg.vision.images import read_photo
+    from edgeseg.vision.listing import list_files, photo_suffixes
+
+    channels = model.in_channels[-1]
+    if not options.images.is_dir():
+        raise ValueError(f"--images {options.images} is not a folder")
+    files = list_files(options.images, photo_suffixes(channels))
+    chosen = files[:: max(len(files) // options.calibration_images, 1)][: options.calibration_images]
+    if options.skip_unreadable:
+        readable = []
+        for path in chosen:
+            try:
+                read_photo(path, channels)
+                readable.append(path)
+            except (OSError, ValueError) as error:
+                print(f"edgeseg quantize: left out: {error}", file=sys.stderr)
+        chosen = readable
+    if not chosen:
+        raise ValueError(f"there are no {'readable ' if files else ''}images in --images {options.images}")
+    return chosen

@@ -1,4 +1,4 @@
-"""Data sets by name. `edgeseg.labels` can be read without torch; the sets themselves load it."""
+"""Datasets by name. Importing a dataset imports torch; `edgeseg.labels` has the class names without it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["DATASETS", "Streets", "load_dataset"]
 FLOW_FOLDER = "leftImg8bit_flow_confidence_768x384"
 FLOW = {"image_folders": (FLOW_FOLDER, "leftImg8bit"), "flow_folders": (FLOW_FOLDER,)}
 
-# Name -> class and its options; the names are those of the original zoo where it has the set.
+# From a name to a class and its options; the names are those of TI's zoo if it has the dataset.
 DATASETS: dict[str, tuple[str, dict[str, Any]]] = {
     "camvid": ("camvid:CamVid", {}),
     "images_masks": ("folder:ImagesMasks", {}),
@@ -40,31 +40,33 @@ DATASETS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def load_dataset(name: str, root: str | os.PathLike[str] | None, split: str, **options: Any) -> Any:
-    """A split of the data set `name` in the folder `root`.
+    """Loads a split of a dataset.
 
     Args:
-        root: None for the synthetic "streets", which has no files.
-        options: Of the set's class, such as `download`, `on_error`, `image_folders` or `overlap`.
+        name: Name of the dataset, one of `DATASETS`.
+        root: Its folder; None for the synthetic "streets", which does not have files.
+        split: Name of the split.
+        options: Keyword arguments of the dataset's class, such as `download`, `channels`, `on_error` or `overlap`.
 
     Raises:
-        ValueError: unknown name, split or option, or no samples.
-        FileNotFoundError: the files are not there; prints the layout that is expected.
+        ValueError: an unknown name, split or option, or a dataset without samples.
+        FileNotFoundError: files are missing; prints the layout that is expected.
     """
     if name not in DATASETS:
         near = difflib.get_close_matches(name, DATASETS, n=3)
         hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(DATASETS)}"
-        raise ValueError(f"no data set named {name!r}; {hint}")
+        raise ValueError(f"there is no dataset named {name!r}; {hint}")
     target, fixed = DATASETS[name]
     module, _, class_name = target.partition(":")
     kind = getattr(importlib.import_module(f"edgeseg.data.{module}"), class_name)
     if root is None and name != "streets":
-        raise ValueError(f"{name} needs the folder that it is in")
+        raise ValueError(f"{name} needs its folder; pass root (--data-path)")
     place = () if name == "streets" else (root,)
     try:
         return kind(*place, split, **{**fixed, **options})
     except TypeError as error:
         if "unexpected keyword" in str(error):
-            raise ValueError(f"{name} has no such option: {error}") from error
+            raise ValueError(f"{name} does not have such an option: {error}") from error
         raise
 
 

@@ -1,4 +1,4 @@
-"""ADE20K scene parsing (Zhou et al., 2017): 20210 / 2000 photos of all kinds of places."""
+"""ADE20K scene parsing (Zhou et al., 2017): 20210 photos of places for training, 2000 for validation."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from torch import Tensor
 from edgeseg.data.base import Files, LabelledImages, check_split, require
 from edgeseg.labels import generic_palette, segmentation_task
 from edgeseg.spec import Task
+from edgeseg.vision.listing import by_stem, list_files, photo_suffixes
 
 LAYOUT = """\
   {root}/images/{{training,validation}}/*.jpg
-  {root}/annotations/{{training,validation}}/*.png     0 other, 1 to 150 objects
-  {root}/objectInfo150.txt                           names, for the 151 classes"""
+  {root}/annotations/{{training,validation}}/*.png     class ids: 0 other, 1 to 150 objects
+  {root}/objectInfo150.txt                           names of the 151 classes"""
 
 FOLDERS = {"train": "training", "val": "validation"}
 CLASS_WEIGHTS_32 = (
@@ -25,17 +26,17 @@ CLASS_WEIGHTS_32 = (
 
 
 class ADE20K(LabelledImages):
-    """Photos and label maps. Nothing is ignored: label 0, "other", is a class, and takes all labels beyond the classes.
+    """Photos and label maps. No pixel is ignored: class 0, "other", includes all labels beyond the classes.
 
     Args:
         root: Folder ADEChallengeData2016.
         split: "train" or "val".
-        classes: 151 for all, 32 as in the original zoo (after MLPerf).
-        options: `on_error`, see `LabelledImages`.
+        classes: Number of classes: 151 for all, 32 as in TI's zoo (after MLPerf).
+        options: `channels` and `on_error`, see `LabelledImages`.
 
     Raises:
-        FileNotFoundError: the layout is not there; prints it.
-        ValueError: unknown split.
+        FileNotFoundError: a folder is missing; prints the layout.
+        ValueError: an unknown split, or two photos of the same name.
     """
 
     splits = ("train", "val")
@@ -47,7 +48,10 @@ class ADE20K(LabelledImages):
         folder = Path(root)
         images, labels = (folder / kind / FOLDERS[split] for kind in ("images", "annotations"))
         require([images, labels], LAYOUT, folder)
-        files = [Files((path,), {"segmentation": labels / f"{path.stem}.png"}) for path in sorted(images.glob("*.jpg"))]
+        photos = list_files(images, photo_suffixes(options.get("channels", 3)), recursive=False)
+        files = [
+            Files((photo,), {"segmentation": labels / f"{stem}.png"}) for stem, photo in by_stem(photos, images).items()
+        ]
         if classes == 32:
             task, self.class_weights = segmentation_task("ade20k32"), CLASS_WEIGHTS_32
         else:
@@ -55,12 +59,12 @@ class ADE20K(LabelledImages):
         super().__init__(files, {"segmentation": task}, **options)
 
     def to_classes(self, name: str, labels: Tensor) -> Tensor:
-        """Labels beyond the classes are "other"."""
+        """Maps labels beyond the classes to "other"."""
         return labels.masked_fill(labels >= self.tasks[name].channels, 0)
 
 
 def _names(root: Path, classes: int) -> tuple[str, ...]:
-    """Class names from the last column of the set's own table, where it is there."""
+    """Reads the class names from the last column of the dataset's own table; none if there is no table."""
     table = root / "objectInfo150.txt"
     if not table.is_file():
         return ()

@@ -1,4 +1,4 @@
-"""CamVid (Brostow et al., 2009) in the layout of the SegNet tutorial: 367 / 101 / 233 frames of 480x360, 11 classes."""
+"""CamVid (Brostow et al., 2009) as the SegNet tutorial has it: 367, 101 and 233 frames of 480x360, 11 classes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgeseg.data.base import Files, LabelledImages, check_split, require
 from edgeseg.labels import IGNORE, segmentation_task
 
 LAYOUT = """\
-  {root}/train.txt  val.txt  test.txt        one "image label" pair of paths a line
+  {root}/train.txt  val.txt  test.txt        one pair of paths per line: image and label map
   {root}/train/*.png       train/ val/ test/: RGB photos, 480x360
   {root}/trainannot/*.png  trainannot/ valannot/ testannot/: class ids 0 to 10, 11 is void"""
 
@@ -23,17 +23,17 @@ VOID = 11
 
 
 class CamVid(LabelledImages):
-    """Pairs of a uint8 image [3,H,W] and a uint8 label map [H,W] of class ids, void as 255.
+    """Pairs of a uint8 image [C, H, W] and a uint8 label map [H, W] of class ids, with 255 for void.
 
     Args:
         root: Folder with the three lists.
-        split: "train", "val", "test", or "trainval" for the first two.
-        download: Fetch the set into `root` where it is not there. It is licensed CC BY-NC 4.0.
-        options: `on_error`, see `LabelledImages`.
+        split: "train", "val", "test", or "trainval" for the first two together.
+        download: Download the dataset into `root` if it is missing. Its licence is CC BY-NC 4.0.
+        options: `channels` and `on_error`, see `LabelledImages`.
 
     Raises:
-        FileNotFoundError: the layout is not there; prints it.
-        ValueError: unknown split.
+        FileNotFoundError: a list or a file is missing; prints the layout.
+        ValueError: an unknown split.
     """
 
     task = segmentation_task("camvid")
@@ -49,19 +49,19 @@ class CamVid(LabelledImages):
         parts = ("train", "val") if split == "trainval" else (split,)
         require([folder / f"{part}.txt" for part in parts], LAYOUT, folder)
         lines = [line.split() for part in parts for line in (folder / f"{part}.txt").read_text().splitlines()]
-        # Published lines begin with /SegNet/CamVid/, wherever the set really is.
+        # The lines of the published lists begin with /SegNet/CamVid/, wherever the dataset is.
         pairs = [[folder.joinpath(*Path(name).parts[-2:]) for name in line] for line in lines]
         require(pairs[0] if pairs else [], LAYOUT, folder)
         files = [Files((image,), {"segmentation": label}) for image, label in pairs]
         super().__init__(files, {"segmentation": self.task}, **options)
 
     def to_classes(self, name: str, labels: Tensor) -> Tensor:
-        """Void is ignored."""
+        """Maps void to the label of ignored pixels."""
         return labels.masked_fill(labels == VOID, IGNORE)
 
 
 def _download(root: Path) -> None:
-    """The set as the SegNet tutorial publishes it, unpacked beside its final place and then moved there."""
+    """Downloads what the SegNet tutorial publishes, unpacks it beside the folder `root`, and moves it there."""
     from edgeseg.machine.download import cache_folder, download
 
     archive = download(ADDRESS, cache_folder() / "datasets" / "camvid")

@@ -1,4 +1,4 @@
-"""Cityscapes (Cordts et al., 2016, https://arxiv.org/abs/1604.01685): 2975 / 500 street scenes of 2048x1024."""
+"""Cityscapes (Cordts et al., 2016, https://arxiv.org/abs/1604.01685): 2975 and 500 street scenes."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from torch import Tensor
 from edgeseg.data.base import Files, LabelledImages, check_split, read_labels, require
 from edgeseg.labels import DEPTH, IGNORE, MOTION, segmentation_task
 from edgeseg.spec import Input, Task
+from edgeseg.vision.listing import list_files, photo_suffixes
 from edgeseg.vision.tensors import Depth
 
 LAYOUT = """\
   {root}/leftImg8bit/{{train,val,test}}/<city>/*_leftImg8bit.png          RGB photos
-  {root}/gtFine/{{train,val,test}}/<city>/*_gtFine_labelIds.png           label ids 0 to 33
+  {root}/gtFine/{{train,val,test}}/<city>/*_gtFine_labelIds.png           label ids, 0 to 33
   {root}/gtFine/.../*_gtFine_labelTrainIds.png                          for the five classes
   {root}/gtFine/.../*_gtFine_labelTrainIds_motion.png                   for motion: 0 static, 255 moving
   {root}/disparity/.../*_disparity.png  {root}/camera/.../*_camera.json   for depth
-  {root}/<folder>/{{train,val,test}}/<city>/*.png                         further inputs, a file for each photo"""
+  {root}/<folder>/{{train,val,test}}/<city>/*.png                         further inputs, one file per photo"""
 
-# Label id -> train id; all others are void.
+# From label id to train id; all other labels are ignored.
 TRAIN_IDS = {
     7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 22: 9, 23: 10, 24: 11, 25: 12, 26: 13, 27: 14, 28: 15,
     31: 16, 32: 17, 33: 18,
@@ -46,20 +47,20 @@ SUFFIXES = {
 
 
 class Cityscapes(LabelledImages):
-    """Photos, or several inputs, with label maps, depth and motion.
+    """Street scenes with label maps, depth and motion; a sample may have several inputs.
 
     Args:
         root: Folder with leftImg8bit, gtFine and the rest.
         split: "train", "val" or "test".
         image_folders: One folder per input; the last has the photos that the targets belong to.
-        flow_folders: Which of them hold optical flow as uint8 (x, y, third channel), with 128 for no motion.
-        targets: Any of "segmentation" ("semantic" beside others), "five_classes", "depth" and "motion".
-        labelled: Without, there are only images.
-        options: `on_error`, see `LabelledImages`.
+        flow_folders: The folders among them that have optical flow as `edgeseg.vision.flow` stores it.
+        targets: Any of "segmentation" (called "semantic" beside others), "five_classes", "depth" and "motion".
+        labelled: Whether samples have ground truth.
+        options: `channels` (of the inputs that are not optical flow) and `on_error`, see `LabelledImages`.
 
     Raises:
-        FileNotFoundError: the layout is not there; prints it.
-        ValueError: unknown split or target, or folders with different numbers of images.
+        FileNotFoundError: a folder or file is missing; prints the layout.
+        ValueError: an unknown split or target, or folders with different numbers of images.
     """
 
     splits = ("train", "val", "test")
@@ -79,14 +80,15 @@ class Cityscapes(LabelledImages):
         others = [name for name in flow_folders if name not in image_folders[:-1]]
         if others:
             raise ValueError(
-                f"flow_folders has {', '.join(others)}, which image_folders has not before its last folder"
+                f"flow_folders has {', '.join(others)}, but image_folders does not have it before its last folder"
             )
         unknown = [target for target in targets if target not in SUFFIXES]
         if unknown:
             raise ValueError(f"Cityscapes has no target {', '.join(unknown)}; there are {', '.join(SUFFIXES)}")
         folder = Path(root)
         require([folder / name / split for name in image_folders], LAYOUT, folder)
-        streams = [sorted((folder / name / split).rglob("*.png")) for name in image_folders]
+        suffixes = photo_suffixes(options.get("channels", 3))
+        streams = [list_files(folder / name / split, suffixes) for name in image_folders]
         if len({len(stream) for stream in streams}) > 1:
             counts = ", ".join(f"{name} {len(stream)}" for name, stream in zip(image_folders, streams, strict=True))
             raise ValueError(f"every input needs a file for each photo; {split} has {counts}")
@@ -105,22 +107,22 @@ class Cityscapes(LabelledImages):
 
     @property
     def inputs(self) -> Mapping[str, Input]:
-        """The photo is "image", the first folder of optical flow "flow"; other inputs have the name of their folder."""
+        """The photo is called "image", the first folder of optical flow "flow", and other inputs as their folders."""
         first = next(iter(self.flow_folders), None)
         inputs = {
-            "flow" if name == first else name: Input(3, "flow" if name in self.flow_folders else "image")
+            "flow" if name == first else name: Input(3, "flow") if name in self.flow_folders else self.photo
             for name in self.image_folders[:-1]
         }
-        return inputs | {"image": Input()}
+        return inputs | {"image": self.photo}
 
     def to_classes(self, name: str, labels: Tensor) -> Tensor:
-        """Label ids become train ids; moving is 1."""
+        """Maps label ids to train ids, and whatever moves to 1."""
         if name == "motion":
             return (labels > 0).to(torch.uint8)
         return labels if name == "five_classes" else _TABLE[labels.long()]
 
     def read_target(self, name: str, path: Path, files: Files) -> Tensor:
-        """Depth comes from the disparity and the camera, in metres, 1 to 255, 0 where unknown."""
+        """Reads a label map, or computes the depth from disparity and camera: metres, 1 to 255, 0 where unknown."""
         if name != "depth":
             return super().read_target(name, path, files)
         camera_path = Path(str(path).replace("disparity", "camera")).with_suffix(".json")
@@ -132,12 +134,12 @@ class Cityscapes(LabelledImages):
 
 
 def to_label_ids(labels: Tensor) -> Tensor:
-    """Train ids 0 to 18 -> label ids, as the benchmark's server takes them."""
+    """Maps train ids, 0 to 18, to the label ids that the benchmark's server takes."""
     return _LABEL_IDS[labels.long()]
 
 
 def _target(root: Path, split: str, image: Path, name: str) -> Path:
-    stem = image.name.removesuffix("_leftImg8bit.png")
+    stem = image.stem.removesuffix("_leftImg8bit")
     kind = "disparity" if name == "depth" else "gtFine"
     return root / kind / split / image.parent.name / f"{stem}_{SUFFIXES[name]}"
 

@@ -20,30 +20,30 @@ LAYOUT = """\
   {root}/annotations/instances_{{train2017,val2017}}.json
   {root}/images/{{train2017,val2017}}/*.jpg    or {root}/{{train2017,val2017}}/*.jpg"""
 
-# COCO's category id -> class.
+# From COCO's category id to the class of Pascal VOC.
 CATEGORIES = {
     5: 1, 2: 2, 16: 3, 9: 4, 44: 5, 6: 6, 3: 7, 17: 8, 62: 9, 21: 10, 67: 11, 18: 12, 19: 13, 4: 14, 1: 15, 64: 16,
     20: 17, 63: 18, 7: 19, 72: 20,
 }  # fmt: skip
-SMALLEST = 1000  # pixels of annotated objects that an image needs
+SMALLEST = 1000  # pixels of annotated objects that an image has at least
 
 
 class COCO21(LabelledImages):
-    """Photos and label maps of 21 classes, drawn from the instances; images with hardly any object are left out.
+    """Photos, and label maps of 21 classes drawn from the instances; images with hardly any object are left out.
 
     Needs pycocotools: `pip install edgeseg[coco]`.
 
     Args:
         root: Folder with annotations and images.
         split: "train" or "val".
-        overlap: "ignore": pixels of several objects are 255. "original": they are class 3, bird, since the original
-            takes 255 modulo 21; its published figures were scored so.
-        options: `on_error`, see `LabelledImages`.
+        overlap: "ignore" gives pixels of several objects the label 255. "original" makes them class 3, bird, because
+            TI's code takes 255 modulo 21; its published figures were scored in this way.
+        options: `channels` and `on_error`, see `LabelledImages`.
 
     Raises:
-        FileNotFoundError: the layout is not there; prints it.
-        ImportError: no pycocotools.
-        ValueError: unknown split.
+        FileNotFoundError: the annotations or the images are missing; prints the layout.
+        ImportError: pycocotools is not installed.
+        ValueError: an unknown split.
     """
 
     splits = ("train", "val")
@@ -66,7 +66,7 @@ class COCO21(LabelledImages):
         annotations = folder / f"annotations/instances_{part}.json"
         images = next((path for path in (folder / "images" / part, folder / part) if path.is_dir()), folder / part)
         require([annotations, images], LAYOUT, folder)
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints what it does
             self.coco = COCO(str(annotations))
         self.overlap = IGNORE if overlap == "ignore" else IGNORE % 21
         self.ids: dict[Path, int] = {}
@@ -79,7 +79,7 @@ class COCO21(LabelledImages):
         super().__init__(files, {"segmentation": segmentation_task("coco21")}, **options)
 
     def read_target(self, name: str, path: Path, files: Files) -> Tensor:
-        """The label map of an image, from its polygons and run lengths."""
+        """Draws the label map of an image, uint8 [H, W], from its polygons and run lengths."""
         number = self.ids[files.images[0]]
         info = self.coco.imgs[number]
         labels = np.zeros((info["height"], info["width"]), np.uint8)
@@ -91,8 +91,6 @@ class COCO21(LabelledImages):
         labels[covered > 1] = self.overlap
         return tv_tensors.Mask(torch.from_numpy(labels))
 
-    def _skip_unreadable(self) -> None:
-        files, self.files = self.files, [Files(each.images) for each in self.files]
-        super()._skip_unreadable()
-        kept = {each.images for each in self.files}
-        self.files = [each for each in files if each.images in kept]
+    def check_files(self, files: Files) -> None:
+        """Reads the photo only, since the annotations are not an image."""
+        super().check_files(Files(files.images))

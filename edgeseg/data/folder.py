@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from edgeseg.data.base import Files, LabelledImages, require
 from edgeseg.labels import generic_palette
 from edgeseg.spec import Task
+from edgeseg.vision.listing import PHOTO_SUFFIXES, by_stem, list_files, photo_suffixes
 
 LAYOUT = """\
-  {root}/classes.txt             one class a line, in the order of their ids; "name" or "name R G B"
+  {root}/classes.txt             one class per line, in the order of the ids: "name" or "name R G B"
   {root}/images/<split>/*        photos, in folders of any depth
-  {root}/masks/<split>/*.png     class ids (255: nothing) at the same place, under the same name"""
-
-SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+  {root}/masks/<split>/*.png     class ids (255: ignored) in the same folder and under the same name as the photo"""
 
 
 class ImagesMasks(LabelledImages):
@@ -24,29 +23,53 @@ class ImagesMasks(LabelledImages):
     Args:
         root: Folder with classes.txt, images and masks.
         split: Name of the folder below images and masks.
-        options: `on_error`, see `LabelledImages`.
+        mask_suffix: Ending of the masks' names, which takes the place of the photos' suffix: "_mask.png" pairs
+            `0.jpg` with `0_mask.png`. Upper and lower case are alike.
+        on_unlabelled: What to do about photos without a mask: "stop" raises an error, "skip" leaves them out and warns
+            with their number and names.
+        options: `channels` and `on_error`, see `LabelledImages`.
 
     Raises:
-        FileNotFoundError: the layout is not there, or a mask is missing; prints it.
-        ValueError: a line of classes.txt that is none.
+        FileNotFoundError: a folder, the classes or a mask is missing; prints the layout.
+        ValueError: two photos or two masks have the same name, an invalid line of classes.txt, or an invalid option.
     """
 
-    def __init__(self, root: str | os.PathLike[str], split: str = "train", **options: Any) -> None:
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        split: str = "train",
+        *,
+        mask_suffix: str = ".png",
+        on_unlabelled: Literal["stop", "skip"] = "stop",
+        **options: Any,
+    ) -> None:
+        if on_unlabelled not in ("stop", "skip"):
+            raise ValueError(f"on_unlabelled is 'stop' or 'skip', got {on_unlabelled!r}")
+        if not mask_suffix.lower().endswith(tuple(PHOTO_SUFFIXES)):
+            raise ValueError(f"mask_suffix is the ending of an image file, such as '_mask.png', got {mask_suffix!r}")
         folder = Path(root)
         images, masks = folder / "images" / split, folder / "masks" / split
         require([folder / "classes.txt", images, masks], LAYOUT, folder)
-        found = sorted(path for path in images.rglob("*") if path.suffix.lower() in SUFFIXES)
-        targets = [(masks / path.relative_to(images)).with_suffix(".png") for path in found]
-        require(targets, LAYOUT, folder)
-        files = [Files((image,), {"segmentation": mask}) for image, mask in zip(found, targets, strict=True)]
+        photos = by_stem(list_files(images, photo_suffixes(options.get("channels", 3))), images)
+        endings = [
+            path for path in list_files(masks, PHOTO_SUFFIXES) if path.name.lower().endswith(mask_suffix.lower())
+        ]
+        known = by_stem(endings, masks, mask_suffix)
+        missing = [stem for stem in photos if stem not in known]
+        if on_unlabelled == "stop":
+            require([masks / f"{stem}{mask_suffix}" for stem in missing], LAYOUT, folder)
+        files = [Files((photo,), {"segmentation": known[stem]}) for stem, photo in photos.items() if stem in known]
+        unlabelled = [f"{photos[stem]}: no mask {masks / stem}{mask_suffix}" for stem in missing]
+        self._warn("masks are missing", unlabelled)
         super().__init__(files, {"segmentation": read_classes(folder / "classes.txt")}, **options)
+        self.skipped += unlabelled
 
 
 def read_classes(path: Path) -> Task:
-    """The task of a classes file.
+    """Reads the segmentation task of a file of classes.
 
     Raises:
-        ValueError: names the line that is no class.
+        ValueError: a colour is out of range, or there are no classes; names the file and the line.
     """
     names, colors = [], []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
@@ -59,7 +82,7 @@ def read_classes(path: Path) -> Task:
         names.append(" ".join(words[: len(words) - len(color)]))
         colors.append(tuple(int(value) for value in color))
     if not names:
-        raise ValueError(f"{path} has no class")
+        raise ValueError(f"{path} has no classes; write one name per line")
     fallback = generic_palette(len(names))
     palette = tuple((c[0], c[1], c[2]) if c else fallback[i] for i, c in enumerate(colors))
     return Task("segmentation", len(names), classes=tuple(names), palette=palette)

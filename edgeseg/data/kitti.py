@@ -1,4 +1,4 @@
-"""KITTI depth (Uhrig et al., 2017, https://arxiv.org/abs/1708.06500): photos of 1242x375 with depth from a laser."""
+"""KITTI depth (Uhrig et al., 2017, https://arxiv.org/abs/1708.06500): photos of 1242x375 with the depth of a laser."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ from torch import Tensor
 
 from edgeseg.data.base import Files, LabelledImages, check_split, read_labels, require
 from edgeseg.labels import DEPTH
+from edgeseg.vision.listing import by_stem, list_files, photo_suffixes
 from edgeseg.vision.tensors import Depth
 
 LAYOUT = """\
-  {root}/train.txt, val.txt                                 a drive folder a line, relative to {root}
+  {root}/train.txt, val.txt                                 one drive folder per line, relative to {root}
   {root}/<drive>/image_02/data/*.png                        RGB photos
-  {root}/<drive>/proj_depth/groundtruth/image_02/*.png      16 bit, metres x 256, 0 for unknown"""
+  {root}/<drive>/proj_depth/groundtruth/image_02/*.png      16-bit metres x 256, 0 where unknown"""
 
 
 class KITTIDepth(LabelledImages):
-    """Photos of the left colour camera, and depth in metres, 0 where unknown.
+    """Photos of the left colour camera with the depth in metres, 0 where it is unknown.
 
-    A photo without a depth map of its name is left out: the first and last five of each drive.
+    Photos without a depth map of the same name are left out: the first and the last five of each drive.
 
     Args:
-        root: Folder with the drives and the lists of them.
-        split: "train" or "val": which list.
-        options: `on_error`, see `LabelledImages`.
+        root: Folder with the drives and the lists of drives.
+        split: Which list: "train" or "val".
+        options: `channels` and `on_error`, see `LabelledImages`.
 
     Raises:
-        FileNotFoundError: the layout is not there; prints it.
-        ValueError: unknown split, or no samples.
+        FileNotFoundError: a list or a folder is missing; prints the layout.
+        ValueError: an unknown split, no samples, or two files of the same name.
     """
 
     splits = ("train", "val")
@@ -44,14 +45,12 @@ class KITTIDepth(LabelledImages):
         for drive in drives:
             photos, depths = drive / "image_02" / "data", drive / "proj_depth" / "groundtruth" / "image_02"
             require([photos, depths], LAYOUT, folder)
-            known = {path.name: path for path in depths.glob("*.png")}
-            files += [
-                Files((path,), {"depth": known[path.name]})
-                for path in sorted(photos.glob("*.png"))
-                if path.name in known
-            ]
+            maps = by_stem(list_files(depths, {".png"}, recursive=False), depths)
+            suffixes = photo_suffixes(options.get("channels", 3))
+            images = by_stem(list_files(photos, suffixes, recursive=False), photos)
+            files += [Files((photo,), {"depth": maps[stem]}) for stem, photo in images.items() if stem in maps]
         super().__init__(files, {"depth": DEPTH}, **options)
 
     def read_target(self, name: str, path: Path, files: Files) -> Tensor:
-        """Metres."""
+        """Reads the depth as float32 metres [1, H, W], 0 where it is unknown."""
         return Depth((read_labels(path).float() / 256).unsqueeze(0))

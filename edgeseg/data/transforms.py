@@ -1,4 +1,4 @@
-"""Training augmentation of images and targets together, on uint8."""
+"""Training augmentation: random transforms that change images and ground truth together, on uint8 pixels."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from edgeseg.data.base import as_sample
+from edgeseg.data.base import checked_sample
 from edgeseg.labels import IGNORE
 from edgeseg.spec import Preprocess, Task
 from edgeseg.tasks import kind_of
 from edgeseg.vision.images import input_size
 from edgeseg.vision.tensors import Depth, Flow
 
-# Padding and empty corners: mean grey in the image, which preprocessing makes zero, no motion in the flow, and pixels
-# that count nowhere in the targets.
+# What padding and the empty corners of a rotation are filled with: mean gray in images, which preprocessing maps to
+# zero; no motion in optical flow; ignored pixels in the ground truth.
 FILL: Any = {tv_tensors.Image: 128, Flow: 128, tv_tensors.Mask: IGNORE, Depth: 0}
 
 
@@ -32,15 +32,15 @@ def modern_augmentation(
     rotation: float = 0.0,
     jitter: float = 0.4,
 ) -> v2.Transform:
-    """Random scale (1: as in evaluation), rotation, crop (padded), flip, and brightness, contrast and saturation.
+    """Makes an augmentation: random scale, rotation, padded crop, mirror image, brightness, contrast and saturation.
 
     Args:
-        size: Height and width of the images at scale 1.
-        crop: Height and width that come out.
+        size: Height and width of the images at scale 1, the size of evaluation, in pixels.
+        crop: Height and width of the augmented images, in pixels.
         scale: Lowest and highest factor on `size`.
-        keep_aspect: Keep the images' own aspect, with as many pixels as `size` has; else stretch.
-        rotation: Largest angle in degrees, half of the time.
-        jitter: Strength of the colour change, 0 for none.
+        keep_aspect: Keep the aspect ratio of the images, with as many pixels as `size` has; else stretch them.
+        rotation: Largest angle in degrees; half of the samples are rotated.
+        jitter: Largest relative change of brightness, contrast and saturation; 0 leaves the colours as they are.
     """
     return v2.Compose(
         [
@@ -62,9 +62,11 @@ def original_augmentation(
     rotation: float = 5.0,
     jitter: float = 0.0,
 ) -> v2.Transform:
-    """The original zoo's: rotation, then half of the time height and width scaled independently, crops, flip.
+    """Makes the augmentation of TI's zoo: rotation, independent factors on height and width for half of the samples,
+    crops, mirror image.
 
-    Arguments as in `modern_augmentation`. The empty corners of a rotation are ignored; the original labels them 0.
+    The arguments are those of `modern_augmentation`. The empty corners of a rotation are ignored; TI's code gives them
+    label 0.
     """
     return v2.Compose(
         [
@@ -82,16 +84,16 @@ AUGMENTATIONS = {"modern": modern_augmentation, "original": original_augmentatio
 
 
 class RandomScale(v2.Transform):
-    """Resizes to `size` times a random factor.
+    """Resizes images and ground truth to `size` times a random factor.
 
-    torchvision's ScaleJitter is not used: it takes height for width in the size that scale 1 stands for.
+    torchvision's ScaleJitter is not used, because it swaps height and width in the size that scale 1 stands for.
 
     Args:
-        size: Height and width at factor 1.
+        size: Height and width at factor 1, in pixels.
         scale: Lowest and highest factor.
-        keep_aspect: Keep the image's own aspect, with as many pixels as `size` has.
-        independent: A factor each for height and width.
-        p: How often; else the factor is 1.
+        keep_aspect: Keep the aspect ratio of the image, with as many pixels as `size` has.
+        independent: Use one factor for the height and another one for the width.
+        p: Probability of a random factor; otherwise the factor is 1.
     """
 
     def __init__(
@@ -108,7 +110,7 @@ class RandomScale(v2.Transform):
         self.scale, self.independent, self.p = scale, independent, p
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """The size of this sample."""
+        """Draws the size of a sample."""
         whole = input_size(flat_inputs[0].shape[-2:], self.preprocess)
         factors = torch.empty(2).uniform_(*self.scale) if torch.rand(()) < self.p else torch.ones(2)
         if not self.independent:
@@ -116,12 +118,27 @@ class RandomScale(v2.Transform):
         return {"size": [max(round(side * float(f)), 1) for side, f in zip(whole, factors, strict=True)]}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Resizes one image or target."""
+        """Resizes one image or one ground truth."""
         return self._call_kernel(v2.functional.resize, inpt, params["size"], antialias=True)
 
 
+class ColorJitter(v2.ColorJitter):
+    """torchvision's jitter of brightness, contrast and saturation, for images of any number of channels.
+
+    Images that are neither gray nor RGB have no saturation to change.
+    """
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Changes one image; ground truth and optical flow stay as they are."""
+        if not isinstance(inpt, tv_tensors.Image) or inpt.shape[-3] in (1, 3):
+            return super().transform(inpt, params)
+        # As one gray picture, the channels one below the other: contrast is relative to the mean of them all.
+        gray = tv_tensors.wrap(inpt.reshape(1, -1, inpt.shape[-1]), like=inpt)
+        return tv_tensors.wrap(super().transform(gray, params).reshape(inpt.shape), like=inpt)
+
+
 def _jitter(strength: float) -> list[v2.Transform]:
-    return [v2.ColorJitter(brightness=strength, contrast=strength, saturation=strength)] if strength else []
+    return [ColorJitter(brightness=strength, contrast=strength, saturation=strength)] if strength else []
 
 
 def _rotation(degrees: float) -> list[v2.Transform]:
@@ -132,16 +149,21 @@ def _rotation(degrees: float) -> list[v2.Transform]:
 
 
 class Augmented(Dataset[tuple[tuple[Tensor, ...], dict[str, Tensor], int]]):
-    """A data set with a random transform: images, targets by task, and the number of the sample.
+    """A dataset with a random transform; a sample is the images, the ground truth by task, and its number.
 
-    A sample is asked for by `epoch * len + index`, and its randomness follows from that and the seed alone: the same
-    in any worker, after any interruption.
+    The key of a sample is `epoch * len + index`. All its randomness is derived from the seed and the key, so that it is
+    the same in any worker and after any interruption.
 
     Args:
-        dataset: Has a length and gives images and targets, each one tensor or several.
-        transform: Of torchvision's v2 kind.
-        tasks: What is to be predicted; a single target is that of the first, a missing one counts nowhere.
-        cache: Decode all samples once, now.
+        dataset: See `edgeseg.data.base.LabelledDataset`.
+        transform: A transform of torchvision's v2.
+        tasks: What is to be predicted. A ground truth without a name belongs to the first task; the pixels of a sample
+            without the ground truth of a task are ignored in that task.
+        seed: Seed of all random numbers.
+        cache: Decode all samples once, when the dataset is made.
+
+    Raises:
+        ValueError: the ground truth of a sample is of the wrong type; names the sample.
     """
 
     def __init__(
@@ -154,8 +176,8 @@ class Augmented(Dataset[tuple[tuple[Tensor, ...], dict[str, Tensor], int]]):
         return len(self.dataset)
 
     def sample(self, index: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Images and targets as they are in the data set, typed for torchvision."""
-        images, targets = as_sample(self.dataset[index], next(iter(self.tasks)))
+        """Returns images and ground truth as the dataset has them, typed for torchvision."""
+        images, targets = checked_sample(self.dataset, index, self.tasks)
         typed = [x if isinstance(x, tv_tensors.TVTensor) else tv_tensors.Image(x) for x in images]
         size = typed[-1].shape[-2:]
         return tuple(typed), {

@@ -1,4 +1,4 @@
-"""Pascal VOC 2012 (Everingham et al., 2015) with the further masks of SBD (Hariharan et al., 2011)."""
+"""Pascal VOC 2012 (Everingham et al., 2015) with the additional masks of SBD (Hariharan et al., 2011)."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from edgeseg.labels import segmentation_task
 
 LAYOUT = """\
   {root}/VOCdevkit/VOC2012/JPEGImages/*.jpg
-  {root}/VOCdevkit/VOC2012/SegmentationClass/*.png       masks of VOC itself: train, val, trainval
-  {root}/VOCdevkit/VOC2012/SegmentationClassAug/*.png    with SBD's: trainaug, trainaug_noval
+  {root}/VOCdevkit/VOC2012/SegmentationClass/*.png       VOC's own masks: train, val, trainval
+  {root}/VOCdevkit/VOC2012/SegmentationClassAug/*.png    with SBD's masks: trainaug, trainaug_noval
   {root}/VOCdevkit/VOC2012/ImageSets/Segmentation/<split>.txt"""
 
 
 class VOC(LabelledImages):
-    """Photos and label maps of 21 classes, the borders of objects ignored.
+    """Photos and label maps of 21 classes; the borders of objects are ignored.
 
     Args:
         root: Folder with VOCdevkit, or VOC2012 itself.
-        split: "train", "val", "trainval", or with SBD's masks "trainaug" (has images of val) and "trainaug_noval".
-        download: Fetch VOC 2012 (2 GB; not SBD's masks) into `root` where it is not there.
-        options: `on_error`, see `LabelledImages`.
+        split: "train", "val", "trainval", or with SBD's masks "trainaug" (includes images of val) or "trainaug_noval".
+        download: Download VOC 2012 (2 GB, without SBD's masks) into `root` if it is missing.
+        options: `channels` and `on_error`, see `LabelledImages`.
 
     Raises:
-        FileNotFoundError: the layout is not there; prints it.
-        ValueError: unknown split.
+        FileNotFoundError: a list or the masks are missing; prints the layout.
+        ValueError: an unknown split.
     """
 
     splits = ("train", "val", "trainval", "trainaug", "trainaug_noval")
@@ -48,7 +48,7 @@ class VOC(LabelledImages):
             masks = base / "SegmentationClassAug"
         listing = base / f"ImageSets/Segmentation/{split}.txt"
         require([listing, masks], LAYOUT, folder)
-        # SBD's lists have paths, VOC's have names.
+        # The lines of SBD's lists are paths, those of VOC's lists are names.
         names = [Path(line.split()[0]).stem for line in listing.read_text().splitlines() if line.strip()]
         files = [Files((base / f"JPEGImages/{name}.jpg",), {"segmentation": masks / f"{name}.png"}) for name in names]
         super().__init__(files, {"segmentation": segmentation_task("voc")}, **options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from edgeseg.data.base import LabelledDataset, as_sample
+from edgeseg.data.base import LabelledDataset, checked_sample
 from edgeseg.engine import distributed
 from edgeseg.engine.signals import leave_signals_to_the_main_process
 from edgeseg.networks.modes import evaluating
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.predict.predictor import Predictor
-from edgeseg.spec import Preprocess
+from edgeseg.spec import Preprocess, Task
 from edgeseg.tasks import Metric, kind_of, to_target
 from edgeseg.tasks.metrics import ConfusionMatrix
 from edgeseg.vision.images import input_size
@@ -79,7 +79,8 @@ def evaluate_tasks(
         The metric of each task.
 
     Raises:
-        ValueError: a task that the model does not have, or one that no sample of the dataset has a target for.
+        ValueError: a task that the model does not have, or one that no sample of the dataset has a target for; a
+            segmentation target that is not of integers (names the sample).
     """
     names = list(tasks or model.tasks)
     unknown = [name for name in names if name not in model.tasks]
@@ -94,7 +95,7 @@ def evaluate_tasks(
         scorer = _FileScorer(model, names)
     metrics = {name: kind_of(model.tasks[name]).metric(model.tasks[name]) for name in names}
     samples = DataLoader(
-        _Share(dataset, names[0]),
+        _Share(dataset, {name: model.tasks[name] for name in names}),
         batch_size=None,
         num_workers=workers,
         worker_init_fn=leave_signals_to_the_main_process,
@@ -192,15 +193,15 @@ _Scorer = _FileScorer | _NetworkScorer
 class _Share(torch.utils.data.Dataset[tuple[tuple[Tensor, ...], Targets]]):
     """The samples that this process has to score: every n-th one, as a tuple of images and targets by task."""
 
-    def __init__(self, dataset: LabelledDataset, first: str) -> None:
-        self.dataset, self.first = dataset, first
+    def __init__(self, dataset: LabelledDataset, tasks: Mapping[str, Task]) -> None:
+        self.dataset, self.tasks = dataset, tasks
         self.indices = range(distributed.rank(), len(dataset), distributed.world_size())
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> tuple[tuple[Tensor, ...], Targets]:
-        images, targets = as_sample(self.dataset[self.indices[index]], self.first)
+        images, targets = checked_sample(self.dataset, self.indices[index], self.tasks)
         # As plain tensors: the types of torchvision would follow every operation.
         plain = tuple(image.as_subclass(Tensor) for image in images)
         return plain, {name: target.as_subclass(Tensor) for name, target in targets.items()}

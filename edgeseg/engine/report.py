@@ -19,7 +19,7 @@ from edgeseg.machine.files import replacing
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.tasks import to_map
 from edgeseg.tasks.pictures import picture_of, with_key
-from edgeseg.vision.visualize import beside, colorize_flow, stack
+from edgeseg.vision.visualize import as_picture, beside, colorize_flow, stack
 
 SAMPLES, COLUMN = 4, 400  # pictures on a page, and their width
 
@@ -137,7 +137,7 @@ def _sample(model: Pixel2Pixel, images: Sequence[Tensor], targets: Mapping[str, 
     """One row of the page."""
     arrays = [image.permute(1, 2, 0).numpy() for image in images]
     inputs = [
-        colorize_flow(array) if each.kind == "flow" else Image.fromarray(array)
+        colorize_flow(array) if each.kind == "flow" else as_picture(array)
         for each, array in zip(model.inputs.values(), arrays, strict=True)
     ]
     height = round(COLUMN * inputs[-1].height / inputs[-1].width)

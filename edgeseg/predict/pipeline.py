@@ -1,4 +1,4 @@
-"""Files through a network: the next are read and the last written in threads while it works."""
+"""Runs a network over files while threads read the next files and write the last results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Item = TypeVar("Item")
 Given = TypeVar("Given")
 Answer = TypeVar("Answer")
 
-THREADS = 2  # to read, and as many to write
+THREADS = 2  # that read, and as many that write
 
 
 def overlapped(
@@ -26,16 +26,19 @@ def overlapped(
     batch_size: int = 1,
     alike: Callable[[Given], Hashable] = lambda given: None,
 ) -> Iterator[tuple[Item, Exception | None]]:
-    """Each item once it is written, or with what went wrong.
+    """Yields each item with None after its result is written, or with the error that prevented it.
 
     Args:
-        items: Of any number; only `ahead` of them and a batch are in memory before `run`, and as many after it.
-        read: What `run` takes, in a thread.
-        run: In the calling thread, a batch at a time, in order. Where it fails, its items run one by one.
-        write: In a thread. What it raises ends everything.
-        failures: Errors of `read` and `run` that concern the one item.
-        batch_size: Of successive items that are alike.
-        alike: What such have in common.
+        items: Any number of items.
+        read: Called in a thread with an item; returns what `run` takes.
+        run: Called in the calling thread with a batch, in the order of the items; returns one result per item. If it
+            fails, the items of the batch run one by one.
+        write: Called in a thread with an item and its result. An error of it ends the iteration.
+        failures: Types of errors of `read` and `run` that concern one item only; other types end the iteration.
+        ahead: Number of items that are read ahead, and of results that wait to be written; with one batch, this bounds
+            the memory.
+        batch_size: Largest number of items in a batch.
+        alike: Returns a key of what `read` returned; only successive items with equal keys share a batch.
     """
 
     def kind(pair: tuple[Item, Given | Exception]) -> Hashable:
@@ -61,7 +64,7 @@ def overlapped(
 
 
 def equal_runs(values: Iterable[Given], kind: Callable[[Given], Hashable], limit: int) -> Iterator[list[Given]]:
-    """Successive values of one kind together, at most `limit` of them."""
+    """Yields lists of successive values of one kind, each with at most `limit` values."""
     together: list[Given] = []
     for value in values:
         if together and (len(together) == limit or kind(value) != kind(together[0])):
@@ -79,7 +82,7 @@ def _read(
     failures: tuple[type[Exception], ...],
     ahead: int,
 ) -> Iterator[tuple[Item, Given | Exception]]:
-    """Items with what was read of them, or why it was not."""
+    """Yields items with what was read of them, or with the error of reading them."""
     rest = iter(items)
     reading = deque((item, readers.submit(read, item)) for item in islice(rest, ahead))
     while reading:

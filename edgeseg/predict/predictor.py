@@ -12,7 +12,7 @@ import numpy as np
 from edgeseg.config import ModelConfig
 from edgeseg.predict.pipeline import equal_runs
 from edgeseg.spec import Input, Preprocess, Task
-from edgeseg.vision.images import ImageLike, input_size, load_pixels, tiles
+from edgeseg.vision.images import ImageLike, input_size, read_input, tiles
 
 
 class Predictor(ABC):
@@ -66,7 +66,12 @@ class Predictor(ABC):
 
     @overload
     def predict(
-        self, *images: ImageLike, task: str | None = None, tile: Sequence[int] | None = None, batch_size: int = 1
+        self,
+        *images: ImageLike,
+        task: str | None = None,
+        tile: Sequence[int] | None = None,
+        batch_size: int = 1,
+        max_pixels: int | None = None,
     ) -> np.ndarray: ...
 
     @overload
@@ -76,6 +81,7 @@ class Predictor(ABC):
         task: str | None = None,
         tile: Sequence[int] | None = None,
         batch_size: int = 1,
+        max_pixels: int | None = None,
     ) -> list[np.ndarray]: ...
 
     def predict(
@@ -84,26 +90,30 @@ class Predictor(ABC):
         task: str | None = None,
         tile: Sequence[int] | None = None,
         batch_size: int = 1,
+        max_pixels: int | None = None,
     ) -> np.ndarray | list[np.ndarray]:
         """Predicts one task from photos. Any number of threads may call it on one model.
 
         Args:
             images: Per input of the model, one image or a list of images. An image is a path, a PIL image, a uint8
                 array [H, W, C] or [H, W], or a uint8 tensor [C, H, W], in RGB. It is preprocessed as the weights need.
+                Files and PIL images get the channels of the input; see `edgeseg.vision.images.read_photo`.
             task: Name of the task; by default the first.
             tile: Height and width of the tiles, in pixels of the photo, in which larger photos are predicted. Tiles
                 overlap by a quarter, and each is resized by the same factor as the whole photo would be. For photos
                 that do not fit into memory; near the seams the network sees less of a pixel's surroundings.
             batch_size: Number of successive photos of one size that go through the network together.
+            max_pixels: Height times width above which files are refused; by default Pillow's limit.
 
         Returns:
             One map per image, [H, W] of the image's own size: class ids (uint8, or uint16 beyond 256 classes), or
             float32 values of a regressed task. A single map for a single image, a list for a list.
 
         Raises:
-            OSError: a file is missing or unreadable.
+            OSError: a file is missing or unreadable; names the file.
             TypeError: an image is of another type.
-            ValueError: an unknown task, another number of inputs than the model's, or an image of another shape.
+            ValueError: an unknown task, another number of inputs than the model's, an image of another shape or number
+                of channels, or a file whose range of values cannot be known.
         """
         task = task or next(iter(self.tasks))
         if task not in self.tasks:
@@ -115,50 +125,65 @@ class Predictor(ABC):
             counts = ", ".join(f"{name} {len(stream)}" for name, stream in zip(self.inputs, streams, strict=True))
             raise ValueError(f"every input needs the same number of images, got {counts}")
         frames = zip(*streams, strict=True)
-        maps = [by_task[task] for by_task in self._predict_frames(frames, [task], tile, batch_size)]
+        maps = [by_task[task] for by_task in self._predict_frames(frames, [task], tile, batch_size, max_pixels)]
         return maps[0] if single else maps
 
-    def predict_tasks(self, *images: ImageLike, tile: Sequence[int] | None = None) -> dict[str, np.ndarray]:
+    def predict_tasks(
+        self, *images: ImageLike, tile: Sequence[int] | None = None, max_pixels: int | None = None
+    ) -> dict[str, np.ndarray]:
         """Predicts all tasks in one pass of the network.
 
         Args:
             images: One image per input, as of `predict`.
             tile: As of `predict`.
+            max_pixels: As of `predict`.
 
         Returns:
             One map per task, by name.
         """
-        (maps,) = self.predict_frames([images], tile=tile)
+        (maps,) = self.predict_frames([images], tile=tile, max_pixels=max_pixels)
         return maps
 
     def predict_frames(
-        self, frames: Iterable[Sequence[ImageLike]], *, tile: Sequence[int] | None = None, batch_size: int = 1
+        self,
+        frames: Iterable[Sequence[ImageLike]],
+        *,
+        tile: Sequence[int] | None = None,
+        batch_size: int = 1,
+        max_pixels: int | None = None,
     ) -> Iterator[dict[str, np.ndarray]]:
         """Predicts all tasks of any number of frames.
 
         Args:
-            frames: Each has one image per input; `tile` and `batch_size` are those of `predict`.
+            frames: Each has one image per input; `tile`, `batch_size` and `max_pixels` are those of `predict`.
         """
-        return self._predict_frames(frames, list(self.tasks), tile, batch_size)
+        return self._predict_frames(frames, list(self.tasks), tile, batch_size, max_pixels)
 
     def _predict_frames(
-        self, frames: Iterable[Sequence[ImageLike]], tasks: Sequence[str], tile: Sequence[int] | None, batch_size: int
+        self,
+        frames: Iterable[Sequence[ImageLike]],
+        tasks: Sequence[str],
+        tile: Sequence[int] | None,
+        batch_size: int,
+        max_pixels: int | None,
     ) -> Iterator[dict[str, np.ndarray]]:
         if batch_size < 1:
             raise ValueError(f"batch_size is at least 1, got {batch_size}")
         if tile is not None and (len(tile) != 2 or min(tile) < 1):
             raise ValueError(f"tile is a positive height and width, got {tuple(tile)}")
-        for batch in equal_runs(map(self._load, frames), lambda pixels: pixels[-1].shape, batch_size):
+        loaded = (self._load(frame, max_pixels) for frame in frames)
+        for batch in equal_runs(loaded, lambda pixels: pixels[-1].shape, batch_size):
             height, width = batch[0][-1].shape[:2]
             if tile is None or (height <= tile[0] and width <= tile[1]):
                 yield from self._maps(batch, self.preprocess, tasks)
             else:
                 yield from (self._in_tiles(pixels, tasks, tile) for pixels in batch)
 
-    def _load(self, images: Sequence[ImageLike]) -> list[np.ndarray]:
+    def _load(self, images: Sequence[ImageLike], max_pixels: int | None = None) -> list[np.ndarray]:
         """The pixels of one frame, uint8 [H, W, C] per input."""
         self._check_count(images)
-        pixels = [load_pixels(image) for image in images]
+        inputs = zip(images, self.inputs.values(), strict=True)
+        pixels = [read_input(image, each, max_pixels=max_pixels) for image, each in inputs]
         self._check_sizes([array.shape[:2] for array in pixels])
         return pixels
 

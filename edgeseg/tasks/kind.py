@@ -93,6 +93,10 @@ class Kind(ABC):
 
         return target if isinstance(target, tv_tensors.TVTensor) else tv_tensors.Mask(target)
 
+    def wrong_type(self, target: Tensor) -> str | None:
+        """Says what is wrong with the type of a ground truth, as the end of a sentence; None if nothing is."""
+        return None
+
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor, recipe: TrainConfig, class_weights: Tensor | None) -> Tensor:
         """The loss of a batch.

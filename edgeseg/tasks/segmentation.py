@@ -59,6 +59,15 @@ class Segmentation(Kind):
 
         return torch.full(tuple(size), IGNORE, dtype=torch.uint8)
 
+    def wrong_type(self, target: Tensor) -> str | None:
+        """Class ids are integers."""
+        import torch
+
+        kind = torch.as_tensor(target).dtype
+        if kind != torch.bool and not kind.is_floating_point:
+            return None
+        return f"is {kind}, and class ids are integers; convert it with .to(torch.uint8), and set ignored pixels to 255"
+
     def loss(self, outputs: Tensor, targets: Tensor, recipe: TrainConfig, class_weights: Tensor | None) -> Tensor:
         """Cross-entropy and Dice as the recipe weighs them."""
         from edgeseg.tasks.losses import segmentation_loss

@@ -1,6 +1,6 @@
-"""Optical flow as the original zoo stores it, so that it can be an input beside the photo.
+"""Optical flow in the format of TI's zoo, so that it can be an input beside the photo. Needs no torch.
 
-uint8 [H,W,3]: motion in x and y in pixels of this picture, + 128, and a third channel: how sure it is, or 128.
+The format is uint8 [H, W, 3]: motion in x and y, in pixels of this picture plus 128, and the confidence or 128.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 
-ZERO = 128  # what stands for no motion
+ZERO = 128  # the value of no motion
 
 Matrix = tuple[tuple[float, float], tuple[float, float]]
 
 
 def encode_flow(x: np.ndarray, y: np.ndarray, confidence: np.ndarray | None = None) -> np.ndarray:
-    """Motion in pixels, two maps [H,W], as uint8 [H,W,3]; beyond -128 to 127 it saturates.
+    """Encodes motion in pixels as uint8 [H, W, 3]; it saturates beyond -128 to 127.
 
     Args:
-        x: To the right.
-        y: Downwards.
-        confidence: 0 to 1 [H,W], stored as 0 to 255; without it the third channel is 128.
+        x: Motion to the right [H, W], in pixels.
+        y: Motion downwards [H, W], in pixels.
+        confidence: Confidence [H, W] of 0 to 1, stored as 0 to 255; without it the third channel is 128.
     """
     third = np.full(x.shape, ZERO, np.uint8) if confidence is None else (255 * confidence).round().astype(np.uint8)
     motion = [(values + ZERO).round().clip(0, 255).astype(np.uint8) for values in (x, y)]
@@ -29,7 +29,7 @@ def encode_flow(x: np.ndarray, y: np.ndarray, confidence: np.ndarray | None = No
 
 
 def resize_flow(flow: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """At another height and width, by nearest neighbour; motion in pixels grows and shrinks with the picture."""
+    """Resizes flow to a height and width by nearest neighbour; motion in pixels is scaled with the picture."""
     height, width = flow.shape[:2]
     if (height, width) == tuple(size):
         return flow
@@ -38,12 +38,12 @@ def resize_flow(flow: np.ndarray, size: Sequence[int]) -> np.ndarray:
 
 
 def mirror_flow(flow: np.ndarray) -> np.ndarray:
-    """Left and right change places."""
+    """Mirrors flow, so that left and right change places, and the motion in x its sign."""
     return turn_flow(flow[:, ::-1], ((-1.0, 0.0), (0.0, 1.0)))
 
 
 def turn_flow(flow: np.ndarray, matrix: Matrix) -> np.ndarray:
-    """The vectors multiplied by a 2x2 matrix, rounded, saturated at what uint8 holds."""
+    """Multiplies the vectors of flow by a 2x2 matrix; the result is rounded, and saturates at the limits of uint8."""
     turned = flow.copy()
     vectors = (flow[..., :2].astype(np.float32) - ZERO) @ np.array(matrix, np.float32).T + ZERO
     turned[..., :2] = vectors.round().clip(0, 255)
@@ -51,21 +51,21 @@ def turn_flow(flow: np.ndarray, matrix: Matrix) -> np.ndarray:
 
 
 def farneback_flow(previous: np.ndarray, current: np.ndarray) -> np.ndarray:
-    """How far each pixel of `current` moved since `previous`, and how sure that is.
+    """Computes how far each pixel of `current` moved since `previous`, and the confidence of that.
 
-    Farneback, 2003, https://doi.org/10.1007/3-540-45103-X_50, as in OpenCV: `pip install edgeseg[flow]`. The confidence
-    is 1 where going back and forth ends at the same pixel, and falls to 1/2 at an error of one pixel.
+    The method is Farneback's (2003, https://doi.org/10.1007/3-540-45103-X_50) in OpenCV: `pip install edgeseg[flow]`.
+    The confidence is 1 where the flow back and forth ends at the same pixel, and 1/2 where it misses by one pixel.
 
     Args:
-        previous: uint8 RGB [H,W,3].
+        previous: The previous frame, uint8 RGB [H, W, 3].
         current: The frame after it, of the same size.
 
     Returns:
-        uint8 [H,W,3], see `encode_flow`.
+        uint8 [H, W, 3], see `encode_flow`.
 
     Raises:
-        ImportError: no OpenCV.
-        ValueError: frames of different sizes.
+        ImportError: OpenCV is not installed.
+        ValueError: the frames have different sizes.
     """
     try:
         import cv2

@@ -1,63 +1,249 @@
-"""Photos in any of the forms that users have them, without torch."""
+"""The reader of photos: every user of a photo (prediction, datasets, optical flow, quantization) gets the same pixels.
+
+Needs no torch. `edgeseg.vision.masks` reads label maps.
+"""
 
 from __future__ import annotations
 
 import math
 import os
+import struct
+import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import IO, TYPE_CHECKING, Any, Union
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, UnidentifiedImageError
 
-from edgeseg.spec import Preprocess
+from edgeseg.spec import Input, Preprocess
+from edgeseg.vision.bands import read_bands
+from edgeseg.vision.orientation import upright
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 ImageLike = Union[str, "os.PathLike[str]", Image.Image, np.ndarray, "Tensor"]
-"""A path, PIL image, uint8 array [H,W,C] or [H,W], or uint8 tensor [C,H,W]."""
+"""A path (also of a .npy file), a PIL image, a uint8 array [H, W, C] or [H, W], or a uint8 tensor [C, H, W]."""
+
+DAMAGE: tuple[type[Exception], ...] = (
+    OSError, SyntaxError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, EOFError, MemoryError,
+    NotImplementedError, struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
+)  # fmt: skip
+"""What Pillow and numpy raise for damaged files, depending on the format and on where the damage is."""
+
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's mode for a number of channels
+PREMULTIPLIED = {"RGBa": "RGBA", "La": "LA"}  # Pillow converts these modes to no others
 
 
-def load_pixels(image: ImageLike) -> np.ndarray:
-    """`image` as a uint8 array [H,W,C]; files and PIL images become RGB, turned upright by their EXIF tag.
+@dataclass(frozen=True)
+class Picture:
+    """A decoded image.
+
+    Args:
+        image: As Pillow decodes it, not yet turned upright.
+        name: The file, for error messages; "the image" if there is none.
+        raw_mode: How the file stores the pixels, in Pillow's words, such as "L;4" for 4-bit gray.
+    """
+
+    image: Image.Image
+    name: str
+    raw_mode: str = ""
+
+    def upright(self, pixels: np.ndarray) -> np.ndarray:
+        """Turns pixels [H, W] or [H, W, C] as the EXIF orientation of the image says."""
+        return upright(pixels, self.image.getexif().get(ExifTags.Base.Orientation))
+
+
+def read_photo(image: ImageLike, channels: int = 3, *, max_pixels: int | None = None) -> np.ndarray:
+    """Reads a photo with the channels that an input of a network has.
+
+    Files and PIL images are turned upright by their EXIF orientation. They become gray for one channel, gray and alpha
+    for two, RGB for three and RGBA for four; TIFF files with as many bands as there are channels keep their bands. Gray
+    values of 16 bit are divided by 257, floating-point values of 0 to 1 are multiplied by 255.
+
+    Args:
+        image: See `ImageLike`. Arrays and tensors have the channels already; a gray array is repeated for RGB.
+        channels: Number of channels.
+        max_pixels: Height times width above which a file is refused; by default Pillow's limit, which is twice
+            `Image.MAX_IMAGE_PIXELS` and is left as it is.
+
+    Returns:
+        uint8 [H, W, channels], 0 to 255.
 
     Raises:
-        TypeError: not one of the forms above, or not uint8.
-        ValueError: a wrong number of dimensions.
-        OSError: a file that is missing or is no readable image.
+        TypeError: `image` is of another type, or an array or tensor is not uint8.
+        ValueError: another number of dimensions or channels, or pixel values whose range cannot be known.
+        OSError: a file that is missing, damaged, too large or not an image. Errors of files name the file.
     """
     if isinstance(image, str | os.PathLike):
-        with Image.open(Path(image)) as opened:
-            return load_pixels(opened)
+        path = Path(image)
+        if path.suffix.lower() == ".npy":
+            return _fitted(_load_array(path), channels, str(path))
+        with named_errors(str(path)):
+            bands = read_bands(path, channels, max_pixels)
+        if bands is not None:
+            return bands
+        return _to_channels(open_picture(path, max_pixels), channels)
     if isinstance(image, Image.Image):
-        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+        return _to_channels(_loaded(image), channels)
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8:
-            raise TypeError(f"image arrays are uint8, 0 to 255, got {image.dtype}")
-        if image.ndim == 2:
-            return np.repeat(image[:, :, None], 3, axis=2)
-        if image.ndim != 3:
-            raise ValueError(f"an image array is [H,W,C] or [H,W], got shape {image.shape}")
-        return image
+        return _fitted(image, channels, "the image")
     if _is_tensor(image):
-        if str(image.dtype) != "torch.uint8":
-            raise TypeError(f"image tensors are uint8, 0 to 255, got {image.dtype}; call the model for float tensors")
-        if image.ndim != 3:
-            raise ValueError(f"an image tensor is [C,H,W], got shape {tuple(image.shape)}; pass a batch as a list")
-        return np.asarray(image.permute(1, 2, 0).cpu())
+        return _fitted(_from_tensor(image), channels, "the image")
     raise TypeError(f"an image is a path, PIL image, uint8 array or uint8 tensor, got {type(image).__name__}")
 
 
+def read_input(image: ImageLike, each: Input, *, max_pixels: int | None = None) -> np.ndarray:
+    """Reads the pixels of one input of a network, uint8 [H, W, C]: a photo, or flow as `edgeseg flow` writes it.
+
+    A network that takes two channels of flow takes x and y, without the third channel of the file.
+    """
+    is_file = isinstance(image, str | os.PathLike)
+    if each.kind == "flow" and each.channels < 3 and is_file:
+        return np.ascontiguousarray(read_photo(image, 3, max_pixels=max_pixels)[..., : each.channels])
+    return read_photo(image, each.channels, max_pixels=max_pixels)
+
+
+@contextmanager
+def named_errors(name: str) -> Iterator[None]:
+    """Turns every error of a damaged file into an OSError that names the file."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise OSError(f"cannot read {name}: {error} Larger photos need max_pixels (--max-pixels)") from error
+    except DAMAGE as error:
+        raise OSError(f"cannot read {name}: {error or type(error).__name__}") from error
+
+
+def open_picture(path: Path, max_pixels: int | None = None) -> Picture:
+    """Decodes an image file.
+
+    Raises:
+        OSError: the file is missing, damaged, too large or not an image; names the file.
+    """
+    with path.open("rb") as file:
+        with named_errors(str(path)):
+            image = Image.open(file) if max_pixels is None else _open_up_to(max_pixels, file)
+        return _loaded(image, str(path))
+
+
+def _open_up_to(max_pixels: int, file: IO[bytes]) -> Image.Image:
+    """`Image.open` with another limit. Pillow has one for the whole process, and other threads may rely on it."""
+    Image.init()
+    start = file.read(16)
+    for factory, accepts in (Image.OPEN[name] for name in Image.ID):
+        if accepts is not None and accepts(start) is not True:
+            continue
+        file.seek(0)
+        try:
+            image = factory(file, "")
+        except (SyntaxError, LookupError, TypeError, struct.error):
+            continue  # as in `Image.open`: of another format after all
+        if image.width * image.height > max_pixels:
+            raise OSError(f"it has {image.width} x {image.height} pixels, more than max_pixels {max_pixels}")
+        if hasattr(image, "_tile_size"):  # TIFF files are checked again when they are decoded, unless they have memory
+            image.im = Image.new(image.mode, image._tile_size).im
+        return image
+    raise UnidentifiedImageError("not an image, or of a format that Pillow does not know")
+
+
+def _loaded(image: Image.Image, name: str = "") -> Picture:
+    """Decodes a PIL image while its file is open."""
+    name = name or str(getattr(image, "filename", "") or "the image")
+    with named_errors(name):
+        tile = getattr(image, "tile", None)
+        stored = tile[0][3] if tile else ""
+        image.load()
+        image.getexif()  # kept by the image; it may have to be read from the file
+    return Picture(image, name, str(stored[0] if isinstance(stored, tuple) else stored))
+
+
+def _to_channels(picture: Picture, channels: int) -> np.ndarray:
+    image = _to_8_bit(picture)
+    mode, bands = MODES.get(channels), len(image.getbands())
+    if mode is None or (channels == 2 and bands != 2):
+        raise ValueError(
+            f"{picture.name} has {bands} channels ({picture.image.mode}) and the network takes {channels}; such inputs "
+            f"are TIFF files of {channels} bands, or .npy files with a uint8 array [H, W, {channels}]"
+        )
+    if image.mode == "RGBX" and channels == 4:
+        return picture.upright(np.array(image))
+    if image.mode in PREMULTIPLIED:
+        image = image.convert(PREMULTIPLIED[image.mode])
+    try:
+        return picture.upright(np.array(image.convert(mode)).reshape(image.height, image.width, channels))
+    except ValueError as error:
+        raise ValueError(f"{picture.name} cannot become {mode}: {error}; convert it to RGB first") from error
+
+
+def _to_8_bit(picture: Picture) -> Image.Image:
+    """Scales gray values of more than 8 bit by the range of their type."""
+    image, values = picture.image, np.asarray(picture.image) if picture.image.mode[0] in "IF" else None
+    if values is None:
+        return image
+    if image.mode == "F":
+        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+            raise ValueError(
+                f"{picture.name} has floating-point values beyond 0 to 1, so their range cannot be known; scale them "
+                "to 0 to 1, or convert the photo to 8 or 16 bit"
+            )
+        return Image.fromarray((values * 255).round().astype(np.uint8))
+    # Some versions of Pillow open 16-bit PNG files, and all open 16-bit PGM files, in the 32-bit mode "I".
+    if image.mode == "I" and image.format not in ("PNG", "PPM"):
+        raise ValueError(
+            f"{picture.name} has 32-bit or signed integers (mode I), so their range cannot be known; convert the photo "
+            "to 8 or 16 bit"
+        )
+    largest = 4095 if picture.raw_mode == "I;12" else 65535
+    return Image.fromarray(((values.astype(np.uint32) * 255 + largest // 2) // largest).astype(np.uint8))
+
+
+def _load_array(path: Path) -> np.ndarray:
+    with named_errors(str(path)):
+        array = np.load(path, allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise ValueError("it holds several arrays")
+    if array.dtype != np.uint8:
+        raise ValueError(f"{path} has {array.dtype} values; .npy files of photos are uint8, 0 to 255")
+    return array
+
+
 def _is_tensor(image: Any) -> bool:
-    """Whether it is one of torch's, which is not imported for that."""
+    """Whether `image` is a tensor, found out without importing torch."""
     return any(kind.__module__ == "torch" and kind.__name__ == "Tensor" for kind in type(image).__mro__)
 
 
+def _from_tensor(image: Any) -> np.ndarray:
+    if str(image.dtype) != "torch.uint8":
+        raise TypeError(f"image tensors are uint8, 0 to 255, got {image.dtype}; call the model for float tensors")
+    if image.ndim != 3:
+        raise ValueError(f"an image tensor is [C,H,W], got shape {tuple(image.shape)}; pass a batch as a list")
+    return np.asarray(image.permute(1, 2, 0).cpu())
+
+
+def _fitted(array: np.ndarray, channels: int, name: str) -> np.ndarray:
+    """The array as uint8 [H, W, channels]; a gray array is repeated for RGB."""
+    if array.dtype != np.uint8:
+        raise TypeError(f"{name}: image arrays are uint8, 0 to 255, got {array.dtype}")
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3:
+        raise ValueError(f"{name}: an image array is [H,W,C] or [H,W], got shape {array.shape}")
+    if array.shape[2] == 1 and channels == 3:
+        return np.repeat(array, 3, axis=2)
+    if array.shape[2] != channels:
+        raise ValueError(f"{name} has {array.shape[2]} channels, and the network takes {channels}")
+    return array if array.flags.writeable else array.copy()  # torch warns of arrays that it must not write to
+
+
 def input_size(size: Sequence[int], preprocess: Preprocess) -> tuple[int, int]:
-    """Height and width that a photo of `size` has at the network's input."""
+    """Returns the height and width that a photo of the height and width `size` has at the network's input."""
     height, width = size
     if preprocess.size is None:
         return height, width
@@ -68,9 +254,16 @@ def input_size(size: Sequence[int], preprocess: Preprocess) -> tuple[int, int]:
 
 
 def tiles(size: Sequence[int], tile: Sequence[int]) -> Iterator[tuple[tuple[range, range], tuple[range, range]]]:
-    """Pieces that cover an image: what to look at (rows, columns), and the part of it to keep.
+    """Yields the tiles that cover an image.
 
-    Neighbours overlap by a quarter of a tile; of that each keeps its half.
+    Neighbouring tiles overlap by a quarter of a tile, of which each keeps the half on its own side.
+
+    Args:
+        size: Height and width of the image, in pixels.
+        tile: Height and width of a tile, in pixels.
+
+    Yields:
+        Per tile, the rows and columns to predict, and those of them to keep.
     """
     rows, columns = (_spans(length, min(part, length)) for length, part in zip(size, tile, strict=True))
     for outer_rows, inner_rows in rows:

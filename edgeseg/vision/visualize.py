@@ -1,4 +1,4 @@
-"""Label maps as pictures: colours, overlays, legends."""
+"""Draws label maps, depth and optical flow as pictures: colours, overlays, legends."""
 
 from __future__ import annotations
 
@@ -11,15 +11,24 @@ from edgeseg.spec import Color
 from edgeseg.vision.flow import ZERO
 
 
+def as_picture(pixels: np.ndarray) -> Image.Image:
+    """Makes a picture of the pixels of any input.
+
+    Args:
+        pixels: uint8 [H, W, C]. Of one or two channels the first is drawn as gray, of more the first three as RGB.
+    """
+    return Image.fromarray(np.ascontiguousarray(pixels[..., :3] if pixels.shape[2] > 2 else pixels[..., 0]))
+
+
 def colorize(labels: np.ndarray, palette: Sequence[Color]) -> np.ndarray:
-    """Class ids [H,W] -> uint8 RGB [H,W,3]; ids beyond the palette, such as 255, are black."""
+    """Maps class ids [H, W] to colours, uint8 RGB [H, W, 3]; ids beyond the palette, such as 255, are black."""
     table = np.zeros((max(256, len(palette), int(labels.max(initial=0)) + 1), 3), np.uint8)
     table[: len(palette)] = palette
     return table[labels]
 
 
 def color_map(labels: np.ndarray, palette: Sequence[Color]) -> Image.Image:
-    """Class ids [H,W] as a picture: uint8 ids with their palette (mode P), others in RGB."""
+    """Draws class ids [H, W]: uint8 ids become a picture with a palette (mode P), others an RGB picture."""
     if labels.dtype != np.uint8:
         return Image.fromarray(colorize(labels, palette))
     picture = Image.fromarray(labels)
@@ -28,12 +37,12 @@ def color_map(labels: np.ndarray, palette: Sequence[Color]) -> Image.Image:
 
 
 def tint(image: Image.Image, labels: np.ndarray, palette: Sequence[Color], *, alpha: float = 0.55) -> Image.Image:
-    """`image` mixed with the colours of its class ids [H, W], which have the same size."""
+    """Mixes an image with the colours of its class ids [H, W], which have the size of the image."""
     return Image.blend(image.convert("RGB"), color_map(labels, palette).convert("RGB"), alpha)
 
 
 def stack(pictures: Sequence[Image.Image]) -> Image.Image:
-    """One below the other, on white."""
+    """Puts pictures one below the other, on white."""
     page = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), "white")
     top = 0
     for picture in pictures:
@@ -43,7 +52,7 @@ def stack(pictures: Sequence[Image.Image]) -> Image.Image:
 
 
 def beside(pictures: Sequence[Image.Image], gap: int = 0) -> Image.Image:
-    """From left to right, on white."""
+    """Puts pictures side by side from left to right, on white, with a gap in pixels between them."""
     width = sum(p.width for p in pictures) + gap * (len(pictures) - 1)
     page = Image.new("RGB", (width, max(p.height for p in pictures)), "white")
     left = 0
@@ -67,7 +76,7 @@ DEPTH_LIMITS = (2.0, 128.0)  # metres, at the ends of the colours, which follow 
 
 
 def colorize_depth(depth: np.ndarray) -> Image.Image:
-    """Metres [H,W], near red to far violet by the logarithm; 0 and less, which is unknown, black."""
+    """Draws depth [H, W] in metres, from red (near) to violet (far) by its logarithm; unknown depth (0) is black."""
     low, high = np.log(DEPTH_LIMITS)
     place = (np.log(np.maximum(depth, 1e-3)) - low) / (high - low)
     stops = np.linspace(0, 1, len(_DEPTH_COLORS))
@@ -78,7 +87,7 @@ def colorize_depth(depth: np.ndarray) -> Image.Image:
 
 
 def depth_scale(width: int) -> Image.Image:
-    """A white strip with the colours of depth and their metres."""
+    """Draws the colours of depth and their metres, on a white strip of a width in pixels."""
     size = max(width // 40, 11)
     font, left, right = ImageFont.load_default(size), 2 * size, width - 4 * size
     ramp = np.geomspace(*DEPTH_LIMITS, right - left)
@@ -92,10 +101,11 @@ def depth_scale(width: int) -> Image.Image:
 
 
 def colorize_flow(flow: np.ndarray, limit: float = 16.0) -> Image.Image:
-    """Optical flow as uint8 [H,W,3], see `edgeseg.vision.flow`: the direction is the hue, white where nothing moves.
+    """Draws optical flow: the direction is the hue, and white is no motion.
 
     Args:
-        limit: Pixels of motion at which the colour is full.
+        flow: uint8 [H, W, C] with two or more channels, as `edgeseg.vision.flow` encodes it.
+        limit: Motion in pixels at which the colour is saturated.
     """
     x, y = (flow[..., i].astype(np.float32) - ZERO for i in (0, 1))
     hue = (np.arctan2(y, x) / (2 * np.pi) % 1 * 255).astype(np.uint8)
@@ -105,7 +115,7 @@ def colorize_flow(flow: np.ndarray, limit: float = 16.0) -> Image.Image:
 
 
 def legend(names: Sequence[str], colors: Sequence[Color], width: int) -> Image.Image:
-    """A white strip of colour swatches and names, wrapped to `width` pixels."""
+    """Draws colour swatches with names on a white strip, wrapped to `width` pixels."""
     size = max(width // 40, 11)
     font = ImageFont.load_default(size)
     line, x, y = round(1.6 * size), size // 2, size // 2

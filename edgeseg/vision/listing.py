@@ -1,0 +1,122 @@
+"""Lists the photos and videos of folders: the one list for prediction, optical flow, quantization and datasets."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+PHOTO_SUFFIXES = frozenset(
+    {
+        ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".jpx", ".mpo", ".pbm",
+        ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
+    }
+)  # fmt: skip
+VIDEO_SUFFIXES = frozenset(
+    {
+        ".3g2", ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf",
+        ".ogv", ".ts", ".vob", ".webm", ".wmv",
+    }
+)  # fmt: skip
+
+
+def photo_suffixes(channels: int = 3) -> frozenset[str]:
+    """Returns the suffixes of photos with a number of channels; arrays count where image files have no such pixels."""
+    return PHOTO_SUFFIXES if channels in (1, 3, 4) else PHOTO_SUFFIXES | {".npy"}
+
+
+def list_files(
+    folder: Path, suffixes: Collection[str], *, without: Path | None = None, recursive: bool = True
+) -> list[Path]:
+    """Lists the files of a folder, sorted by their paths.
+
+    Names that begin with a dot are passed over, such as macOS's `._photo.png` and `.ipynb_checkpoints`. Linked folders
+    are followed, except back into a folder that they lie in. Links that lead nowhere are listed, so that reading them
+    fails by name.
+
+    Args:
+        folder: Where to look.
+        suffixes: Suffixes in lower case; files may have them in upper case too.
+        without: A folder that is passed over, however it is written: absolute, relative or linked.
+        recursive: Look into sub-folders too.
+
+    Raises:
+        OSError: a folder is missing or cannot be read; names it.
+        ValueError: `without` is the folder itself.
+    """
+    excluded = None if without is None else without.resolve()
+    if folder.resolve() == excluded:
+        raise ValueError(
+            f"{folder} is both the input and the output folder, so that the next run would read the pictures of this "
+            f"one; choose another output folder, such as {folder / 'output'}"
+        )
+    files = _walk(folder, frozenset([folder.resolve()]), excluded, recursive)
+    return sorted(path for path in files if path.suffix.lower() in suffixes)
+
+
+def _walk(folder: Path, above: frozenset[Path], excluded: Path | None, recursive: bool) -> Iterator[Path]:
+    """Yields files; `above` are the resolved folders that `folder` lies in, and itself."""
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            resolved = path.resolve()
+            if recursive and resolved != excluded and resolved not in above:
+                yield from _walk(path, above | {resolved}, excluded, recursive)
+        elif path.is_file() or not path.exists():
+            yield path
+
+
+def by_stem(files: Sequence[Path], folder: Path, ending: str = "") -> dict[str, Path]:
+    """Maps the paths of files below `folder`, without their suffix or another ending, to the files.
+
+    Args:
+        files: Files in `folder`.
+        folder: What the keys are relative to.
+        ending: Ending of the names that the keys lack, such as "_mask.png"; by default the suffix.
+
+    Raises:
+        ValueError: two files have one key; names both.
+    """
+    found: dict[str, Path] = {}
+    for path in files:
+        place = path.relative_to(folder)
+        key = str(place)[: -len(ending)] if ending else str(place.with_suffix(""))
+        if key in found:
+            raise ValueError(f"{found[key]} and {path} have the same name; remove one of them or rename it")
+        found[key] = path
+    return found
+
+
+def output_names(
+    arguments: Sequence[Path], suffixes: Collection[str], *, explicit: Sequence[Path], without: Path
+) -> list[tuple[Path, str]]:
+    """Lists files and what the names of their results begin with: the path below the argument, without the suffix.
+
+    Files that differ in their suffixes only keep them: `a.jpg` and `a.png` become "a.jpg" and "a.png".
+
+    Args:
+        arguments: Files and folders.
+        suffixes: Suffixes of the files that are taken from folders.
+        explicit: Arguments that are such files.
+        without: Output folder, which is passed over.
+
+    Raises:
+        ValueError: results would overwrite each other, or a folder is the output folder.
+    """
+    places = []
+    for argument in arguments:
+        if argument.is_dir():
+            places += [(path, path.relative_to(argument)) for path in list_files(argument, suffixes, without=without)]
+        elif argument in explicit:
+            places.append((argument, Path(argument.name)))
+    stems = Counter(place.with_suffix("") for _, place in places)
+    names = [
+        (path, str(place if stems[place.with_suffix("")] > 1 else place.with_suffix(""))) for path, place in places
+    ]
+    counts = Counter(name for _, name in names)
+    twice = next((name for name, count in counts.items() if count > 1), None)
+    if twice is not None:
+        both = " and ".join(str(path) for path, name in names if name == twice)
+        raise ValueError(f"the results of {both} would be written as {twice}; segment their folders one by one")
+    return names
