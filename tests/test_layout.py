@@ -17,7 +17,12 @@ FLOORS = [
     "engine", "cli",
 ]  # fmt: skip
 # What a room has no business with, although it is below.
-FORBIDDEN = {"zoo": {"deploy", "data"}, "engine": {"zoo", "weights", "deploy"}, "deploy": {"weights", "data"}, "data": {"networks"}}
+FORBIDDEN = {
+    "data": {"networks"},
+    "deploy": {"weights", "data"},
+    "zoo": {"deploy", "data"},
+    "engine": {"zoo", "weights", "deploy"},
+}
 NOUNS = {"records", "spec", "config", "labels", "recipes"}
 
 

@@ -1,4 +1,4 @@
-"""How long functions take beside each other, on a machine that does other things too."""
+"""Times functions in turns, so that other load on the machine affects all of them alike."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 def alternating(
     functions: Mapping[str, Callable[[], object]], *, rounds: int = 15, warm_up: int = 3
 ) -> dict[str, list[float]]:
-    """Seconds of each in `rounds` turns, from the shortest to the longest."""
+    """Calls every function once per round. Returns the sorted seconds of each function in `rounds` rounds."""
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for number in range(warm_up + rounds):
         for name, function in functions.items():

@@ -1,4 +1,4 @@
-"""What decoders share: the features that they see, and layers in the style of the encoder."""
+"""The base of decoders: the features that they use, and layers in the style of the encoder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Pyramid:
         Raises:
             ValueError: fewer than two features are left.
         """
-        first = sum(each < stride for each in self.strides)
+        first = sum(own < stride for own in self.strides)
         if len(self.strides) - first < 2:
             raise ValueError(
                 f"prediction_stride={stride} leaves fewer than two of the encoder's features, which have the strides "
