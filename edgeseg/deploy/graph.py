@@ -22,7 +22,7 @@ DEFAULT_SIZE = (384, 768)
 
 @dataclass(frozen=True)
 class Ends:
-    """Where a file begins and ends, and which of its dimensions may change from call to call.
+    """The input and output of a file, and the dimensions that may change from call to call.
 
     Args:
         size: Height and width of the example images; the only size of a file with fixed dimensions.

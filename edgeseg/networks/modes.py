@@ -13,7 +13,7 @@ from torch import nn
 
 @dataclass
 class _Evaluation:
-    """How many callers need a network in evaluation mode now, and which of its modules were in training mode."""
+    """The number of callers that need a network in evaluation mode, and its modules that were in training mode."""
 
     callers: int
     in_training: list[nn.Module]

@@ -65,14 +65,14 @@ class Pixel2Pixel(nn.Module, Predictor):
             Per task, logits or values [N, channels, H, W].
 
         Raises:
-            ValueError: another number of inputs, channels or dimensions, or inputs of different sizes.
-            TypeError: a tensor that is not floating point.
+            ValueError: the number of inputs, channels or dimensions is wrong, or the inputs differ in size.
+            TypeError: a tensor is not floating point.
         """
         size = images[0].shape[-2:] if images else ()
         return {name: resize(logits, size) for name, logits in self.decode(*images).items()}
 
     def decode(self, *images: Tensor) -> dict[str, Tensor]:
-        """Like `forward`, but the logits keep the stride of the decoders: [N, channels, H/stride, W/stride]."""
+        """Computes the logits like `forward`, but at the decoders' strides: [N, channels, H/stride, W/stride]."""
         self._check(images)
         features = self.encoder(images)
         return {name: decoder(features) for name, decoder in self.decoders.items()}

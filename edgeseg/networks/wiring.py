@@ -91,7 +91,7 @@ class Wiring:
         return consumers[0] if len(consumers) == 1 and value not in self.outputs.values() else None
 
     def calls_of(self, name: str) -> int:
-        """How many times operators take the parameters of a module."""
+        """Counts the calls of operators with the parameters of a module."""
         return sum(op.module == name for op in self.ops)
 
 

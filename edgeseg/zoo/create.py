@@ -1,4 +1,4 @@
-"""From a name to a model, in four steps: resolve the name, plan the record, build the network, fill it with weights."""
+"""Creates models by name, in four steps: resolve the name, plan the record, build the network, fill it with weights."""
 
 from __future__ import annotations
 

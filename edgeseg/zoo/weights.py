@@ -202,7 +202,7 @@ WEIGHTS: dict[str, Weights] = {
 PYTORCH = "https://download.pytorch.org/models/"
 PYCLS = "https://dl.fbaipublicfiles.com/pycls/dds_baselines/"
 
-# What `encoder_weights="imagenet"` loads, by name of the encoder; for timm's encoders it is what timm would load.
+# Files that `encoder_weights="imagenet"` loads, by name of the encoder; for timm's encoders, timm itself knows them.
 ENCODER_WEIGHTS: dict[str, EncoderWeights] = {
     "mobilenetv2": EncoderWeights((f"{PYTORCH}mobilenet_v2-b0353104.pth",), "BSD-3-Clause (torchvision)"),
     "mobilenetv2_1p4": EncoderWeights(("hf-hub:timm/mobilenetv2_140.ra_in1k/model.safetensors",), "Apache-2.0 (timm)"),

@@ -68,7 +68,7 @@ class Pyramid:
 
 
 class Decoder(nn.Module, ABC):
-    """From the features of an encoder to the logits of one task.
+    """Computes the logits of one task from the features of an encoder.
 
     A subclass builds its layers in `__init__(pyramid, task, spec)`, calls `super().__init__(pyramid)` first, and
     computes the logits in `decode`.
