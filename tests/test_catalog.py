@@ -203,7 +203,7 @@ def test_imagenet_of_a_timm_encoder_asks_the_hub(hub: HubServer) -> None:
 
 def test_no_encoder_weights() -> None:
     with pytest.raises(
-        ValueError, match="no ImageNet weights are known of resnet50_p5; there are those of mobilenetv2"
+        ValueError, match="no ImageNet weights are known for resnet50_p5; the encoders that have some are mobilenetv2"
     ):
         edgeseg.create_model("deeplabv3plus_resnet50_p5_edgeailite", encoder_weights="imagenet")
     with pytest.raises(FileNotFoundError, match="no encoder weights at imagnet; expected a file, 'imagenet'"):

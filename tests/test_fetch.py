@@ -104,7 +104,9 @@ def test_mirrors_in_turn(hub: HubServer, url: str) -> None:
     assert path == cache_folder() / "name.tag" / "net.onnx"
     assert file_sha256(path) == digest
     path.unlink()
-    with pytest.raises(ValueError, match=r"(?s)no address gave the file.*missing/net.onnx.*404.*old/net.onnx is not"):
+    with pytest.raises(
+        ValueError, match=r"(?s)all addresses of the file failed.*missing/net.onnx.*404.*old/net.onnx is not"
+    ):
         fetch(mirrors, "name.tag", sha256=digest)
 
 

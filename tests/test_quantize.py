@@ -190,8 +190,8 @@ def test_command_compares_on_a_data_set(
 
 
 def test_wrong_calls(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="needs images on which it sees"):
+    with pytest.raises(ValueError, match="images is empty; quantization measures the ranges"):
         quantize_onnx(model, tmp_path / "q.onnx", [])
-    with pytest.raises(ValueError, match="no calibration named 'guess'; there are minmax"):
+    with pytest.raises(ValueError, match="no calibration named 'guess'; the calibrations are minmax"):
         quantize_onnx(model, tmp_path / "q.onnx", ["x.png"], calibration="guess")  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())

@@ -1,1 +1,4 @@
-"""To the device: ONNX and torch.export files (export), onnxruntime (segmenter), 8 bit (quantize)."""
+"""Exports networks to files: ONNX (`onnx`), torch.export (`program`), and 8-bit ONNX by PTQ (`quantize`).
+
+"TI's zoo" is Texas Instruments' edgeai-torchvision.
+"""

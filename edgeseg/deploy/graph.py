@@ -1,4 +1,4 @@
-"""What a file contains: the network between the chosen ends, traced by torch.export."""
+"""The content of an exported file: the network between the chosen ends, traced by torch.export."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ DEFAULT_SIZE = (384, 768)
 
 @dataclass(frozen=True)
 class Ends:
-    """Where a file begins and ends, and which of its dimensions may change from call to call.
+    """The input and output of a file, and the dimensions that may change from call to call.
 
     Args:
         size: Height and width of the example images; the only size of a file with fixed dimensions.
         dynamic: Any of "batch", "height" and "width".
         output: See `edgeseg.export_onnx`.
-        preprocess: The file takes uint8 pixels and normalizes them.
+        preprocess: Whether the file takes uint8 pixels and normalizes them.
 
     Raises:
-        ValueError: unknown dimension or output, or a size that is not positive.
+        ValueError: a dimension or the output is unknown, or the size is not positive.
     """
 
     size: tuple[int, int]
@@ -52,10 +52,10 @@ class Ends:
     def of(
         cls, model: Pixel2Pixel, size: Sequence[int] | None, dynamic: Sequence[str], output: Output, preprocess: bool
     ) -> Ends:
-        """The ends for a model; by default of the size that its weights were trained for.
+        """The ends for a model; the size is by default that which its weights were trained for.
 
         Raises:
-            ValueError: additionally, a model that is not in float32.
+            ValueError: the model is not in float32, a dimension or the output is unknown, or the size is not positive.
         """
         dtype = next(model.parameters()).dtype
         if dtype != torch.float32:
@@ -88,7 +88,7 @@ class Graph(nn.Module):
         self.model, self.ends = model, ends
 
     def forward(self, *images: Tensor) -> tuple[Tensor, ...]:
-        """One tensor per input."""
+        """One tensor per input -> one tensor per task."""
         size = images[-1].shape[-2:]
         inputs = [normalize(image, self.model.preprocess) for image in images] if self.ends.preprocess else images
         outputs = []
@@ -103,7 +103,7 @@ class Graph(nn.Module):
 
 
 def trace_graph(graph: Graph) -> torch.export.ExportedProgram:
-    """The graph as torch.export records it."""
+    """Traces a graph with torch.export, in evaluation mode."""
     images = random_inputs(graph, graph.ends.example)
     dims = {axis: torch.export.Dim.DYNAMIC for axis, name in AXES.items() if name in graph.ends.dynamic}
     with torch.no_grad(), evaluating(graph):
@@ -111,17 +111,17 @@ def trace_graph(graph: Graph) -> torch.export.ExportedProgram:
 
 
 def random_inputs(graph: Graph, shape: tuple[int, int, int]) -> list[Tensor]:
-    """Smooth noise as a file takes it; of plain noise hardly anything is left at the end of a network.
+    """Smooth noise in the form that a file takes. Plain noise would be averaged away within the network.
 
     Args:
-        graph: Its inputs and preprocessing are used.
+        graph: The content of the file.
         shape: Batch, height and width.
     """
     generator = torch.Generator().manual_seed(0)
     device = next(graph.model.parameters()).device
     inputs = []
-    for each in graph.model.inputs.values():
-        coarse = torch.rand(shape[0], each.channels, 8, 8, generator=generator) * 255
+    for channels in graph.model.in_channels:
+        coarse = torch.rand(shape[0], channels, 8, 8, generator=generator) * 255
         pixels = nn.functional.interpolate(coarse, size=shape[1:], mode="bicubic").clamp(0, 255).to(torch.uint8)
         inputs.append((pixels if graph.ends.preprocess else normalize(pixels, graph.model.preprocess)).to(device))
     return inputs

@@ -1,4 +1,4 @@
-"""ONNX files, for onnxruntime and the compilers of devices."""
+"""Exports ONNX files, for onnxruntime and for the compilers of devices."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def export_onnx(
 
     Args:
         model: Exported as it is in evaluation mode.
-        path: `.onnx`.
+        path: The file, `.onnx`.
         size: Height and width that photos are resized to, and the only ones if they are fixed; by default those that
-            the weights were trained for.
+            the weights were trained for, or 384x768 if these are not known.
         dynamic: Which of "batch", "height" and "width" may change from call to call; () for a file of fixed size.
         output: "logits" float32 [N, classes, H, W] at the size of the input; "labels" uint8 [N, H, W] (int32 beyond 256
             classes); "small_logits" and "small_labels" at the stride of the decoder (`outby4` and `outby2` in TI's
@@ -59,7 +59,7 @@ def export_onnx(
 
     Raises:
         ImportError: onnxruntime or onnxscript is missing: `pip install edgeseg[onnx]`.
-        ValueError: unknown dimension or output, or a model that is not in float32.
+        ValueError: a dimension or the output is unknown, or the model is not in float32.
         RuntimeError: the outputs of the file differ from those of the network; the file is not kept.
     """
     try:
@@ -118,8 +118,8 @@ def _tidy(graph: Any) -> None:
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param in names:
                 dim.dim_param = names[dim.dim_param]
-    for each in (*graph.node, *graph.input, *graph.output, *graph.value_info):
-        del each.metadata_props[:]
+    for entry in (*graph.node, *graph.input, *graph.output, *graph.value_info):
+        del entry.metadata_props[:]
 
 
 def _facts(graph: Graph, size: Sequence[int] | None) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Files of torch.export."""
+"""Exports files of torch.export."""
 
 from __future__ import annotations
 
@@ -33,22 +33,25 @@ def export_program(
 
     Args:
         model: Exported as it is in evaluation mode.
-        path: `.pt2`.
-        size, dynamic, output, preprocess: As of `export_onnx`.
+        path: The file, `.pt2`.
+        size, dynamic, output, preprocess: See `export_onnx`.
+
+    Returns:
+        The file, the sizes at which it was compared, and the differences.
 
     Raises:
-        ValueError: unknown dimension or output, or a model that is not in float32.
+        ValueError: a dimension or the output is unknown, or the model is not in float32.
         RuntimeError: the outputs of the file differ from those of the network; the file is not kept.
     """
     graph = Graph(model, Ends.of(model, size, dynamic, output, preprocess))
     program = trace_graph(graph)
     with replacing(Path(path)) as temporary:
-        content = BytesIO()  # torch.export.save insists on the suffix of a path
+        content = BytesIO()  # torch.export.save warns of a path without the suffix .pt2
         torch.export.save(program, content)
         temporary.write_bytes(content.getvalue())
         module = torch.export.load(BytesIO(temporary.read_bytes())).module()
 
         def run(inputs: Sequence[Tensor]) -> list[np.ndarray]:
-            return [each.numpy() for each in module(*inputs)]
+            return [tensor.numpy() for tensor in module(*inputs)]
 
         return verify(graph, run, Path(path))

@@ -1,4 +1,4 @@
-"""Post-training quantization to 8 bit, for onnxruntime and for devices that read QDQ files."""
+"""Post-training quantization (PTQ) to 8 bit, for onnxruntime and for devices that read QDQ files."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from edgeseg.vision.images import ImageLike
 Calibration = Literal["minmax", "entropy", "percentile"]
 Frame = ImageLike | tuple[ImageLike, ...]
 SENSITIVITY_IMAGES = 4
-# Otherwise onnxruntime keeps every tensor of every image in memory, gigabytes per ten photos. For all calibrations.
+# Otherwise every calibration of onnxruntime keeps all tensors of all images in memory, gigabytes per ten photos.
 ONE_AT_A_TIME = {"CalibStridedMinMax": 1}
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """What was written.
+    """The result of a quantization.
 
     Args:
-        path: The file.
+        path: The file that was written.
         agreement: Per segmentation task, the share of pixels of the calibration images that keep their class.
         sensitivity: Per convolution that was tried, the share of pixels that change if it alone is quantized, the
             highest first; empty if none was tried.
@@ -75,28 +75,31 @@ def quantize_onnx(
 
     Args:
         model: A trained float network.
-        path: `.onnx`; written whole or not at all.
-        images: Typical photos, about a hundred, given as for `predict`; for several inputs a tuple each.
-        size, dynamic, output, preprocess: As of `export_onnx`.
-        calibration: How ranges follow from the values that are seen: their lowest and highest ("minmax"), the least
-            loss of information ("entropy"), or without the outermost 0.01 % ("percentile").
+        path: The file, `.onnx`; written completely or not at all.
+        images: About a hundred typical photos, given as for `predict`; for several inputs, tuples with one image per
+            input.
+        size, dynamic, output, preprocess: See `export_onnx`.
+        calibration: How ranges follow from the values on `images`: the lowest and highest value ("minmax"), the range
+            that loses least information ("entropy"), or without the outermost 0.01 % ("percentile").
         power_of_two: Use symmetric scales that are powers of two, one per tensor, for weights too. The 8-bit networks
             of TI's zoo have them, and Texas Instruments' accelerators need them.
-        keep_float: Number of further convolutions that stay in float32: those that alone change most pixels.
+        keep_float: Number of further convolutions that stay in float32: those whose quantization changes most pixels.
         reduce_range: Use 7-bit weights. Without VNNI (x86 before Ice Lake and Zen 4) onnxruntime's sums of 8-bit
             products saturate; for newer processors and for ARM pass False.
 
     Returns:
-        The file and how far it agrees with the float network.
+        The file, the share of pixels that keep their class, and the convolutions that stay in float32.
 
     Raises:
         ImportError: onnxruntime or onnxscript is missing: `pip install edgeseg[onnx]`.
-        ValueError: no images, or an unknown calibration.
+        ValueError: there are no images, the calibration is unknown, or an argument of `export_onnx` does not fit.
     """
     if not len(images):
-        raise ValueError("quantization needs images on which it sees the ranges of activations; got none")
+        raise ValueError("images is empty; quantization measures the ranges of activations on typical photos")
     if calibration not in get_args(Calibration):
-        raise ValueError(f"no calibration named {calibration!r}; there are {', '.join(get_args(Calibration))}")
+        raise ValueError(
+            f"no calibration named {calibration!r}; the calibrations are {', '.join(get_args(Calibration))}"
+        )
     frames = [image if isinstance(image, tuple) else (image,) for image in images]
     with tempfile.TemporaryDirectory() as name, _quiet():
         folder = Path(name)
@@ -104,23 +107,25 @@ def quantize_onnx(
         export_onnx(model, folder / "float.onnx", size=size, dynamic=dynamic, output=output, preprocess=preprocess)
         plain = OnnxSegmenter(folder / "float.onnx")
         feeds = [plain.feed(*frame) for frame in frames]
-        run = _Quantizer(model, folder, feeds, calibration, power_of_two, reduce_range)
-        sensitivity = _sensitivity(run, plain, feeds) if keep_float else {}
-        kept = [*run.kept, *list(sensitivity)[:keep_float]]
+        quantizer = _Quantizer(model, folder, feeds, calibration, power_of_two, reduce_range)
+        sensitivity = _sensitivity(quantizer, plain, feeds) if keep_float else {}
+        kept = [*quantizer.kept, *list(sensitivity)[:keep_float]]
         with replacing(Path(path)) as temporary:
-            run(temporary, without=[*kept, *run.tail])
+            quantizer(temporary, without=[*kept, *quantizer.tail])
             _simplify(temporary)
             agreement = _agreement(OnnxSegmenter(temporary), feeds, _outputs(plain, feeds))
     return Quantized(Path(path), agreement, sensitivity, tuple(kept))
 
 
-def _sensitivity(run: _Quantizer, plain: OnnxSegmenter, feeds: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
+def _sensitivity(
+    quantizer: _Quantizer, plain: OnnxSegmenter, feeds: Sequence[Mapping[str, np.ndarray]]
+) -> dict[str, float]:
     """Per convolution, the share of pixels that change if it alone is quantized; the highest first."""
     expected = _outputs(plain, feeds[:SENSITIVITY_IMAGES])
     shares = {}
-    for node in run.convolutions:
-        path = run.folder / "one.onnx"
-        run(path, only=[node])
+    for node in quantizer.convolutions:
+        path = quantizer.folder / "one.onnx"
+        quantizer(path, only=[node])
         shares[node] = 1 - min(_agreement(OnnxSegmenter(path), feeds, expected).values(), default=1.0)
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
@@ -138,11 +143,11 @@ def _simplify(path: Path) -> None:
 
 
 class _Quantizer:
-    """onnxruntime's static quantization of the file `float.onnx` in a folder, calibrated once.
+    """Quantizes the file `float.onnx` of a folder with onnxruntime; calibration happens once.
 
     Attributes:
         convolutions: Names of the convolutions that may be quantized.
-        kept: Names of the last convolutions, which give logits and stay in float32.
+        kept: Names of the last convolutions, which compute logits and stay in float32.
         tail: Names of the nodes after the last products, such as resizes and argmax; they stay in float32 too.
     """
 
@@ -171,7 +176,7 @@ class _Quantizer:
         self.convolutions = [n.name for n in graph.node if n.op_type == "Conv" and n.name not in self.kept]
 
     def __call__(self, path: Path, *, only: Sequence[str] = (), without: Sequence[str] = ()) -> None:
-        """Writes the file with only some nodes quantized, or all without some."""
+        """Writes the file with `only` these nodes quantized, or all nodes `without` these."""
         import onnx
         from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
@@ -204,7 +209,7 @@ class _Quantizer:
         )
 
     def _calibrate(self, method: Any) -> None:
-        """Only the ranges."""
+        """Measures the ranges without keeping a file."""
         from onnxruntime.quantization import QuantType, quantize_static
 
         with tempfile.TemporaryDirectory() as folder:
@@ -223,7 +228,7 @@ def _reader(feeds: Sequence[Mapping[str, np.ndarray]]) -> Any:
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):
-        """One image at a time."""
+        """Passes the inputs of one run at a time to onnxruntime."""
 
         def __init__(self) -> None:
             self.feeds = iter(feeds)
@@ -232,18 +237,18 @@ def _reader(feeds: Sequence[Mapping[str, np.ndarray]]) -> Any:
             return len(feeds)
 
         def set_range(self, start_index: int, end_index: int) -> None:
-            """What comes next."""
+            """Starts again with a part of the inputs."""
             self.feeds = iter(feeds[start_index:end_index])
 
         def get_next(self) -> Mapping[str, np.ndarray] | None:
-            """The next one, None at the end."""
+            """The inputs of the next run; None at the end."""
             return next(self.feeds, None)
 
     return Reader()
 
 
 def _powers_of_two(file: Any, ranges: Path) -> dict[str, list[dict[str, Any]]]:
-    """Scales of all tensors: unsigned where nothing is below zero, else symmetric about it."""
+    """Power-of-two scales of all tensors: unsigned if no value is negative, otherwise symmetric about zero."""
     from onnx import numpy_helper
     from onnxruntime.quantization.calibrate import load_tensors_data
 
@@ -264,7 +269,7 @@ def _powers_of_two(file: Any, ranges: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def _override(scale: float, zero: int, *, signed: bool = False) -> list[dict[str, Any]]:
-    """As onnxruntime's TensorQuantOverrides has it."""
+    """The scale and zero point of a tensor, in the form of onnxruntime's TensorQuantOverrides."""
     from onnxruntime.quantization import QuantType
 
     kind = QuantType.QInt8 if signed else QuantType.QUInt8
@@ -275,7 +280,7 @@ def _override(scale: float, zero: int, *, signed: bool = False) -> list[dict[str
 def _suited(
     model: Pixel2Pixel, frames: Sequence[tuple[ImageLike, ...]], size: Sequence[int] | None, *, equalize: bool
 ) -> Pixel2Pixel:
-    """A copy that suits 8 bit better: channels equalized, last convolutions as matrix products."""
+    """Copies a network and prepares it for 8 bit: equalizes channels, makes last convolutions matrix products."""
     model = copy.deepcopy(model).eval()
     if size is not None:
         model.configure(preprocess=replace(model.preprocess, size=(size[0], size[1])))
@@ -288,16 +293,16 @@ def _suited(
 
 
 def _last_product(graph: Any, output: str) -> Any:
-    """The node that an output comes from by way of no other convolution or product."""
-    makers = {name: node for node in graph.node for name in node.output}
-    node = makers[output]
+    """The last convolution or matrix product before an output."""
+    producers = {name: node for node in graph.node for name in node.output}
+    node = producers[output]
     while node.op_type not in ("Conv", "MatMul"):
-        node = makers[node.input[0]]
+        node = producers[node.input[0]]
     return node
 
 
 def _tail(graph: Any, last: Sequence[Any]) -> list[str]:
-    """What comes after the last products: resizes and argmax, which stay in float32 too."""
+    """Names of the nodes after the last products, such as resizes and argmax."""
     reached = {name for node in last for name in node.output}
     tail = []
     for node in graph.node:
@@ -310,7 +315,7 @@ def _tail(graph: Any, last: Sequence[Any]) -> list[str]:
 def _agreement(
     segmenter: OnnxSegmenter, feeds: Sequence[Mapping[str, np.ndarray]], expected: Sequence[Sequence[np.ndarray]]
 ) -> dict[str, float]:
-    """Of each segmentation task the share of pixels that have the class of the float file."""
+    """Per segmentation task, the share of pixels that keep their class of the float file."""
     same: dict[str, list[float]] = {name: [] for name, task in segmenter.tasks.items() if kind_of(task).has_classes}
     for feed, before in zip(feeds, expected, strict=False):
         after = segmenter.session.run(None, feed)
@@ -323,7 +328,7 @@ def _agreement(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """onnxruntime's quantizer logs to the root logger, and prints, what is said here in a better way."""
+    """Silences the quantizer of onnxruntime, which prints and logs to the root logger."""
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,7 +1,7 @@
-"""TensorFlow's SAME padding in ONNX files of any size: an attribute of the convolution instead of arithmetic on sizes.
+"""Exports TensorFlow's SAME padding as an attribute of ONNX convolutions, in files of any size.
 
-timm's `tf_` encoders compute it from each feature's size, which torch.export follows as formulas that grow from layer
-to layer, for minutes.
+timm's `tf_` encoders compute the padding from the size of each feature. torch.export would trace this as formulas that
+grow from layer to layer, which takes minutes.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 @contextmanager
 def same_padding_as_attribute(model: nn.Module) -> Iterator[None]:
-    """Inside, timm's `Conv2dSame` appears as ONNX's Conv with `auto_pad`, for torch.export."""
-    # By name, since importing timm takes seconds.
+    """Inside, torch.export records timm's `Conv2dSame` as ONNX's Conv with `auto_pad`."""
+    # By the name of the class, since importing timm takes seconds.
     convolutions = [module for module in model.modules() if type(module).__name__ == "Conv2dSame"]
     for conv in convolutions:
         vars(conv)["forward"] = partial(_convolved, conv)

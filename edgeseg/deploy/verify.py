@@ -1,4 +1,4 @@
-"""A file keeps its name only if its outputs are those of the network."""
+"""Compares exported files with their networks; a file is kept only if its outputs agree."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from torch import Tensor
 from edgeseg.deploy.graph import Graph, random_inputs
 from edgeseg.networks.modes import evaluating
 
-# Largest difference from the network in torch: of values in their standard deviations, of labels as a share of pixels.
+# Largest allowed difference: for values in standard deviations of the output, for labels as a share of pixels.
 TOLERANCE = {"values": 1e-3, "labels": 1e-3}
-# For 8 bit, where a value on the edge between two steps may fall on either: of values the mean difference.
+# For 8 bit, where a value between two steps may be rounded to either; the difference of values is their mean.
 TOLERANCE_8_BIT = {"values": 0.05, "labels": 0.15}
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, and how it compares with the network in torch.
+    """The result of an export.
 
     Args:
-        path: The file.
-        sizes: Shapes [N, C, H, W] of the photos that the file was run with.
-        differences: Per task: of logits and values the largest difference (for 8 bit the mean) in standard deviations
-            of the output; of labels the share of pixels whose class differs.
+        path: The file that was written.
+        sizes: Shapes [N, C, H, W] of the photos on which the file was compared with the network.
+        differences: Per task, the largest difference (for 8 bit the mean) of logits or values, in standard deviations
+            of the output; for labels, the share of pixels whose class differs.
     """
 
     path: Path
@@ -45,6 +45,9 @@ def verify(graph: Graph, run: Callable[[Sequence[Tensor]], Sequence[np.ndarray]]
         run: Runs the file on one tensor per input; returns one array per task.
         path: The name that the file will get.
 
+    Returns:
+        The result of the export.
+
     Raises:
         RuntimeError: the outputs differ by more than the tolerance.
     """
@@ -55,7 +58,7 @@ def verify(graph: Graph, run: Callable[[Sequence[Tensor]], Sequence[np.ndarray]]
         inputs = random_inputs(graph, shape)
         with evaluating(graph):
             outputs = graph(*inputs)
-        for name, expected, output in zip(worst, outputs, run([each.cpu() for each in inputs]), strict=True):
+        for name, expected, output in zip(worst, outputs, run([image.cpu() for image in inputs]), strict=True):
             value = difference(expected.cpu().numpy(), output, np.mean if quantized else np.max)
             worst[name] = max(worst[name], value)
             limit = tolerance["values" if expected.is_floating_point() else "labels"]
@@ -68,7 +71,7 @@ def verify(graph: Graph, run: Callable[[Sequence[Tensor]], Sequence[np.ndarray]]
 
 
 def difference(expected: np.ndarray, output: np.ndarray, overall: Callable[[np.ndarray], Any] = np.max) -> float:
-    """Of labels the share of pixels that differ; of values the largest (or mean) difference in standard deviations."""
+    """The share of labels that differ, or the largest (or `overall`) difference of values in standard deviations."""
     if expected.shape != output.shape:
         return float("inf")
     if expected.dtype.kind in "iu":

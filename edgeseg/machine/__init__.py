@@ -1,1 +1,1 @@
-"""The machine: files that appear whole, downloads, memory, what the processor can do. Knows nothing of edgeseg."""
+"""Services of the machine: downloads, atomic writes, memory, instruction sets. It imports nothing of edgeseg."""

@@ -1,6 +1,6 @@
-"""From an address to a file on this machine: the package, the Hugging Face Hub, or https into a cache beside the hub's.
+"""Fetches files by address: from the package, from the Hugging Face Hub, or over https into a cache beside the hub's.
 
-All of it follows huggingface_hub's switches: HF_HOME, HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE and its progress bars.
+All downloads follow the settings of huggingface_hub: HF_HOME, HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, progress bars.
 """
 
 from __future__ import annotations
@@ -18,29 +18,32 @@ from urllib.parse import urlsplit
 HUB = "hf-hub:"
 FOLDER = "local-dir:"
 PACKAGE = "package:"
-CHUNK = 1 << 20  # what a cut can cost
+CHUNK = 1 << 20  # bytes; an interrupted download loses less than this
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 OFFLINE = "HF_HUB_OFFLINE is set and {} is not in the cache; unset it once, or copy the cache of another machine"
 
 
 def cache_folder() -> Path:
-    """Where plain downloads and converted weights are kept: `$HF_HOME/edgeseg`."""
+    """The folder of https downloads and converted weights: `$HF_HOME/edgeseg`."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HOME) / "edgeseg"
 
 
 def fetch(addresses: Sequence[str], folder: str, *, sha256: str | None = None) -> Path:
-    """The file at the first of `addresses` that gives it.
+    """Fetches a file from the first of `addresses` that works.
 
     Args:
         addresses: `package:FILE`, `hf-hub:OWNER/REPO/FILE[@REVISION]` or `https://...`, tried in turn.
-        folder: Folder below `cache_folder()` for what comes over https.
-        sha256: Hex digest, or its beginning, that the file must have.
+        folder: Folder below `cache_folder()` for https downloads.
+        sha256: Hex digest that the file must have, or its first digits.
+
+    Returns:
+        The path of the file on this machine.
 
     Raises:
-        OSError: no address could be reached; says of each why.
-        ValueError: an address that may not be used, or a file with another hash, which is removed.
+        OSError: no address can be reached; the message gives the reason for each.
+        ValueError: an address is not allowed, or the file has another hash and was removed.
     """
     problems: list[Exception] = []
     for address in addresses:
@@ -51,7 +54,7 @@ def fetch(addresses: Sequence[str], folder: str, *, sha256: str | None = None) -
     if len(problems) == 1:
         raise problems[0]
     kind = ValueError if any(isinstance(problem, ValueError) for problem in problems) else OSError
-    raise kind("no address gave the file:\n" + "\n".join(f"- {problem}" for problem in problems))
+    raise kind("all addresses of the file failed:\n" + "\n".join(f"- {problem}" for problem in problems))
 
 
 def _fetch_one(address: str, folder: str, sha256: str | None) -> Path:
@@ -63,11 +66,11 @@ def _fetch_one(address: str, folder: str, sha256: str | None) -> Path:
 
 
 def hub_file(address: str, *, sha256: str | None = None) -> Path:
-    """The file `OWNER/REPO/FILE[@REVISION]` of the hub, from huggingface_hub's cache or downloaded into it.
+    """Fetches the file `OWNER/REPO/FILE[@REVISION]` of the hub, unless huggingface_hub's cache has it already.
 
     Raises:
-        OSError: not there, not allowed, not reachable, or offline and not in the cache.
-        ValueError: no such address can be, or the file has another hash; it is removed from the cache.
+        OSError: the file does not exist, is not accessible, or cannot be reached and is not in the cache.
+        ValueError: the address is malformed, or the file has another hash and was removed from the cache.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
@@ -83,7 +86,7 @@ def hub_file(address: str, *, sha256: str | None = None) -> Path:
     owner, name, *rest = [*address.split("/", 2), "", ""][:3]
     repo, file = f"{owner}/{name}", rest[0]
     if not all((owner, name, file)) or ".." in PurePosixPath(address).parts or address.startswith("/"):
-        raise ValueError(f"{HUB}{address!r} is no file of a hub repository; expected OWNER/REPO/FILE")
+        raise ValueError(f"{HUB}{address!r} is not a file of a hub repository; expected OWNER/REPO/FILE")
     try:
         path = Path(hf_hub_download(repo, file, revision=revision or None))
     except HFValidationError as error:
@@ -110,17 +113,21 @@ def hub_file(address: str, *, sha256: str | None = None) -> Path:
 
 
 def download(url: str, folder: Path, *, sha256: str | None = None) -> Path:
-    """The file at an https address, from `folder` or downloaded into it under the name it has in the address.
+    """Downloads a file over https, unless `folder` has it already.
 
-    A cut download goes on where it stopped, also in a later process; two processes wait for each other. The hash of the
-    first download is remembered in `NAME.sha256`, and a later one that differs is refused.
+    An interrupted download is resumed, even by a later process; two processes wait for each other. The hash of the
+    first download is stored in `NAME.sha256`, and a later download with another hash is refused.
 
     Args:
-        sha256: Hex digest, or its beginning. Without it a name such as `mobilenet_v2-b0353104.pth` tells.
+        url: Address of the file; its last part is the name that the file gets.
+        folder: Folder of the file, created if it is missing.
+        sha256: Hex digest that the file must have, or its first digits; by default those that a name such as
+            `mobilenet_v2-b0353104.pth` contains.
 
     Raises:
-        OSError: not reachable, or offline and not in `folder`.
-        ValueError: not https (plain http is taken from this machine only), or another hash; the file is removed.
+        OSError: the address cannot be reached, or HF_HUB_OFFLINE is set and the file is not in `folder`.
+        ValueError: the address is not https (http is allowed for this machine only), or the file has another hash and
+            was removed.
     """
     from filelock import FileLock
     from huggingface_hub.errors import HfHubHTTPError
@@ -141,7 +148,7 @@ def download(url: str, folder: Path, *, sha256: str | None = None) -> Path:
             try:
                 _download_partial(url, partial)
             except HfHubHTTPError as error:
-                if error.response.status_code != 416:  # nothing is left to download: killed before the rename
+                if error.response.status_code != 416:  # 416: the file is complete, but was not renamed
                     raise
                 partial.unlink()
                 _download_partial(url, partial)
@@ -159,7 +166,7 @@ def download(url: str, folder: Path, *, sha256: str | None = None) -> Path:
 
 
 def file_sha256(path: Path) -> str:
-    """Hex digest of a file."""
+    """The SHA-256 of a file, as hex digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
@@ -173,7 +180,7 @@ def _download_partial(url: str, partial: Path) -> None:
 
     version_file = partial.with_name(f"{partial.name}.version")
     version = version_file.read_text() if version_file.is_file() and partial.is_file() else ""
-    if not version:  # what was there before cannot be told from another version of the file
+    if not version:  # the file may be the beginning of another version
         partial.unlink(missing_ok=True)
     with _watched(version_file), partial.open("ab") as file:
         headers = {"If-Range": version} if version else {}
@@ -183,7 +190,7 @@ def _download_partial(url: str, partial: Path) -> None:
 
 @contextmanager
 def _watched(version_file: Path) -> Iterator[None]:
-    """While inside, this thread's requests, redirected ones too, keep to https, and answers note the file's version."""
+    """Inside, every request of this thread, redirected or not, must be https; responses store the file's version."""
     from huggingface_hub import constants, get_session
 
     session, thread = get_session(), threading.get_ident()
@@ -197,7 +204,7 @@ def _watched(version_file: Path) -> Iterator[None]:
             version_file.write_text(response.headers.get("etag") or response.headers.get("last-modified") or "")
 
     before, chunk = session.event_hooks, constants.DOWNLOAD_CHUNK_SIZE
-    constants.DOWNLOAD_CHUNK_SIZE = CHUNK  # the hub's 10 MB are as large as many of our files
+    constants.DOWNLOAD_CHUNK_SIZE = CHUNK  # the default of 10 MB is as large as many files of the zoo
     session.event_hooks = {
         "request": [*before["request"], on_request],
         "response": [*before["response"], on_response],
@@ -216,7 +223,7 @@ def _check_scheme(url: str) -> None:
 
 
 def _hash_in_name(name: str) -> str:
-    """torchvision's habit: the first digits of the hash stand in the file's name."""
+    """The first digits of the hash, which torchvision writes into the file name; "" if there are none."""
     match = re.search(r"-([0-9a-f]{8,})\.", name)
     return match[1] if match else ""
 
@@ -229,7 +236,7 @@ def _hash_problem(where: str, digest: str, expected: str) -> str:
 
 
 def network_errors() -> tuple[type[BaseException], ...]:
-    """What a request can raise: OSError, and the HTTPError of whichever httpx this huggingface_hub stands on."""
+    """The exceptions that a request raises: OSError, and the HTTPError of the httpx that huggingface_hub uses."""
     from huggingface_hub.errors import HfHubHTTPError
 
     return tuple(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ in ("HTTPError", "OSError"))

@@ -1,21 +1,23 @@
-"""The C library's allocator, tuned for large tensors on a CPU."""
+"""Settings of the C library's memory allocator, for large tensors on a CPU."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
 
-# From glibc's malloc.h.
+# Option numbers from glibc's malloc.h.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
 LARGEST = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Makes glibc keep freed memory instead of giving it back to the system.
+    """Makes glibc keep freed memory instead of returning it to the system.
 
-    By default each tensor above 32 MB is mapped anew and its pages are zeroed by the kernel, in every layer of every
-    image or step, which can take longer than the layers. Returns whether it was set; other C libraries are left as
-    they are.
+    By default every tensor above 32 MB gets new pages, which the kernel fills with zeros, in every layer of every image
+    or training step. That can take longer than the layers themselves.
+
+    Returns:
+        Whether the allocator took the settings; False with another C library, which stays as it is.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -1,4 +1,4 @@
-"""From the record of a model to the untrained network."""
+"""Builds the untrained network from the record of a model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def build(config: ModelConfig) -> Pixel2Pixel:
     """Builds the untrained float network of `config.spec`.
 
     Raises:
-        ValueError: encoder, decoder and tasks do not fit each other; says which field is wrong.
+        ValueError: encoder, decoder and tasks do not fit each other; the message names the field that is wrong.
     """
     spec = config.spec
     if spec is None:

@@ -26,14 +26,14 @@ class Complexity:
     """The cost of one image, batch 1, by the conventions of publications.
 
     Attributes:
-        gmacs: Multiply-accumulates of the convolutions, in 1e9; everything else is free. The Cityscapes and COCO rows
-            of TI's table.
-        torchinfo: Convolutions and, once per layer, the parameters of the batch norms, in 1e9: the counter that TI's
-            repository uses today.
+        gmacs: Multiply-accumulates of the convolutions, in 1e9; everything else is free. The table of TI's zoo uses
+            this for Cityscapes and COCO.
+        torchinfo: Convolutions and, once per layer, the parameters of the batch norms, in 1e9. The library torchinfo,
+            which TI's repository uses today, counts like this.
         all_operators: Every operator, in 1e9: convolutions, one per element of batch norm, ReLU, sum, concatenation and
-            argmax, four per bilinear output. The ADE20K rows of RegNetX in TI's table.
+            argmax, four per bilinear output. The table of TI's zoo uses this for RegNetX on ADE20K.
         all_operators_folded: The same with batch norm folded away and the labels left at the stride of the decoder,
-            without the last upsampling. The ADE20K rows of MobileNetV2 in TI's table.
+            without the last upsampling. The table of TI's zoo uses this for MobileNetV2 on ADE20K.
         params: Trainable parameters.
         activations: Output elements of the convolutions.
     """
@@ -55,7 +55,7 @@ class Complexity:
         return _fvcore(*self._counted)
 
     def __repr__(self) -> str:
-        shown = ((each.name, getattr(self, each.name)) for each in fields(self) if not each.name.startswith("_"))
+        shown = ((field.name, getattr(self, field.name)) for field in fields(self) if field.name[0] != "_")
         return f"Complexity({', '.join(f'{name}={value:.6g}' for name, value in shown)})"
 
 
@@ -68,14 +68,17 @@ def complexity(model: Pixel2Pixel, size: int | Sequence[int]) -> Complexity:
         model: A network.
         size: Height and width of the images; a single number is a square.
 
+    Returns:
+        The counts by several conventions, for one image per input.
+
     Raises:
-        ValueError: a size that is not positive.
+        ValueError: the size is not positive.
     """
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < 1:
         raise ValueError(f"size is a positive height and width, got {size}")
     shapes = _on_meta(model)
-    images = [torch.zeros(1, each.channels, height, width, device="meta") for each in model.inputs.values()]
+    images = [torch.zeros(1, channels, height, width, device="meta") for channels in model.config.in_channels]
     wiring = trace(shapes, images)
     elements: Counter[str] = Counter()
     for op in wiring.ops:
@@ -97,7 +100,7 @@ def complexity(model: Pixel2Pixel, size: int | Sequence[int]) -> Complexity:
 
 
 def _group(kind: str) -> str:
-    """What the conventions count an operator as."""
+    """The group of operators that the conventions count alike."""
     name = kind.removeprefix("aten.")
     if name in ELEMENTWISE:
         return "elementwise"
@@ -149,5 +152,5 @@ class _Outputs(nn.Module):
         self.model = model
 
     def forward(self, *images: Tensor) -> tuple[Tensor, ...]:
-        """The images of the model."""
+        """The images of the model -> its outputs, in the order of the tasks."""
         return tuple(self.model(*images).values())

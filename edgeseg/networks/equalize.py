@@ -1,4 +1,4 @@
-"""Channels of similar range before depthwise convolutions, so that one 8-bit scale suits them all.
+"""Equalizes the ranges of channels before depthwise convolutions, so that one 8-bit scale suits all of them.
 
 After Nagel et al., 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction",
 https://arxiv.org/abs/1906.04721: dividing a channel before a ReLU and multiplying it after the ReLU changes nothing. A

@@ -1,4 +1,4 @@
-"""The parts that encoders and decoders are made of."""
+"""Layers that encoders and decoders are built from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Activation = type[nn.Module]
 
 
 class ConvNormAct(nn.Sequential):
-    """Convolution without bias, batch norm, activation; padded so that stride 1 keeps the size."""
+    """A convolution without bias, a batch norm and an activation; padded so that stride 1 keeps the size."""
 
     def __init__(
         self,
@@ -36,10 +36,10 @@ class ConvNormAct(nn.Sequential):
 
 
 def conv_groups(channels: int, group_width: int) -> int:
-    """Groups of a 3x3 over `channels` with groups of about `group_width` channels (1: depthwise).
+    """The number of groups of a 3x3 convolution over `channels`, with about `group_width` channels per group.
 
-    The original takes `channels // group_width` and cannot be built when that does not divide the channels; here it
-    is lowered to the next number that does.
+    TI's zoo uses `channels // group_width` and fails if that does not divide the channels; here it is lowered to the
+    next divisor.
     """
     groups = max(channels // group_width, 1)
     while channels % groups:
@@ -48,7 +48,7 @@ def conv_groups(channels: int, group_width: int) -> int:
 
 
 class SeparableConv(nn.Sequential):
-    """A depthwise (or grouped) 3x3 ConvNormAct, then a dense 1x1 ConvNormAct."""
+    """A depthwise (or grouped) 3x3 `ConvNormAct` and a dense 1x1 `ConvNormAct`."""
 
     def __init__(
         self,
@@ -72,8 +72,8 @@ class SeparableConv(nn.Sequential):
 class ASPPLite(nn.Module):
     """Atrous spatial pyramid pooling with separable convolutions and no image pooling.
 
-    A 1x1 branch and three dilated 3x3 branches side by side, concatenated, dropped out, projected.
-    After DeepLabV3+ (Chen et al., 2018, https://arxiv.org/abs/1802.02611).
+    The outputs of a 1x1 branch and of the dilated 3x3 branches are concatenated, dropped out and projected. After
+    DeepLabV3+ (Chen et al., 2018, https://arxiv.org/abs/1802.02611).
     """
 
     def __init__(
@@ -97,24 +97,24 @@ class ASPPLite(nn.Module):
         self.project = ConvNormAct(len(self.branches) * out_channels, out_channels, activation=activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N,in_channels,H,W] -> [N,out_channels,H,W]."""
+        """[N, in_channels, H, W] -> [N, out_channels, H, W]."""
         x = torch.cat([branch(x) for branch in self.branches], dim=1)
         return self.project(self.dropout(x))
 
 
 class Clamp(nn.Hardtanh):
-    """A hardtanh that in training lets the gradient pass: else what has left the range would never come back."""
+    """A hardtanh whose gradient is 1 everywhere in training, so that values outside the range can come back."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape."""
+        """Clamps a tensor of any shape."""
         clamped = super().forward(x)
         return x + (clamped - x).detach() if self.training else clamped
 
 
 class PredictionHead(nn.Sequential):
-    """Separable convolution to the logits: no activation between, no norm or bias at the end.
+    """A separable convolution that computes logits, without activations and without norm or bias at the end.
 
-    With a `value_range` the answer is clamped to it, see `Clamp`.
+    If there is a `value_range`, the output is clamped to it, see `Clamp`.
     """
 
     def __init__(
@@ -135,17 +135,17 @@ class PredictionHead(nn.Sequential):
 
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Bilinear resize [N,C,H,W] -> [N,C,*size], half-pixel centres: the only interpolation of features and logits."""
+    """Resizes [N, C, H, W] to [N, C, *size], bilinearly with half-pixel centres, as all features and logits are."""
     if x.shape[-2:] == torch.Size(size):
         return x
     return F.interpolate(x, size=list(size), mode="bilinear", align_corners=False)
 
 
 class Resize(nn.Module):
-    """`resize` as a module, so that a network can round what it answers to 8 bit."""
+    """`resize` as a module, so that quantization can round its output."""
 
     def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
-        """[N,C,H,W] -> [N,C,*size]."""
+        """[N, C, H, W] -> [N, C, *size]."""
         return resize(x, size)
 
 
@@ -158,10 +158,10 @@ def mean_matrix(count: int, length: int, like: Tensor) -> Tensor:
 
 
 def initialize(module: nn.Module) -> None:
-    """Kaiming-normal convolutions (fan out) and unit batch norms, as the original starts from."""
+    """Initializes convolutions with Kaiming-normal weights (fan out) and resets batch norms, as TI's zoo does."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
-            # fan_out of torch divides by the groups, the original does not.
+            # torch divides its fan_out by the groups, TI's zoo does not.
             fan_out = layer.out_channels * layer.kernel_size[0] * layer.kernel_size[1]
             nn.init.normal_(layer.weight, 0.0, (2.0 / fan_out) ** 0.5)
         elif isinstance(layer, nn.BatchNorm2d):

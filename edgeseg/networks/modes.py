@@ -1,4 +1,4 @@
-"""Evaluation mode for a while: every module is afterwards in the mode that it was in, whatever threads do meanwhile."""
+"""Temporary evaluation mode, after which every module is back in its own mode, even if threads share the network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 
 @dataclass
 class _Evaluation:
-    """How many callers need a network in evaluation mode now, and which of its modules were in training mode."""
+    """The number of callers that need a network in evaluation mode, and its modules that were in training mode."""
 
     callers: int
     in_training: list[nn.Module]
@@ -30,18 +30,18 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     The first caller switches, the last one restores the mode of each module, so that threads can share a network.
     """
     with _lock:
-        now = _running.setdefault(model, _Evaluation(0, []))
-        if now.callers == 0:
-            now.in_training = [module for module in model.modules() if module.training]
-            for module in now.in_training:
+        evaluation = _running.setdefault(model, _Evaluation(0, []))
+        if evaluation.callers == 0:
+            evaluation.in_training = [module for module in model.modules() if module.training]
+            for module in evaluation.in_training:
                 module.training = False
-        now.callers += 1
+        evaluation.callers += 1
     try:
         yield
     finally:
         with _lock:
-            now.callers -= 1
-            if now.callers == 0:
-                for module in now.in_training:
+            evaluation.callers -= 1
+            if evaluation.callers == 0:
+                for module in evaluation.in_training:
                     module.training = True
                 del _running[model]

@@ -1,4 +1,4 @@
-"""The inference form of a network: the same outputs in less time."""
+"""Optimizes networks for inference: the same outputs in less time."""
 
 from __future__ import annotations
 
@@ -25,21 +25,26 @@ def optimize(model: Pixel2Pixel, *, dtype: torch.dtype | None = None, compile: b
     the process calls `edgeseg.machine.memory.keep_freed_memory()`, as the command line does.
 
     Args:
-        model: In evaluation mode; it stays as it is.
+        model: A float network in evaluation mode; it stays as it is.
         dtype: Precision of the computation: `torch.bfloat16`, or on a GPU `torch.float16`. Images may stay float32,
             and logits are returned as float32. Pixels on the border between classes may change their class.
         compile: Compile encoder and decoders with torch.compile and freeze the weights into the code. The first images
             of each size take about a minute, which is logged; on CPUs a C++ compiler is needed.
 
+    Returns:
+        The copy, in evaluation mode.
+
     Raises:
-        ValueError: a model in training mode, with hooks, or that is quantization-aware; another dtype.
+        ValueError: the model is in training mode, has hooks or is quantization-aware, or the dtype is not supported.
     """
     if model.training:
         raise ValueError(f"{model.name or 'the model'} is in training mode; call eval() before optimize()")
     if model.config.quantization is not None:
         raise ValueError(f"{model.name} is quantization-aware; export_onnx() writes its fast form")
     if hooked := with_hooks(model):
-        raise ValueError(f"{hooked[0] or 'the model'} has hooks, which may see or change what optimize() leaves out")
+        raise ValueError(
+            f"{hooked[0] or 'the model'} has hooks, which may see or change what optimize() leaves out; remove them"
+        )
     optimized = copy.deepcopy(model).requires_grad_(False)
     if any(type(module).__module__.startswith("timm.") for module in optimized.modules()):
         from timm.utils.model import reparameterize_model
@@ -63,7 +68,7 @@ def optimize(model: Pixel2Pixel, *, dtype: torch.dtype | None = None, compile: b
 
 def with_hooks(model: nn.Module) -> list[str]:
     """Names of the modules that have hooks, as in some networks of timm."""
-    return [name for name, each in model.named_modules() if each._forward_hooks or each._forward_pre_hooks]
+    return [name for name, module in model.named_modules() if module._forward_hooks or module._forward_pre_hooks]
 
 
 class _Encoder(nn.Module):
@@ -77,7 +82,7 @@ class _Encoder(nn.Module):
             _compile(encoder)
 
     def forward(self, images: Sequence[Tensor]) -> list[Tensor]:
-        """Images to features, as in the encoder."""
+        """Images -> features, as in the encoder."""
         sizes = tuple(tuple(image.shape) for image in images)
         if self.seen is not None and sizes not in self.seen:
             self.seen.add(sizes)
@@ -96,7 +101,7 @@ class _Decoder(nn.Module):
             _compile(decoder)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Features to logits, as in the decoder."""
+        """Features -> float32 logits, as in the decoder."""
         return self.decoder(features).float()
 
 

@@ -65,14 +65,14 @@ class Pixel2Pixel(nn.Module, Predictor):
             Per task, logits or values [N, channels, H, W].
 
         Raises:
-            ValueError: another number of inputs, channels or dimensions, or inputs of different sizes.
-            TypeError: a tensor that is not floating point.
+            ValueError: the number of inputs, channels or dimensions is wrong, or the inputs differ in size.
+            TypeError: a tensor is not floating point.
         """
         size = images[0].shape[-2:] if images else ()
         return {name: resize(logits, size) for name, logits in self.decode(*images).items()}
 
     def decode(self, *images: Tensor) -> dict[str, Tensor]:
-        """Like `forward`, but the logits keep the stride of the decoders: [N, channels, H/stride, W/stride]."""
+        """Computes the logits like `forward`, but at the decoders' strides: [N, channels, H/stride, W/stride]."""
         self._check(images)
         features = self.encoder(images)
         return {name: decoder(features) for name, decoder in self.decoders.items()}
@@ -122,14 +122,14 @@ class Pixel2Pixel(nn.Module, Predictor):
     def _to_inputs(self, pixels: Sequence[np.ndarray], preprocess: Preprocess) -> list[Tensor]:
         parameter = next(self.parameters())
         tensors = [torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1) for image in pixels]
-        kinds = [each.kind for each in self.inputs.values()]
+        kinds = [entry.kind for entry in self.inputs.values()]
         return [to_input(image, preprocess, kind).to(parameter) for image, kind in zip(tensors, kinds, strict=True)]
 
     def _check(self, images: Sequence[Tensor]) -> None:
         self._check_count(images)
-        for (name, each), image in zip(self.inputs.items(), images, strict=True):
-            if image.ndim != 4 or image.shape[1] != each.channels:
-                raise ValueError(f"{name} is [N,{each.channels},H,W], got a tensor of shape {list(image.shape)}")
+        for (name, entry), image in zip(self.inputs.items(), images, strict=True):
+            if image.ndim != 4 or image.shape[1] != entry.channels:
+                raise ValueError(f"{name} is [N,{entry.channels},H,W], got a tensor of shape {list(image.shape)}")
             if not image.is_floating_point():
                 raise TypeError(f"{name} is a preprocessed float tensor, got {image.dtype}; see predict()")
         if any(image.shape[-2:] != images[0].shape[-2:] for image in images):

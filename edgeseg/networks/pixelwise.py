@@ -1,6 +1,7 @@
-"""The last convolution of a task as a product of matrices.
+"""The last convolution of a decoder as a matrix product.
 
-8-bit logits would have ties, and onnxruntime has no convolution from 8 bit to float32, but such a product.
+Logits stay in float32, since 8-bit logits would have ties. onnxruntime has no convolution of 8-bit inputs with float32
+outputs, but it has such a matrix product.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from edgeseg.networks.pixel2pixel import Pixel2Pixel
 
 
 class PixelwiseConv2d(nn.Module):
-    """A 1x1 convolution, as a product with a matrix [in_channels,out_channels] at every pixel."""
+    """A 1x1 convolution that multiplies every pixel by a matrix [in_channels, out_channels]."""
 
     weight: Tensor
     bias: Tensor | None
@@ -22,12 +23,12 @@ class PixelwiseConv2d(nn.Module):
         self.register_buffer("bias", None if conv.bias is None else conv.bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N,in_channels,H,W] -> [N,out_channels,H,W]."""
+        """[N, in_channels, H, W] -> [N, out_channels, H, W]."""
         return product(x, self.weight, self.bias)
 
 
 def product(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
-    """[N,in,H,W] and [in,out] -> [N,out,H,W]."""
+    """Multiplies every pixel of [N, in, H, W] by a matrix [in, out]; returns [N, out, H, W]."""
     y = x.permute(0, 2, 3, 1) @ matrix
     if bias is not None:
         y = y + bias
@@ -35,14 +36,14 @@ def product(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def last_convolutions(model: Pixel2Pixel) -> dict[str, nn.Conv2d]:
-    """By path, the convolution of each decoder that gives its logits."""
-    found: dict[str, nn.Conv2d] = {}
+    """The convolution of each decoder that computes its logits, by its path in the model."""
+    last: dict[str, nn.Conv2d] = {}
     for name, decoder in model.decoders.items():
-        convs = [(f"decoders.{name}.{path}", each) for path, each in decoder.named_modules() if type(each) is nn.Conv2d]
-        found.update(convs[-1:])
-    return found
+        convs = [(f"decoders.{name}.{path}", m) for path, m in decoder.named_modules() if type(m) is nn.Conv2d]
+        last.update(convs[-1:])
+    return last
 
 
 def is_pixelwise(conv: nn.Conv2d) -> bool:
-    """Whether it is a plain 1x1 convolution."""
+    """Whether a convolution is a plain 1x1 convolution."""
     return (conv.kernel_size, conv.stride, conv.padding, conv.groups) == ((1, 1), (1, 1), (0, 0), 1)

@@ -1,4 +1,4 @@
-"""Batch norms that were folded away, with statistics again."""
+"""Restores the statistics of batch norms that were folded into their convolutions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgeseg.networks.modes import evaluating
 
 
 def has_folded_batch_norms(model: nn.Module) -> bool:
-    """Whether batch norms are identities, as those of weights that were read from ONNX files are."""
+    """Whether some batch norms are identities, as they are in weights that were read from ONNX files."""
     return any(
         isinstance(norm, nn.BatchNorm2d)
         and norm.affine
@@ -27,19 +27,18 @@ def has_folded_batch_norms(model: nn.Module) -> bool:
 
 @torch.no_grad()
 def unfold_batch_norms(model: nn.Module, batches: Iterable[Sequence[Tensor]]) -> None:
-    """Measures what reaches each batch norm and lets it normalize that, while the network's outputs stay the same.
+    """Gives every batch norm the measured statistics of its input; the outputs of the network stay the same.
 
     Weights that were read from an ONNX file need this before they are trained further, and `edgeseg.engine.train` does
-    it: in such a network a batch norm is the identity, so training would normalize with statistics that its weight and
+    it. In such a network a batch norm is the identity, so training would normalize with statistics that its weight and
     bias were not trained for.
 
     Args:
         model: A `Pixel2Pixel`; changed in place.
-        batches: Some tens of images as they come in training, preprocessed. Each batch has one float tensor
-            [N, C, H, W] per input.
+        batches: Some tens of training images, preprocessed. Each batch has one float tensor [N, C, H, W] per input.
 
     Raises:
-        ValueError: no batches.
+        ValueError: there are no batches.
     """
     sums: dict[nn.BatchNorm2d, list[Tensor]] = {}
 

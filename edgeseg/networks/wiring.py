@@ -1,7 +1,7 @@
 """The graph of a network: which operator and which module produces each tensor, and which consume it.
 
 It is recorded in one pass of the network in evaluation mode, so it holds whatever joins the modules: sums,
-concatenations, functional activations. Folding, equalization, quantization and the reader of ONNX weights go by it.
+concatenations, functional activations. Folding, equalization, quantization and the reader of ONNX weights use it.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Wiring:
         return consumers[0] if len(consumers) == 1 and value not in self.outputs.values() else None
 
     def calls_of(self, name: str) -> int:
-        """How many times operators take the parameters of a module."""
+        """Counts the calls of operators with the parameters of a module."""
         return sum(op.module == name for op in self.ops)
 
 
@@ -100,11 +100,14 @@ def trace(model: Pixel2Pixel, images: Sequence[Tensor] | None = None) -> Wiring:
 
     Args:
         model: In any mode; traced in evaluation mode.
-        images: One tensor per input; by default grey images of 256x256 pixels.
+        images: One tensor [N, C, H, W] per input; by default grey images of 256x256 pixels.
+
+    Returns:
+        The graph.
     """
     if images is None:
         like = next(model.parameters())
-        images = [torch.zeros(1, each.channels, PROBE_SIZE, PROBE_SIZE).to(like) for each in model.inputs.values()]
+        images = [torch.zeros(1, channels, PROBE_SIZE, PROBE_SIZE).to(like) for channels in model.config.in_channels]
     recorder = _Recorder(model)
     wiring = recorder.wiring
     wiring.images = [recorder.number(image) for image in images]
@@ -145,13 +148,13 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Records one operator."""
-        tensors = [each for each in _tensors([args, kwargs or {}]) if id(each) not in self.buffers]
-        inputs = [self.number(each) for each in tensors if id(each) not in self.names]
-        parameters = [self.names[id(each)] for each in tensors if id(each) in self.names]
+        tensors = [tensor for tensor in _tensors([args, kwargs or {}]) if id(tensor) not in self.buffers]
+        inputs = [self.number(tensor) for tensor in tensors if id(tensor) not in self.names]
+        parameters = [self.names[id(tensor)] for tensor in tensors if id(tensor) in self.names]
         returned = func(*args, **(kwargs or {}))
         results = _tensors([returned])
         op = Op(str(func.overloadpacket), inputs, [], parameters, args, results)
-        op.outputs = [self.number(each, new=True) for each in results]
+        op.outputs = [self.number(tensor, new=True) for tensor in results]
         wiring = self.wiring
         wiring.ops.append(op)
         wiring.producers.update(dict.fromkeys(op.outputs, op))
@@ -161,7 +164,7 @@ class _Recorder(TorchDispatchMode):
 
     def enters(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
         """Notes what a module takes, when its call begins."""
-        self.entered.append([self.number(each) for each in _tensors([inputs])])
+        self.entered.append([self.number(tensor) for tensor in _tensors([inputs])])
 
     def called(self, name: str, module: nn.Module) -> Callable[..., None]:
         """The hook that notes the call of a module when it ends."""
@@ -180,5 +183,5 @@ def _tensors(values: Any) -> list[Tensor]:
     if isinstance(values, dict):
         values = values.values()
     if isinstance(values, list | tuple) or type(values).__name__ in ("dict_values", "immutable_list"):
-        return [tensor for each in values for tensor in _tensors(each)]
+        return [tensor for value in values for tensor in _tensors(value)]
     return []

@@ -1,1 +1,1 @@
-"""Models as files: weights with the record that rebuilds the model, as one file or as a folder of the hub."""
+"""Stores models: weights with the record that rebuilds the model, as one file or as a folder for the hub."""

@@ -1,4 +1,4 @@
-"""Weights files: read safely whatever their format, written whole or not at all."""
+"""Reads weights files without executing code from them, and writes them atomically."""
 
 from __future__ import annotations
 
@@ -18,30 +18,33 @@ from torch import Tensor
 from edgeseg.config import ModelConfig, read_config
 from edgeseg.machine.files import replacing
 
-# Keys under which training programs store the weights: those of TI and torchvision, and of pycls.
+# Keys of the weights in checkpoints of Texas Instruments' edgeai-torchvision, of pycls, and of torchvision.
 WRAPPERS = ("state_dict", "model_state", "model")
 
 
 class Recorded(Protocol):
-    """A network that knows its record, such as a `Pixel2Pixel`."""
+    """A network with the record that rebuilds it, such as a `Pixel2Pixel`."""
 
     @property
     def config(self) -> ModelConfig:
-        """The record."""
+        """The record that rebuilds the network."""
 
     def state_dict(self) -> dict[str, Any]:
         """The tensors by name."""
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Reads all tensors of a .safetensors file or of a PyTorch checkpoint (.pth, .pt, .pyth), by name.
+    """Reads all tensors of a .safetensors file or of a PyTorch checkpoint (.pth, .pt, .pyth).
 
-    A checkpoint is unpickled with `weights_only=True`. The weights are found in a training checkpoint too, and the
-    prefix `module.` of DataParallel is removed.
+    A checkpoint is unpickled with `weights_only=True`. It may be a state dict or a training checkpoint that contains
+    one. The prefix `module.` of DataParallel is removed.
+
+    Returns:
+        The tensors by name, on the CPU.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: a corrupt file, or one without weights; names the file.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is corrupt or has no weights.
     """
     path = _existing(path)
     try:
@@ -58,16 +61,18 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             content = content[wrapper]
             break
     if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"{path} holds no weights: expected a state dict, plain or under {', '.join(WRAPPERS)}")
+        raise ValueError(
+            f"{path} holds no weights: expected a state dict, or a dictionary that has one as {', '.join(WRAPPERS)}"
+        )
     return {key.removeprefix("module."): value for key, value in content.items() if isinstance(value, Tensor)}
 
 
 def read_checkpoint_config(path: str | os.PathLike[str]) -> ModelConfig | None:
-    """Reads the record that `save_checkpoint` wrote beside the weights; None for any other file.
+    """Reads the record that `save_checkpoint` stored with the weights; None if the file has no record.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: a corrupt file, or one that a newer edgeseg wrote.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is corrupt, or a newer edgeseg wrote it.
     """
     path = _existing(path)
     if path.suffix != ".safetensors":
@@ -85,14 +90,17 @@ def save_checkpoint(
 ) -> None:
     """Writes the weights of a model as safetensors, together with the record that rebuilds it.
 
-    The file appears under its name only when it is complete.
+    The file appears under its name only when it is complete. `create_model(NAME, checkpoint_path=PATH)` reads it.
 
     Args:
         model: A `Pixel2Pixel`.
-        path: `.safetensors`.
-        dtype: Store the convolutions in this precision. Batch norms, whose statistics may leave the range of float16,
-            keep theirs.
-        notes: Further facts about the weights, as JSON values; they are added to those of the model's record.
+        path: The file, `.safetensors`.
+        dtype: Precision in which the weights of convolutions are stored, such as `torch.float16`; by default their own.
+            Batch norms keep theirs, since their statistics may exceed the range of float16.
+        notes: Further facts about the weights, as JSON values; they are added to the notes of the model's record.
+
+    Raises:
+        TypeError: a note is not a JSON value.
     """
     tensors = {
         key: (value.to(dtype) if dtype is not None and value.ndim == 4 else value).cpu().contiguous()
@@ -100,11 +108,12 @@ def save_checkpoint(
     }
     config = replace(model.config, notes={**model.config.notes, **notes})
     with replacing(Path(path)) as temporary:
-        save_file(tensors, temporary, metadata={"edgeseg": json.dumps(config.to_json()), "format": "pt"})
+        # A single entry: safetensors writes several in random order, so that equal weights would give unequal files.
+        save_file(tensors, temporary, metadata={"edgeseg": json.dumps(config.to_json())})
 
 
 def is_onnx(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is an ONNX network, by its suffix."""
+    """Whether a file is an ONNX network, judged by its suffix; raises a FileNotFoundError if there is no file."""
     return _existing(path).suffix == ".onnx"
 
 

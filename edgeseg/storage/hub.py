@@ -1,4 +1,4 @@
-"""Models as folders: config.json, model.safetensors and a model card, on this machine or on the Hugging Face Hub."""
+"""Folders of models, on this machine or on the Hugging Face Hub: config.json, model.safetensors and a model card."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "READ
 
 
 def open_published(name: str) -> tuple[Path, ModelConfig]:
-    """The weights file and the configuration of `hf-hub:OWNER/REPO[@REVISION]` or `local-dir:PATH`.
+    """Fetches the weights file and the record of `hf-hub:OWNER/REPO[@REVISION]` or `local-dir:PATH`.
 
     Raises:
-        OSError: not there or not reachable.
-        ValueError: no edgeseg model, or one that a newer edgeseg wrote.
+        OSError: the model does not exist or cannot be reached.
+        ValueError: it is not a model of edgeseg, or a newer edgeseg wrote it.
     """
     if name.startswith(FOLDER):
         folder = Path(name.removeprefix(FOLDER))
         if not folder.is_dir():
-            raise FileNotFoundError(f"no folder {folder}")
+            raise FileNotFoundError(f"no folder {folder}; expected one that save_pretrained wrote")
         config_file, weights = folder / CONFIG_FILE, folder / WEIGHTS_FILE
         if not config_file.is_file():
             raise FileNotFoundError(f"{folder} has no {CONFIG_FILE}; was it written by save_pretrained?")
@@ -50,9 +50,13 @@ def save_pretrained(
     description: str = "",
     repo_id: str | None = None,
 ) -> None:
-    """Writes `config.json`, `model.safetensors` and a model card with the hub's metadata; see `Pixel2Pixel`."""
+    """Writes `config.json`, `model.safetensors` and a model card; see `Pixel2Pixel.save_pretrained`.
+
+    Raises:
+        ValueError: metrics without the dataset that they were measured on.
+    """
     if metrics and dataset is None:
-        raise ValueError("metrics need the data set that they were measured on: dataset=...")
+        raise ValueError("metrics need the dataset that they were measured on; pass dataset=NAME")
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = {"license": license, "dataset": dataset, "metrics": dict(metrics or {})}
@@ -76,7 +80,7 @@ def push_to_hub(
     commit_message: str = "edgeseg model",
     **card: Any,
 ) -> str:
-    """Uploads what `save_pretrained` writes into a repository, made where it is missing; gives the commit's address."""
+    """Uploads what `save_pretrained` writes to the hub; see `Pixel2Pixel.push_to_hub`. Returns the commit's address."""
     from huggingface_hub import HfApi
 
     api = HfApi(token=token)

@@ -1,4 +1,5 @@
-"""Weights: what there is (catalog), getting it (fetch, pretrained, hub), and any layout into a model (load).
+"""Reads weights files of any layout into networks.
 
-Layouts: ours (checkpoint, config), the original's (original, original_onnx, unfold), the libraries' (encoder_files).
+`load` reads edgeseg's own files. `layouts` translates those of others: ImageNet weights of torchvision, timm and pycls,
+and the checkpoints and ONNX files of Texas Instruments' edgeai-torchvision, here called TI's zoo.
 """

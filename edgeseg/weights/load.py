@@ -1,4 +1,4 @@
-"""From a weights file into a model: everything fits, or the error says what does not."""
+"""Loads weights files into models: either every tensor fits, or the error says which ones do not."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from edgeseg.weights.layouts import imagenet as encoder_files
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of the tensors of a file and of a model, by name.
+    """The names of the tensors that were loaded, and of those that were not.
 
     Args:
-        matched: Tensors of the model that the file filled.
-        reinitialized: Tensors of the model that the file cannot fill: they keep the values they had.
-        ignored: Tensors of the file that the model has no use for, such as a classifier.
+        matched: Tensors of the model that were loaded from the file.
+        reinitialized: Tensors of the model that the file does not provide; they keep their values.
+        ignored: Tensors of the file that the model does not use, such as those of a classifier.
     """
 
     matched: list[str] = field(default_factory=list)
@@ -36,19 +36,22 @@ class LoadReport:
 
 
 def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, adapt: bool = False) -> LoadReport:
-    """Loads a whole model from our safetensors, or from a checkpoint or an ONNX network of the original zoo.
+    """Loads the weights of a whole model from a file.
 
     Args:
-        model: A `Pixel2Pixel`, or any module for a plain state dict.
-        path: .safetensors, .pth, .pt, .pyth or .onnx.
-        adapt: Take what fits of a file for other tasks, classes or inputs, and warn of what starts anew, instead of
-            raising: a single decoder is copied to all tasks, a single input's blocks to all inputs, the first
-            convolution to other numbers of channels; prediction layers of other classes (in a UNet all layers whose
-            width follows them) and the fusion of the inputs stay as they are.
+        model: A `Pixel2Pixel`, changed in place; or any module, for a plain state dict.
+        path: A .safetensors file of edgeseg, or a checkpoint (.pth, .pt, .pyth) or an ONNX network (.onnx) of TI's zoo.
+        adapt: Accept a file for other tasks, classes or inputs: load what fits, and warn of the tensors that start anew
+            instead of raising. A single decoder is copied to all tasks, and the first blocks of a single input to all
+            inputs; the first convolution is adapted to other numbers of channels. Prediction layers for other classes
+            (in a UNet, all layers whose width depends on the classes) and the fusion of the inputs keep their values.
+
+    Returns:
+        The names of the tensors that were loaded, that keep their values, and that were ignored.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: corrupt, or it does not fit; the model is then unchanged.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is corrupt or does not fit; the model is then unchanged.
     """
     state, own = _read(model, path, adapt=adapt), model.state_dict()
     predictions = _other_classes(own, state)
@@ -76,10 +79,10 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, adapt: bo
 
 
 def _copy_to_all(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`state` with the blocks of a single input for every input, and a single decoder for every task."""
+    """Copies the blocks of a single input to every input, and a single decoder to every task."""
     decoders = {key.split(".")[1] for key in state if key.startswith("decoders.")}
     tasks = {key.split(".")[1] for key in own if key.startswith("decoders.")}
-    copied = decoders - tasks if len(decoders) == 1 else set()  # under its own name the single decoder has no place
+    copied = decoders - tasks if len(decoders) == 1 else set()  # the model has no task of that name
     result = {key: value for key, value in state.items() if not key.startswith(tuple(f"decoders.{d}." for d in copied))}
     for key in own:
         kind, name, *rest = key.split(".")
@@ -95,7 +98,7 @@ def _copy_to_all(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict
 
 
 def _fit_stems(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`state` with the first convolution of each input summed or repeated to its number of channels, as timm does."""
+    """Sums or repeats the first convolution of each input to its number of channels, as timm does."""
     result = dict(state)
     for key, value in state.items():
         mine = own.get(key)
@@ -108,10 +111,14 @@ def _fit_stems(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[s
 
 
 def count_classes(path: str | os.PathLike[str]) -> int:
-    """Classes that the first decoder of a weights file predicts: of the original's .pth and .onnx, or of ours.
+    """Counts the classes that the first decoder of a weights file predicts.
+
+    Args:
+        path: A file of edgeseg, or a checkpoint or an ONNX network of TI's zoo.
 
     Raises:
-        ValueError: corrupt, or there is no prediction layer.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is corrupt or has no prediction layer.
     """
     if is_onnx(path):
         return original_onnx.count_classes(path)
@@ -122,16 +129,18 @@ def count_classes(path: str | os.PathLike[str]) -> int:
 
 
 def _read(model: nn.Module, path: str | os.PathLike[str], *, adapt: bool) -> Mapping[str, Tensor]:
-    """The tensors of a file of any format under our keys."""
+    """Reads the tensors of a file of any format, and names them as in the model."""
     if is_onnx(path):
         if not isinstance(model, Pixel2Pixel):
-            raise ValueError(f"{path} can be read into a Pixel2Pixel network, not into {type(model).__name__}")
+            raise ValueError(
+                f"{path}: an ONNX file is read into a Pixel2Pixel network, not into a {type(model).__name__}"
+            )
         try:
             return original_onnx.read_onnx(path, model)
         except ValueError:
             if not adapt or model.config.spec is None:
                 raise
-        # The published networks have a single input and a single task.
+        # Read it as a network of a single input and task, as the published ones are, and adapt that.
         name, task = next(iter(model.tasks.items()))
         single = build(ModelConfig(name=model.name, spec=model.config.spec, tasks={name: task}))
         return original_onnx.read_onnx(path, single)
@@ -146,15 +155,19 @@ def _read(model: nn.Module, path: str | os.PathLike[str], *, adapt: bool) -> Map
 
 
 def load_encoder(model: Pixel2Pixel, path: str | os.PathLike[str]) -> LoadReport:
-    """Loads weights of an encoder into every stream of the model's.
+    """Loads weights into the encoder of a model, for each of its inputs.
 
     Args:
         model: Its decoders stay as they are.
-        path: ImageNet weights in torchvision's, timm's or pycls' layout, or a network of ours with the same encoder.
+        path: ImageNet weights in the layout of torchvision, timm or pycls, or a network of edgeseg with this encoder.
+
+    Returns:
+        The names of the encoder's tensors that were loaded and that keep their values, and of the ignored ones.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: corrupt, or tensors are missing, unexpected or of another shape; the model is then unchanged.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is corrupt, or tensors are missing, unexpected or of another shape; the model is then
+            unchanged.
     """
     if not isinstance(model, Pixel2Pixel):
         raise ValueError(f"encoder_weights need a Pixel2Pixel network, not {type(model).__name__}")
@@ -166,17 +179,17 @@ def load_encoder(model: Pixel2Pixel, path: str | os.PathLike[str]) -> LoadReport
 
 
 def _encoder_state(encoder: nn.Module, file: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors of a file under the encoder's keys, and the names of those that it has no use for."""
+    """Names the tensors of a file as in the encoder, and lists those that the encoder does not use."""
     own = encoder.state_dict()
-    if any(key.startswith("encoder.") for key in file):  # a whole network of ours
+    if any(key.startswith("encoder.") for key in file):  # a whole network of edgeseg
         theirs = {key: value for key, value in file.items() if key.startswith("encoder.")}
         copied = _copy_to_all({f"encoder.{key}": value for key, value in own.items()}, theirs)
         state = {key.removeprefix("encoder."): value for key, value in copied.items()}
         return state, [key for key in file if key not in theirs]
-    if not isinstance(encoder, Encoder):  # a timm network as it is
+    if not isinstance(encoder, Encoder):  # a network that is not split into blocks
         state = {f"network.{key}": value for key, value in file.items() if f"network.{key}" in own}
         return state, [key for key in file if f"network.{key}" not in own]
-    if encoder.stem[0].startswith("stage"):  # from timm
+    if encoder.stem[0].startswith("stage"):  # a timm network that is split into blocks
         stages = [*encoder.streams[0].named_children(), *encoder.trunk.named_children()]
         steps = {step: name for name, stage in stages for step, _ in stage.named_children()}
         blocks, ignored = encoder_files.timm_to_blocks(file, steps)
@@ -196,7 +209,7 @@ def _fill(
 ) -> None:
     """Copies `state` into `module` after checking that both sides agree on names and shapes."""
     own = module.state_dict()
-    # Old checkpoints have no step counters, and no one needs them.
+    # Old checkpoints lack the step counters of batch norms, which nothing reads.
     optional = {key for key in own if key.endswith("num_batches_tracked")} | (may_miss or set())
     missing = [key for key in own if key not in state and key not in optional]
     unexpected = [key for key in state if key not in own]
@@ -218,7 +231,7 @@ def _fill(
 
 
 def _other_classes(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, tuple[list[int], list[int]]]:
-    """Prediction layers of another number of classes: name -> shapes in the model and in the file."""
+    """Shapes, in the model and in the file, of the prediction layers for another number of classes."""
     names = [key for key in own if re.fullmatch(r"decoders\.[^.]+\.head\.1\.weight", key) and key in state]
     shapes = {key: (list(own[key].shape), list(state[key].shape)) for key in names}
     return {key: (ours, theirs) for key, (ours, theirs) in shapes.items() if ours[0] != theirs[0]}

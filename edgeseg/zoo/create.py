@@ -1,4 +1,4 @@
-"""From a name to a model, in four steps: resolve the name, plan the record, build the network, fill it with weights."""
+"""Creates models by name, in four steps: resolve the name, plan the record, build the network, fill it with weights."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def create_model(
             are "flow" and "image". An `Input` says whether an input is optical flow.
         encoder_weights: Weights for the encoder: "imagenet" for the usual ones, "timm/NAME.TAG" for those in timm's
             repositories on the hub, or a file in the layout of torchvision, timm, pycls or edgeseg.
-        checkpoint_path: File of weights for the whole network: our safetensors, or a .pth or .onnx file of TI's zoo.
+        checkpoint_path: Weights for the whole network: .safetensors of edgeseg, or .pth or .onnx of TI's zoo.
         overrides: Other fields of `ModelSpec`, such as `channels=128`, without pretrained weights only; for a
             registered builder, its own keyword arguments.
 
@@ -69,14 +69,14 @@ def create_model(
 
 @dataclass(frozen=True)
 class _Source:
-    """What a name and its weights stand for.
+    """The weights and the record that a name stands for.
 
     Args:
         name: Name of the model without a tag.
         entry: `name.tag` of the catalog's weights, if they are used.
         file: File of weights, if there is one.
-        config: What that file says of its model, if it is one of ours.
-        published: The file is a published model, which is rebuilt as its record says.
+        config: The record of its model in that file, if edgeseg wrote the file.
+        published: Whether the file is a published model, which is rebuilt from its record.
     """
 
     name: str
@@ -170,15 +170,14 @@ def _tasks(known: ModelConfig | None, num_classes: int | None, tasks: Mapping[st
     if num_classes is not None and tasks is not None:
         raise ValueError("pass num_classes or tasks, not both")
     if tasks is not None:
-        if not isinstance(tasks, Mapping) or not tasks or not all(isinstance(each, Task) for each in tasks.values()):
+        if not isinstance(tasks, Mapping) or not tasks or not all(isinstance(task, Task) for task in tasks.values()):
             raise ValueError(f"tasks has a Task for each name, such as {{'depth': Task('depth')}}, got {tasks!r}")
         return tasks
     if num_classes is None:
         return known.tasks if known else DEFAULT_TASKS
-    asked = {"segmentation": Task("segmentation", num_classes)}
     if known and {name: task.channels for name, task in known.tasks.items()} == {"segmentation": num_classes}:
         return known.tasks  # the same classes: keep their names and colours
-    return asked
+    return {"segmentation": Task("segmentation", num_classes)}
 
 
 def _build(config: ModelConfig) -> Pixel2Pixel:

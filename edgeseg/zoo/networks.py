@@ -1,4 +1,4 @@
-"""The zoo: one row per network. Networks that TI's edgeai-torchvision ("edgeailite") has keep their names."""
+"""The zoo: one row per network. The networks of TI's zoo have their names there, which end in "edgeailite"."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from edgeseg.spec import ModelSpec
 
-# A family says what its members share; a row says what makes one of them itself.
+# A family has the fields that its members share; a row has those in which one of them differs.
 fpn = partial(ModelSpec, decoder="fpn")
 unet = partial(ModelSpec, decoder="unet", prediction_stride=2)
 deeplabv3plus = partial(ModelSpec, decoder="deeplabv3plus", output_stride=16)
@@ -77,7 +77,7 @@ ZOO: dict[str, ModelSpec] = {
 }
 
 # Other names of the same rows. TI's zoo has a "_bgr" twin of most RegNetX networks, with the same layers, meant for BGR
-# input; here the channel order belongs to the weights. One name is used only in its documents.
+# input; here the channel order belongs to the weights. The last name is used only in the documents of TI's zoo.
 ALIASES: dict[str, str] = {
     "deeplabv3plus_regnetx800mf_bgr_edgeailite":       "deeplabv3plus_regnetx800mf_edgeailite",
     "unet_aspp_regnetx800mf_bgr_edgeailite":           "unet_aspp_regnetx800mf_edgeailite",
@@ -96,11 +96,11 @@ ALIASES: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Peer:
-    """A system that TI's table compares its networks with.
+    """A network of another project, with which the table of TI's zoo compares its own.
 
     Args:
         module: Module of `edgeseg.networks.peers` that builds it.
-        options: What tells it from its siblings.
+        options: Keyword arguments of the module's `build`.
     """
 
     module: str

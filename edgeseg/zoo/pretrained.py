@@ -1,4 +1,4 @@
-"""From an entry of the catalog to a file of ours on this machine: downloaded and converted once, then cached."""
+"""Fetches the weights of the catalog: each file is downloaded and converted to safetensors once, then cached."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from edgeseg.zoo.weights import ENCODER_WEIGHTS, WEIGHTS
 
 
 def weights_file(name: str) -> Path:
-    """The weights `name.tag` of the catalog as a safetensors file of ours.
+    """Fetches the weights `name.tag` of the catalog as a safetensors file of edgeseg.
 
     Raises:
-        OSError: not reachable.
-        ValueError: the file is not what the catalog says.
+        OSError: the weights cannot be downloaded.
+        ValueError: the downloaded file has another hash or does not fit its network.
     """
     entry, architecture = WEIGHTS[name], name.partition(".")[0]
     if entry.format == "edgeseg":
@@ -38,11 +38,14 @@ def weights_file(name: str) -> Path:
 
 
 def verified_sha256(name: str) -> str:
-    """Hashes the source of the weights `name.tag` again, and compares with the catalog or with its first download.
+    """Hashes the published file of the weights `name.tag` again, to find out whether it has changed on this machine.
+
+    Returns:
+        The hash, which equals that of the catalog or, if the catalog has none, that of the first download.
 
     Raises:
-        OSError: not reachable.
-        ValueError: another hash.
+        OSError: the file cannot be downloaded.
+        ValueError: the hash differs.
     """
     entry = WEIGHTS[name]
     source = fetch(entry.addresses, name, sha256=entry.sha256)
@@ -54,10 +57,14 @@ def verified_sha256(name: str) -> str:
 
 
 def encoder_file(source: str | os.PathLike[str], spec: ModelSpec | None) -> Path:
-    """The file that `encoder_weights=source` means for the encoder of `spec`, as safetensors when it was downloaded.
+    """Finds the file that `encoder_weights=source` means. Downloaded files are converted to safetensors.
+
+    Args:
+        source: "imagenet", "timm/NAME.TAG", or a file.
+        spec: The network, whose encoder "imagenet" is for; None for a registered builder.
 
     Raises:
-        OSError: no such file, or not reachable.
+        OSError: the file does not exist or cannot be downloaded.
         ValueError: no ImageNet weights are known for the encoder.
     """
     text = str(source)
@@ -71,7 +78,7 @@ def encoder_file(source: str | os.PathLike[str], spec: ModelSpec | None) -> Path
         )
     if spec is None:
         raise ValueError(
-            "a registered builder does not tell its encoder; pass encoder_weights='timm/NAME.TAG' or a file"
+            "the encoder of a registered builder is not known; pass encoder_weights='timm/NAME.TAG' or a file"
         )
     source_file = fetch(_imagenet_addresses(spec.encoder), "encoders")
     if source_file.suffix == ".safetensors":
@@ -97,4 +104,6 @@ def _imagenet_addresses(encoder: str) -> tuple[str, ...]:
         if hub:
             return (f"{HUB}{hub}/model.safetensors",)
     known = ", ".join(ENCODER_WEIGHTS)
-    raise ValueError(f"no ImageNet weights are known of {encoder}; there are those of {known}, and timm's of its own")
+    raise ValueError(
+        f"no ImageNet weights are known for {encoder}; the encoders that have some are {known}, and many of timm's"
+    )

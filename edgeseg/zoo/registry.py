@@ -1,4 +1,4 @@
-"""The names of models: which there are, what is known of them, and how users add their own."""
+"""The names of models: listing them, looking them up, and registering models of your own."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ BUILDERS: dict[str, Builder] = {name: partial(_build_peer, peer) for name, peer 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What is known of a name without building the model.
+    """Facts about a model that are known without building it.
 
     Args:
         name: Name of the model, aliases resolved.
-        spec: The row of the zoo; None for peers and registered builders.
-        weights: Trained weights by tag.
+        spec: The model's row in the zoo; None for peers and registered builders.
+        weights: Its trained weights, by tag.
     """
 
     name: str
@@ -148,15 +148,22 @@ def list_models(pattern: str | Sequence[str] = "*", *, pretrained: bool = False)
 
 
 def list_weights(pattern: str | Sequence[str] = "*") -> list[str]:
-    """Lists trained weights as `name.tag`: those that match a shell pattern, or one of several, sorted."""
+    """Lists trained weights.
+
+    Args:
+        pattern: A shell pattern such as "fpn_*" or "*.camvid", or several.
+
+    Returns:
+        The weights that match a pattern, as `name.tag`, sorted.
+    """
     return _matching(WEIGHTS, pattern)
 
 
 def _matching(names: Iterable[str], pattern: str | Sequence[str]) -> list[str]:
     patterns = [pattern] if isinstance(pattern, str) else list(pattern)
-    if not all(isinstance(each, str) for each in patterns):
-        raise ValueError(f"a pattern is text such as 'fpn_*', or a list of such, got {pattern!r}")
-    return sorted(name for name in names if any(fnmatch.fnmatchcase(name, each) for each in patterns))
+    if not all(isinstance(text, str) for text in patterns):
+        raise ValueError(f"a pattern is text such as 'fpn_*', or a list of patterns, got {pattern!r}")
+    return sorted(name for name in names if any(fnmatch.fnmatchcase(name, text) for text in patterns))
 
 
 def is_model(name: str) -> bool:
@@ -165,7 +172,13 @@ def is_model(name: str) -> bool:
 
 
 def model_info(name: str) -> ModelInfo:
-    """The row and the weights of `name`. With a tag, only those weights.
+    """Looks up a model without building it.
+
+    Args:
+        name: A name of `list_models()`, or `name.tag` for certain weights only.
+
+    Returns:
+        The model's name, its row in the zoo, and its weights by tag.
 
     Raises:
         ValueError: unknown name or tag.
@@ -176,10 +189,16 @@ def model_info(name: str) -> ModelInfo:
 
 
 def weights_info(name: str) -> Weights:
-    """The entry of the catalog for `name.tag`; for a name without a tag, its default weights.
+    """Looks up trained weights without downloading them.
+
+    Args:
+        name: `name.tag`, or a name for its default weights.
+
+    Returns:
+        The entry of the catalog: addresses, preprocessing, scores and licence.
 
     Raises:
-        ValueError: unknown name or tag, or no trained weights.
+        ValueError: unknown name or tag, or a name without trained weights.
     """
     return WEIGHTS[find_weights(*split(name))]
 
@@ -211,7 +230,7 @@ def _weights_of(architecture: str) -> dict[str, Weights]:
 
 
 def find_weights(architecture: str, tag: str) -> str:
-    """The `name.tag` of an architecture's weights; without a tag, of its default weights.
+    """The `name.tag` of the weights of a network; if the tag is "", of its default weights.
 
     Raises:
         ValueError: no such weights.
@@ -221,9 +240,9 @@ def find_weights(architecture: str, tag: str) -> str:
         if tag not in known:
             raise ValueError(f"{architecture} has no weights {tag!r}; its tags are: {', '.join(known) or 'none'}")
         return f"{architecture}.{tag}"
-    for each, entry in known.items():
+    for default_tag, entry in known.items():
         if entry.default:
-            return f"{architecture}.{each}"
+            return f"{architecture}.{default_tag}"
     near = difflib.get_close_matches(architecture, WEIGHTS, n=3, cutoff=0.0)
     raise ValueError(
         f"{architecture} has no trained weights; similar names that have: {', '.join(near)}. "

@@ -1,4 +1,4 @@
-"""The trained weights of the zoo, as data: one row an entry."""
+"""The catalog of trained weights: one row per set of weights."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from edgeseg.spec import Preprocess, Task
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """One set of trained weights: where it is, what it was trained for, what it scores.
+    """One set of trained weights: where the file is, what it was trained for, and what it scores.
 
     Args:
-        addresses: Tried in turn: `package:FILE` (in `edgeseg/weights/files/`), `hf-hub:OWNER/REPO/FILE[@REVISION]`, or
-            `https://...`.
-        format: "edgeseg" (our safetensors), "checkpoint" (the original's .pth) or "onnx" (the original's networks).
-        sha256: Of the file; None where it was never seen, then that of the first download is remembered.
-        labels: Data set that names the classes and colours, see `edgeseg.labels`; None: only the file knows how
-            many classes there are.
+        addresses: Addresses, tried in turn: `package:FILE` (in `edgeseg/weights/files/`),
+            `hf-hub:OWNER/REPO/FILE[@REVISION]`, or `https://...`.
+        format: "edgeseg" (safetensors), "checkpoint" (a .pth file of TI's zoo) or "onnx" (an ONNX file of TI's zoo).
+        sha256: Hex digest of the file; None if it is not known: the hash of the first download is then stored.
+        labels: Dataset that names the classes and colours, see `edgeseg.labels`; None if only the file says how many
+            classes there are.
         preprocess: How photos become input tensors.
-        published_miou: Mean IoU in percent that the publisher states.
-        measured_miou: Mean IoU in percent measured here.
-        protocol: What the mean IoU was taken on.
-        license: Terms for these weights, data set included.
+        published_miou: Mean IoU that the publisher states, in percent.
+        measured_miou: Mean IoU that was measured with edgeseg, in percent.
+        protocol: Images, sizes and classes of the mean IoU.
+        license: Terms of use of these weights, including those of the dataset.
         notes: Anything else that a user should know.
-        default: Taken by `pretrained=True` without a tag.
+        default: Whether `pretrained=True` loads these weights.
     """
 
     addresses: tuple[str, ...]
@@ -45,29 +45,29 @@ class Weights:
 
     @property
     def tasks(self) -> Mapping[str, Task] | None:
-        """What the weights predict; None where only the file knows."""
+        """The tasks of the weights; None if only the file says what they are."""
         return None if self.labels is None else {"segmentation": segmentation_task(self.labels)}
 
 
 @dataclass(frozen=True)
 class EncoderWeights:
-    """ImageNet weights of an encoder: the same tensors at every address."""
+    """ImageNet weights of an encoder. Every address has the same tensors; addresses are tried in turn."""
 
     addresses: tuple[str, ...]
     license: str
 
 
 TI = "https://software-dl.ti.com/jacinto7/esd/modelzoo/{}/models/vision/segmentation/"
-TI_LICENSE = "BSD-3-Clause (Texas Instruments); the data set has terms of its own"
+TI_LICENSE = "BSD-3-Clause (Texas Instruments); the dataset has terms of its own"
 
 
 def ti(file: str, *releases: str) -> tuple[str, ...]:
-    """Addresses of a file in releases of Texas Instruments' model zoo."""
+    """Addresses of a file in releases of Texas Instruments' modelzoo."""
     return tuple(TI.format(release) + file for release in releases)
 
 
 def ti_ade20k32(file: str, shrunk: str) -> tuple[str, ...]:
-    """Addresses of a network for ADE20K-32: at full size, then (kept longer) the same weights without last upsample."""
+    """Addresses of ADE20K-32 weights: the full network, then the one without last upsampling, which is kept longer."""
     folder = "ade20k32/edgeai-tv/"
     full = ti(f"{folder}{file}.onnx", "09_02_00", "10_01_00", "latest")
     return full + ti(f"{folder}{file}_{shrunk}.onnx", "11_02_00", "latest") if shrunk else full
@@ -105,7 +105,7 @@ robokit = partial(
     preprocess=Preprocess(size=(432, 768)),
     protocol="Texas Instruments' RoboKit, 768x432",
     license=TI_LICENSE,
-    notes="indoor floor for a small robot; the publisher does not name the classes",
+    notes="for a small robot on indoor floors; the publisher does not name the classes",
 )
 ESPNET = (
     "https://raw.githubusercontent.com/sacmehta/EdgeNets/2b232d3f7fb60658755dad1ebca0ffc895cc795e/"
@@ -129,7 +129,7 @@ espnet_voc = partial(
     protocol="VOC 2012 val, 384x384",
     license="MIT (Sachin Mehta, EdgeNets); trained on VOC, COCO and ImageNet, whose terms hold for use",
 )
-QAT_NOTE = "trained for 8 bit: its weights lie on a power-of-two grid, the ranges of its activations are left out"
+QAT_NOTE = "from quantization-aware training: the weights lie on a power-of-two grid; activation ranges are not loaded"
 
 WEIGHTS: dict[str, Weights] = {
     "fpn_aspp_mobilenetv2_tv_edgeailite.camvid": camvid(
@@ -156,7 +156,7 @@ WEIGHTS: dict[str, Weights] = {
         measured_miou=76.32,
         protocol="synthetic streets, 200 test frames of 480x360, the 12 of Cityscapes' 19 classes that occur",
         license="BSD-3-Clause",
-        notes="flow and image in; classes, depth and motion out; of synthetic pictures, for demonstration only",
+        notes="classes, depth and motion from flow and image; trained on synthetic pictures, for demonstration only",
     ),
     "deeplabv3plus_mobilenetv2_tv_edgeailite.coco21": coco21(
         addresses=ti(
@@ -248,7 +248,7 @@ WEIGHTS: dict[str, Weights] = {
 PYTORCH = "https://download.pytorch.org/models/"
 PYCLS = "https://dl.fbaipublicfiles.com/pycls/dds_baselines/"
 
-# What `encoder_weights="imagenet"` loads, by name of the encoder; for timm's encoders it is what timm would load.
+# Files that `encoder_weights="imagenet"` loads, by name of the encoder; for timm's encoders, timm itself knows them.
 ENCODER_WEIGHTS: dict[str, EncoderWeights] = {
     "mobilenetv2": EncoderWeights((f"{PYTORCH}mobilenet_v2-b0353104.pth",), "BSD-3-Clause (torchvision)"),
     "mobilenetv2_1p4": EncoderWeights(("hf-hub:timm/mobilenetv2_140.ra_in1k/model.safetensors",), "Apache-2.0 (timm)"),

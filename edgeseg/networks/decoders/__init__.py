@@ -26,10 +26,10 @@ DECODERS: dict[str, DecoderClass] = {
 
 
 def build_decoder(pyramid: Pyramid, task: Task, spec: ModelSpec) -> Decoder:
-    """The untrained decoder of `spec` for one task.
+    """Builds the untrained decoder of `spec` for one task.
 
     Raises:
-        ValueError: unknown decoder, or a pyramid or spec that it cannot use.
+        ValueError: the decoder is unknown, or cannot use the pyramid or the spec.
     """
     if spec.decoder not in DECODERS:
         raise ValueError(f"no decoder named {spec.decoder!r}; the decoders are {', '.join(DECODERS)}")

@@ -1,4 +1,4 @@
-"""What decoders share: the features that they see, and layers in the style of the encoder."""
+"""The base of decoders: the features that they use, and layers in the style of the encoder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Pyramid:
         Raises:
             ValueError: fewer than two features are left.
         """
-        first = sum(each < stride for each in self.strides)
+        first = sum(own < stride for own in self.strides)
         if len(self.strides) - first < 2:
             raise ValueError(
                 f"prediction_stride={stride} leaves fewer than two of the encoder's features, which have the strides "
@@ -68,7 +68,7 @@ class Pyramid:
 
 
 class Decoder(nn.Module, ABC):
-    """From the features of an encoder to the logits of one task.
+    """Computes the logits of one task from the features of an encoder.
 
     A subclass builds its layers in `__init__(pyramid, task, spec)`, calls `super().__init__(pyramid)` first, and
     computes the logits in `decode`.

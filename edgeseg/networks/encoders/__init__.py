@@ -73,10 +73,10 @@ def build_encoder(
         in_channels: Channels of each image.
         activation: Class of the activations, for the encoders of the zoo.
         fast_down: Halve the resolution once more at the start, for the encoders of the zoo.
-        output_stride: Stride of the deepest feature: the usual one, or half of it where the encoder can do that.
+        output_stride: Stride of the deepest feature: the usual one, or half of it if the encoder supports that.
 
     Raises:
-        ValueError: unknown name, a timm model without a feature pyramid, or an option that the encoder does not have.
+        ValueError: the name is unknown, the timm model has no feature pyramid, or the encoder lacks an option.
     """
     if name in ENCODERS:
         options = {"activation": activation, "fast_down": fast_down, "output_stride": output_stride}
@@ -100,7 +100,7 @@ def _self_made(name: str, in_channels: Sequence[int], output_stride: int) -> Enc
     """The encoder of a builder that takes only the number of channels."""
     builder = WHOLE_ENCODERS.get(name) or USER_ENCODERS[name]
     built = [builder(channels) for channels in in_channels]
-    trunks = [each for each in built if isinstance(each, Trunk)]
+    trunks = [trunk for trunk in built if isinstance(trunk, Trunk)]
     encoder = Encoder(trunks) if trunks else SingleInputEncoder.of(name, [m for m in built if isinstance(m, nn.Module)])
     encoder.check_output_stride(name, output_stride)
     return encoder

@@ -1,4 +1,4 @@
-"""The two forms of encoders: rows of blocks, which several inputs can share, and whole networks for a single input."""
+"""The two forms of encoders: rows of blocks, which several inputs can share, and whole networks for one input."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgeseg.networks.layers import SeparableConv
 
 
 class _Features(nn.Module):
-    """What a decoder is told of an encoder.
+    """The properties of an encoder that a decoder needs.
 
     Attributes:
         channels: Channels of each feature, from fine to coarse.
@@ -41,10 +41,10 @@ class Encoder(_Features):
     """A row of blocks. With several inputs, each input has first blocks of its own; they are fused before the rest.
 
     Args:
-        trunks: The same network once per input.
+        trunks: One copy of the network per input.
 
     Attributes:
-        stem: Names of the blocks that each input has of its own.
+        stem: Names of the blocks that exist once per input.
     """
 
     def __init__(self, trunks: Sequence[Trunk]) -> None:
@@ -113,10 +113,10 @@ class SingleInputEncoder(_Features):
 
     @classmethod
     def of(cls, name: str, networks: Sequence[Any]) -> SingleInputEncoder:
-        """The encoder of a network that says its `channels` and `strides`.
+        """The encoder of a network with the attributes `channels` and `strides`.
 
         Raises:
-            ValueError: several inputs, or a network without ascending strides and as many channels.
+            ValueError: there are several inputs, or the network lacks channels and ascending strides per feature.
         """
         if len(networks) != 1:
             raise ValueError(f"the encoder {name!r} takes a single input; a builder that returns a Trunk takes several")

@@ -7,19 +7,19 @@ from torch import Tensor, nn
 from edgeseg.networks.encoders.trunk import Block, Trunk, check_output_stride
 from edgeseg.networks.layers import Activation, ConvNormAct
 
-# expansion, channels, blocks, stride
+# Per stage: expansion, channels, number of blocks, stride of the first block.
 STAGES = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
 
 
 def scale_channels(channels: int, width: float) -> int:
-    """`channels * width`, to a multiple of 8 that is at least 90 % of it."""
+    """`channels * width`, rounded to a multiple of 8 that is at least 90 % of it."""
     exact = channels * width
     scaled = max(int(exact + 4) // 8 * 8, 8)
     return scaled if scaled >= 0.9 * exact else scaled + 8
 
 
 class InvertedResidual(nn.Module):
-    """1x1 expansion, depthwise 3x3, linear 1x1; added to the input where the shapes agree."""
+    """A 1x1 expansion, a depthwise 3x3 and a linear 1x1 convolution, added to the input if the shapes agree."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, expansion: int, activation: Activation):
         super().__init__()
@@ -34,7 +34,7 @@ class InvertedResidual(nn.Module):
         self.residual = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N,in_channels,H,W] -> [N,channels,H/stride,W/stride]."""
+        """[N, in_channels, H, W] -> [N, out_channels, H/stride, W/stride]."""
         return x + self.conv(x) if self.residual else self.conv(x)
 
 
@@ -46,7 +46,7 @@ def mobilenetv2(
     fast_down: bool = False,
     output_stride: int = 32,
 ) -> Trunk:
-    """Blocks "0" to "17", named as torchvision's `features`."""
+    """Builds the blocks "0" to "17", named as in torchvision's `features`."""
     dense = check_output_stride("MobileNetV2", output_stride, 64 if fast_down else 32)
     channels, stride = scale_channels(32, width), 2
     blocks = [Block("0", ConvNormAct(in_channels, channels, 3, stride=2, activation=activation), channels, stride)]

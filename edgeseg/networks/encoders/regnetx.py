@@ -15,13 +15,13 @@ from edgeseg.networks.layers import Activation
 def conv_norm(
     in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1
 ) -> list[nn.Module]:
-    """A convolution without bias and its batch norm."""
+    """Builds a convolution without bias and its batch norm."""
     conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
     return [conv, nn.BatchNorm2d(out_channels)]
 
 
 class Bottleneck(nn.Module):
-    """1x1, grouped 3x3, 1x1 without a narrowing, and a projected or plain shortcut (names as in pycls)."""
+    """1x1, grouped 3x3 and 1x1 convolutions of one width, and a projected or plain shortcut; named as in pycls."""
 
     def __init__(self, in_channels: int, channels: int, stride: int, group_width: int, activation: Activation):
         super().__init__()
@@ -41,7 +41,7 @@ class Bottleneck(nn.Module):
         self.act = activation(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N,in_channels,H,W] -> [N,channels,H/stride,W/stride]."""
+        """[N, in_channels, H, W] -> [N, channels, H/stride, W/stride]."""
         shortcut = self.bn(self.proj(x)) if self.project else x
         return self.act(torch.add(shortcut, self.f(x)))
 
@@ -56,7 +56,7 @@ def regnetx(
     fast_down: bool = False,
     output_stride: int = 32,
 ) -> Trunk:
-    """Blocks "stem" and "s1" to "s4", named as in pycls; fast-down adds a max pool after the stem."""
+    """Builds the blocks "stem" and "s1" to "s4", named as in pycls; fast-down adds a max pool after the stem."""
     dense = check_output_stride("RegNetX", output_stride, 64 if fast_down else 32)
     conv, bn = conv_norm(in_channels, 32, 3, 2)
     stem = nn.Sequential(OrderedDict(conv=conv, bn=bn, act=activation(inplace=True)))

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from edgeseg.networks.encoders.trunk import Block, Trunk, check_output_stride
 from edgeseg.networks.layers import Activation
 
-EXPANSION = 4
+EXPANSION = 4  # output channels of a bottleneck per channel of its 3x3 convolution
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 to four times the channels, and a projected or plain shortcut (names as in torchvision)."""
+    """1x1, 3x3 and 1x1 convolutions, the last one wider, and a projected or plain shortcut; named as in torchvision."""
 
     def __init__(self, in_channels: int, channels: int, stride: int, activation: Activation) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Bottleneck(nn.Module):
         self.act3 = activation(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N,in_channels,H,W] -> [N,channels,H/stride,W/stride]."""
+        """[N, in_channels, H, W] -> [N, 4 * channels, H/stride, W/stride]."""
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.act1(self.bn1(self.conv1(x)))
         x = self.act2(self.bn2(self.conv2(x)))
@@ -48,7 +48,7 @@ def resnet50(
     fast_down: bool = False,
     output_stride: int = 32,
 ) -> Trunk:
-    """Blocks "conv1", "bn1", "relu", "maxpool", "layer1" to "layer4", named as in torchvision."""
+    """Builds the blocks "conv1", "bn1", "relu", "maxpool" and "layer1" to "layer4", named as in torchvision."""
     dense = check_output_stride("ResNet-50", output_stride, 64 if fast_down else 32)
     channels = int(64 * width)
     blocks = [

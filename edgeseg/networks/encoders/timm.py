@@ -13,11 +13,10 @@ from edgeseg.networks.encoders.trunk import Block, Trunk
 
 
 def build_timm_encoder(name: str, in_channels: Sequence[int], output_stride: int) -> Encoder | SingleInputEncoder:
-    """An untrained timm network as an encoder: as a row of blocks where it is one, else whole, for a single input.
+    """Builds an untrained timm network as an encoder: a row of blocks if it can be split, otherwise the whole network.
 
     Raises:
-        ValueError: a model without a feature pyramid, several inputs for a network that cannot be split, or a stride
-            that the network cannot end at.
+        ValueError: the model has no feature pyramid, cannot be split for several inputs, or cannot end at the stride.
     """
     networks = [features_only(name, channels) for channels in in_channels]
     trunks = [timm_trunk(name, network, output_stride) for network in networks]
@@ -31,14 +30,14 @@ def build_timm_encoder(name: str, in_channels: Sequence[int], output_stride: int
 
 
 def whole(network: Any) -> SingleInputEncoder:
-    """The encoder of a timm network that returns its features."""
+    """Wraps a timm network that returns its features as an encoder for a single input."""
     nhwc = str(getattr(network, "output_fmt", "")).endswith("NHWC")  # Swin and its relatives
     info = network.feature_info
     return SingleInputEncoder(network, info.channels(), info.reduction(), channels_last=nhwc)
 
 
 def features_only(name: str, in_channels: int) -> Any:
-    """The untrained timm network `name` that returns its features.
+    """Builds the untrained timm network `name`, which returns its features.
 
     Raises:
         ValueError: the model has no feature pyramid.
@@ -48,7 +47,7 @@ def features_only(name: str, in_channels: int) -> Any:
     try:
         network: Any = timm.create_model(name, features_only=True, pretrained=False, in_chans=in_channels)
     except (RuntimeError, AttributeError, TypeError, AssertionError) as error:
-        raise ValueError(f"the timm model {name!r} gives no features: {error}") from error
+        raise ValueError(f"the timm model {name!r} does not return features: {error}") from error
     strides = list(network.feature_info.reduction())
     if len(set(strides)) != len(strides) or len(strides) < 2:
         raise ValueError(f"the timm model {name!r} has features at strides {strides}: not a pyramid")
@@ -56,7 +55,7 @@ def features_only(name: str, in_channels: int) -> Any:
 
 
 def timm_trunk(name: str, network: Any, output_stride: int) -> Trunk | None:
-    """The blocks of a timm network, one per feature; None if it is not a plain row of modules."""
+    """Splits a timm network into blocks, one per feature; returns None if it is not a plain row of modules."""
     steps = list(_steps(network))
     if not steps:
         return None
@@ -89,14 +88,14 @@ def _steps(network: Any) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _feature_ends(network: Any) -> dict[str, tuple[int, int]]:
-    """Name of the step that ends each feature -> channels and stride of the feature."""
+    """Channels and stride of each feature, by the name of the step that computes it."""
     info = network.feature_info
     names = getattr(network, "return_layers", None) or [name.replace(".", "_") for name in info.module_name()]
     return dict(zip(names, zip(info.channels(), info.reduction(), strict=True), strict=True))
 
 
 def _keep_size(name: str, block: Block, stride_before: int, output_stride: int) -> Block:
-    """The last block with its strides set to 1, without dilation, as DeepLabV3+ in TI's zoo has it."""
+    """Sets the strides of the last block to 1, without dilation, as DeepLabV3+ in TI's zoo does."""
     strided: list[Any] = [m for m in block.module.modules() if getattr(m, "stride", 1) not in (1, (1, 1))]
     plain = all(isinstance(m, nn.Conv2d) and m.kernel_size[0] % 2 for m in strided)
     if output_stride != stride_before or not plain:

@@ -1,4 +1,4 @@
-"""What an encoder is made of: blocks in a row, each with the channels and the stride of its output."""
+"""The parts of an encoder: blocks in a row, each with the channels and the stride of its output."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 
 
 class Block(NamedTuple):
-    """One step of an encoder. `stride` is that of its output, seen from the image."""
+    """One step of an encoder. `stride` is the stride of its output relative to the image."""
 
     name: str
     module: nn.Module
@@ -17,14 +17,18 @@ class Block(NamedTuple):
 
 
 class Trunk(NamedTuple):
-    """A whole encoder for one input; with several inputs each gets its own copy of the first `stem` blocks."""
+    """An encoder for one input. With several inputs, the first `stem` blocks exist once per input."""
 
     blocks: list[Block]
     stem: int
 
 
 def check_output_stride(name: str, output_stride: int, usual: int) -> bool:
-    """True when the last stage has to keep stride 1 so that the encoder ends at `output_stride`."""
+    """Whether the last stage must keep stride 1 so that the encoder ends at `output_stride`.
+
+    Raises:
+        ValueError: the stride is neither the usual one nor half of it.
+    """
     if output_stride not in (usual, usual // 2):
         raise ValueError(f"{name} ends at stride {usual} or {usual // 2}, not at output_stride={output_stride}")
     return output_stride < usual

@@ -1,4 +1,4 @@
-"""The systems that TI's table compares its networks with, built and measured beside the zoo.
+"""Networks of other projects, with which the table of TI's zoo compares its own.
 
 They train, predict and export like the zoo's networks, but take a single image.
 """
@@ -20,16 +20,16 @@ def build_peer(module: str, config: ModelConfig, **options: Any) -> Pixel2Pixel:
     Args:
         module: Module of this package.
         config: The record of the model.
-        options: Of the module's `build`.
+        options: Keyword arguments of the module's `build`.
 
     Raises:
-        ValueError: several inputs, an image of other than 3 channels, or options, which these networks do not have.
+        ValueError: the input is not one image of 3 channels, or there are options, which these networks do not have.
     """
     from edgeseg.networks.pixel2pixel import Pixel2Pixel
 
     if config.in_channels != (3,):
         raise ValueError(f"{config.name} takes one image of 3 channels, got in_channels={config.in_channels}")
     if config.options:
-        raise ValueError(f"no option {', '.join(config.options)}; {config.name} has none")
+        raise ValueError(f"no option {', '.join(config.options)}; {config.name} has no options")
     encoder, decoders = importlib.import_module(f"edgeseg.networks.peers.{module}").build(config.tasks, **options)
     return Pixel2Pixel(encoder, decoders, config)

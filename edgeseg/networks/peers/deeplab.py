@@ -1,4 +1,4 @@
-"""DeepLab as in TensorFlow's zoo, on timm's encoders at stride 16, dilated.
+"""DeepLab as in TensorFlow's model zoo, on dilated encoders of timm at stride 16.
 
 DeepLabV3+ (Chen et al., 2018, https://arxiv.org/abs/1802.02611) on Xception-65, and its short form on MobileNetV2
 (https://arxiv.org/abs/1801.04381), which has no dilated branches and no decoder.
@@ -23,7 +23,7 @@ SHORTCUT_CHANNELS = 48
 def build(
     tasks: Mapping[str, Task], *, encoder: str, dilations: Sequence[int] = ()
 ) -> tuple[nn.Module, dict[str, nn.Module]]:
-    """Encoder and decoders.
+    """Builds the encoder and the decoders.
 
     Args:
         tasks: One decoder is built per task.

@@ -10,16 +10,16 @@ from torch.nn import functional as F
 
 from edgeseg.spec import Task
 
-EPSILON = 1e-3  # of the batch norms
+EPSILON = 1e-3  # added to the variances in batch norms
 
 
 def build(tasks: Mapping[str, Task]) -> tuple[nn.Module, dict[str, nn.Module]]:
-    """Encoder and decoders."""
+    """Builds the encoder and one decoder per task."""
     return Encoder(), {name: Decoder(task.channels) for name, task in tasks.items()}
 
 
 class Encoder(nn.Module):
-    """[N,3,H,W] -> [N,128,H/8,W/8]."""
+    """[N, 3, H, W] -> [N, 128, H/8, W/8]."""
 
     channels = (128,)
     strides = (8,)
@@ -35,12 +35,12 @@ class Encoder(nn.Module):
         )
 
     def forward(self, images: Sequence[Tensor]) -> list[Tensor]:
-        """One image in, one feature out."""
+        """One image -> one feature."""
         return [self.blocks(images[0])]
 
 
 class Decoder(nn.Sequential):
-    """[N,128,H/8,W/8] -> logits [N,classes,H,W]."""
+    """[N, 128, H/8, W/8] -> logits [N, classes, H, W]."""
 
     def __init__(self, classes: int) -> None:
         super().__init__(
@@ -52,12 +52,12 @@ class Decoder(nn.Sequential):
         )
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Of the encoder."""
+        """The features of the encoder -> logits."""
         return super().forward(features[-1])
 
 
 class Downsampler(nn.Module):
-    """A strided 3x3 and a maximum pooling side by side."""
+    """A strided 3x3 convolution and a max pooling side by side."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -65,13 +65,13 @@ class Downsampler(nn.Module):
         self.norm = nn.BatchNorm2d(out_channels, eps=EPSILON)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N,in_channels,H,W] -> [N,out_channels,H/2,W/2], odd sizes rounded up."""
+        """[N, in_channels, H, W] -> [N, out_channels, H/2, W/2], odd sizes rounded up."""
         pooled = F.max_pool2d(x, 2, ceil_mode=True)
         return F.relu(self.norm(torch.cat([self.conv(x), pooled], dim=1)))
 
 
 class Factorized(nn.Module):
-    """Two 3x3 convolutions as 3x1 and 1x3 each, the second pair dilated, added to the input."""
+    """Two 3x3 convolutions, each factorized into 3x1 and 1x3, added to the input; the second one is dilated."""
 
     def __init__(self, channels: int, dilation: int, *, dropout: float = 0.0) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class Factorized(nn.Module):
         self.dropout = nn.Dropout2d(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N,channels,H,W] -> the same."""
+        """[N, channels, H, W] -> the same shape."""
         return F.relu(x + self.dropout(self.dilated(F.relu(self.plain(x)))))
 
 

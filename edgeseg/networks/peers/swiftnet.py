@@ -13,28 +13,28 @@ from edgeseg.networks.layers import mean_matrix, resize
 from edgeseg.spec import Task
 
 CHANNELS = 128
-GRIDS = (8, 4, 2)  # rows that the deepest feature is pooled to, with columns in its aspect ratio
+GRIDS = (8, 4, 2)  # rows that the deepest feature is pooled to; its aspect ratio decides the columns
 
 
 def build(tasks: Mapping[str, Task], *, encoder: str) -> tuple[nn.Module, dict[str, nn.Module]]:
-    """Encoder and decoders."""
+    """Builds the encoder and one decoder per task."""
     network = build_encoder(encoder, (3,), activation=nn.ReLU6)
     return network, {name: Decoder(network.channels, task.channels) for name, task in tasks.items()}
 
 
 class Decoder(nn.Module):
-    """Features at strides 4 to 32 (finer ones are left out) -> logits at stride 4."""
+    """Computes logits at stride 4 from the features at strides 4 to 32; finer features are not used."""
 
     def __init__(self, channels: Sequence[int], classes: int) -> None:
         super().__init__()
         *skips, deepest = channels[-4:]
         self.pyramid = SpatialPyramidPooling(deepest)
-        self.skips = nn.ModuleList(_norm_act_conv(each, CHANNELS) for each in reversed(skips))
+        self.skips = nn.ModuleList(_norm_act_conv(skip, CHANNELS) for skip in reversed(skips))
         self.blends = nn.ModuleList(_norm_act_conv(CHANNELS, CHANNELS, 3) for _ in skips)
         self.logits = _norm_act_conv(CHANNELS, classes)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Of the encoder, fine to coarse."""
+        """The features of the encoder, from fine to coarse -> logits."""
         *fine, deepest = features[-4:]
         x = self.pyramid(deepest)
         for feature, skip, blend in zip(reversed(fine), self.skips, self.blends, strict=True):
@@ -43,7 +43,7 @@ class Decoder(nn.Module):
 
 
 class SpatialPyramidPooling(nn.Module):
-    """The feature beside its means over coarse grids."""
+    """Fuses a feature with its means over coarse grids."""
 
     def __init__(self, in_channels: int) -> None:
         super().__init__()
@@ -53,14 +53,14 @@ class SpatialPyramidPooling(nn.Module):
         self.fuse = _norm_act_conv(CHANNELS + width * len(GRIDS), CHANNELS)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N,in_channels,H,W] -> [N,128,H,W]."""
+        """[N, in_channels, H, W] -> [N, 128, H, W]."""
         x = self.narrow(x)
         height, width = x.shape[-2:]
         parts = [x]
         for rows, level in zip(GRIDS, self.levels, strict=True):
             columns = (2 * rows * width + height) // (2 * height)  # rounded
             pooled = mean_matrix(rows, height, x) @ x @ mean_matrix(columns, width, x).t()
-            # Not `resize`: a grid may be as large as the feature at one size only.
+            # Not `resize`, which does nothing for a grid as large as the feature: a file needs it for every size.
             parts.append(F.interpolate(level(pooled), size=(height, width), mode="bilinear"))
         return self.fuse(torch.cat(parts, dim=1))
 

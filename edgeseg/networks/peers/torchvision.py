@@ -1,4 +1,4 @@
-"""torchvision's segmentation networks, untrained, taken apart into encoder and decoders."""
+"""The segmentation networks of torchvision, untrained, split into encoder and decoders."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROBE_SIZE = 64
 
 
 def build(tasks: Mapping[str, Task], *, name: str) -> tuple[nn.Module, dict[str, nn.Module]]:
-    """Encoder and decoders of the network that torchvision calls `name`."""
+    """Builds the encoder and the decoders of the network that torchvision calls `name`."""
     networks: dict[str, Any] = {
         task_name: get_model(name, weights=None, weights_backbone=None, num_classes=task.channels)
         for task_name, task in tasks.items()
@@ -29,8 +29,8 @@ class Encoder(nn.Module):
     """A backbone of torchvision, for one image.
 
     Attributes:
-        names: Of its features there, such as "low" and "high".
-        channels, strides: Of the features.
+        names: Names of its features in torchvision, such as "low" and "high".
+        channels, strides: Channels and stride of each feature.
     """
 
     def __init__(self, network: Any) -> None:
@@ -44,19 +44,19 @@ class Encoder(nn.Module):
         self.strides = [PROBE_SIZE // feature.shape[2] for feature in features]
 
     def forward(self, images: Sequence[Tensor]) -> list[Tensor]:
-        """One [N,3,H,W] image -> one feature a name."""
+        """One image [N, 3, H, W] -> one feature per name."""
         return list(self.network(images[0]).values())
 
 
 class Decoder(nn.Module):
-    """A head of torchvision: features in, logits at its stride out."""
+    """A head of torchvision, which computes logits at the stride of its feature."""
 
     def __init__(self, head: nn.Module, names: Sequence[str]) -> None:
         super().__init__()
         self.head, self.names = head, tuple(names)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Of the encoder."""
+        """The features of the encoder -> logits."""
         if isinstance(self.head, LRASPPHead):
             return self.head(dict(zip(self.names, features, strict=True)))
         return self.head(features[-1])

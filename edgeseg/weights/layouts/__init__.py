@@ -1,1 +1,1 @@
-"""Layouts of weights files that other projects publish, translated to ours."""
+"""Translates the layouts of weights files that other projects publish to that of edgeseg."""

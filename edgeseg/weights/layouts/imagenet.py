@@ -1,4 +1,4 @@
-"""ImageNet weights of encoders in the layouts of torchvision, timm and pycls, translated to ours."""
+"""Translates ImageNet weights from the layouts of torchvision, timm and pycls to that of edgeseg's encoders."""
 
 from __future__ import annotations
 
@@ -10,19 +10,24 @@ from torch import Tensor
 
 from edgeseg.networks.encoders.mobilenetv2 import STAGES
 
-# Per family: patterns of the layers behind the last feature, which an encoder has no use for.
+# Layers after the last feature, which an encoder does not have.
 CLASSIFIERS = re.compile(r"^(?:classifier|fc|head|head\.fc|conv_head|features\.18)\.|^bn2\.")
+# Number of the first block of each stage of MobileNetV2.
 FIRST_BLOCK = list(accumulate((repeats for _, _, repeats, _ in STAGES), initial=1))
+# timm's names of the layers in MobileNetV2's blocks, in the first stage and in the others.
 TIMM_FIRST = {"conv_dw": "0.0", "bn1": "0.1", "conv_pw": "1", "bn2": "2"}
 TIMM_OTHER = {"conv_pw": "0.0", "bn1": "0.1", "conv_dw": "1.0", "bn2": "1.1", "conv_pwl": "2", "bn3": "3"}
 
 
 def to_blocks(state: Mapping[str, Tensor], blocks: Sequence[str]) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors of an ImageNet file under `<block>.<name>`, and the names of those left out: the classifier.
+    """Renames the tensors of an ImageNet file to `<block>.<name>`.
 
     Args:
-        state: The file's tensors.
-        blocks: Names of the encoder's blocks, which tell its family.
+        state: The tensors of the file.
+        blocks: Names of the encoder's blocks, by which its family is recognized.
+
+    Returns:
+        The renamed tensors, and the names of those that were left out: the classifier's.
     """
     ignored = [key for key in state if CLASSIFIERS.match(key)]
     tensors = {key: value for key, value in state.items() if key not in ignored}
@@ -64,10 +69,15 @@ def _regnetx(key: str) -> str:
 
 
 def timm_to_blocks(state: Mapping[str, Tensor], steps: Mapping[str, str]) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors of a timm file under `<block>.<step>.<name>`, and the names of those that no feature needs.
+    """Renames the tensors of a timm file to `<block>.<step>.<name>`.
 
     Args:
-        steps: Step -> block. A step is a child of the timm network, or `<child>_<index>` of one that was flattened.
+        state: The tensors of the file.
+        steps: For each step, the name of its block. A step is a child of the timm network, or `<child>_<index>` if the
+            child was flattened.
+
+    Returns:
+        The renamed tensors, and the names of those that were left out, since no feature needs them.
     """
     tensors, ignored = {}, []
     for key, value in state.items():

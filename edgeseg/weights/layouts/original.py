@@ -1,4 +1,4 @@
-"""The key layout of the original zoo's checkpoints, translated to ours."""
+"""Translates the keys of the checkpoints of TI's zoo to those of edgeseg."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-# Below `decoders.<index>.`, in the order in which they are tried.
+# Renames below `decoders.<index>.`; the first pattern that matches is applied.
 DECODER_RENAMES: list[tuple[re.Pattern[str], str]] = [
     (re.compile(r"^(?:aspp|rfblock)\.conv1x1\."), "context.branches.0."),
     (re.compile(r"^(?:aspp|rfblock)\.aspp_bra(\d)\."), r"context.branches.\1."),
@@ -18,29 +18,29 @@ DECODER_RENAMES: list[tuple[re.Pattern[str], str]] = [
     (re.compile(r"^pred\.1\.0\."), "head.1."),
     (re.compile(r"^pred\."), "head."),
 ]
-# The original counts these from 1: index 0 is the context.
+# TI's zoo counts these from 1, since its index 0 is the context.
 NUMBERED = re.compile(r"^(?:fpn|unet)\.(shortcuts|smooth_convs)\.(\d)\.")
 NUMBERED_NAMES = {"shortcuts": "laterals", "smooth_convs": "smooths"}
 
-
-# Before the encoder had a name of its own, its modules stood at the top, as in torchvision and pycls.
+# In older checkpoints the encoder has no prefix: its modules stand at the top, as in torchvision and pycls.
 OLDER = re.compile(r"^(?:features\.|(?=stem\.|s\d\.|conv1\.|bn1\.|layer\d\.))")
 
 
 def is_original(state: Mapping[str, Tensor]) -> bool:
-    """Whether the keys are those of the original's checkpoints."""
+    """Whether the keys are those of a checkpoint of TI's zoo."""
     return any(key.startswith(("encoder.features.", "decoders.0.")) for key in state)
 
 
 def convert(
     state: Mapping[str, Tensor], *, stem: Sequence[str], trunk: Sequence[str], tasks: Sequence[str]
 ) -> dict[str, Tensor]:
-    """`state` with our keys; a key that has no place keeps its name, for the loader to report.
+    """Translates the keys of a checkpoint. A key without a counterpart keeps its name, and the loader reports it.
 
     Args:
-        stem: Names of the encoder's blocks that each input has of its own.
+        state: The tensors of the checkpoint.
+        stem: Names of the encoder's blocks that exist once per input.
         trunk: Names of the blocks after them.
-        tasks: Names of the tasks, in the order of the original's decoders.
+        tasks: Names of the tasks, in the order of the checkpoint's decoders.
     """
     return {_convert_key(key, [*stem, *trunk], len(stem), tasks): tensor for key, tensor in state.items()}
 
@@ -52,7 +52,7 @@ def _convert_key(key: str, blocks: Sequence[str], stem: int, tasks: Sequence[str
     if match := re.match(r"encoder\.features\.(?:stream(\d+)\.)?([^.]+)\.(.+)", key):
         stream, block, rest = match.groups()
         if block not in blocks and stream is not None and block.isdigit() and int(block) < len(blocks):
-            block = blocks[int(block)]  # with several inputs the original numbers RegNetX' and ResNet's blocks
+            block = blocks[int(block)]  # with several inputs TI's zoo numbers the blocks of RegNetX and ResNet
         if block in blocks[:stem]:
             return f"encoder.streams.{stream or 0}.{block}.{rest}"
         return f"encoder.trunk.{block}.{rest}"

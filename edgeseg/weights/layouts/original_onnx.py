@@ -1,8 +1,9 @@
-"""The original's ONNX files, read back into trainable weights.
+"""Reads ONNX files of TI's zoo back into trainable weights.
 
-In them every batch norm is folded into its convolution and nothing carries a name. A convolution is found by where it
-stands: by its kernel, stride, dilation and kind, and by the convolutions that it gets its input from. This holds for
-any order of the nodes, at full and at shrunk output size, and with the Clip nodes of quantization-aware training.
+In these files every batch norm is folded into its convolution, and the names of tensors mean nothing. A convolution is
+therefore identified by its place in the graph: by its kernel, stride, dilation and groups, and by the convolutions that
+its input comes from. This works for any order of the nodes, with outputs at full or reduced size, and with the Clip
+nodes of quantization-aware training.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.networks.wiring import trace
 
 Place: TypeAlias = tuple[Any, ...]
-"""Where a convolution stands: its own geometry and the places of the convolutions before it, down to the images."""
+"""The place of a convolution: its own geometry and the places of the convolutions before it, down to the images."""
 
 
 @dataclass
@@ -28,10 +29,13 @@ class Conv:
     """One convolution of a graph.
 
     Args:
-        name: Of the module in a model, of the node in a file.
-        shape: Of the weight, [out_channels,in_channels/groups,height,width].
+        name: Name of the module in a model, or of the node in a file.
+        shape: Shape of the weight, [out_channels, in_channels/groups, height, width].
         geometry: Stride, dilation, and whether it is dense, grouped or depthwise.
-        sources: The nearest convolutions that its input comes from; `image i` for input i.
+        sources: Names of the nearest convolutions that its input comes from; `image i` for input i.
+        norm: In a model, the name of the batch norm that follows; "" if there is none.
+        weight: In a file, the weight.
+        bias: In a file, the bias; None if there is none.
     """
 
     name: str
@@ -39,22 +43,22 @@ class Conv:
     geometry: tuple[Any, ...]
     sources: set[str] = field(default_factory=set)
     norm: str = ""
-    """The batch norm that follows it in a model."""
     weight: Tensor | None = None
     bias: Tensor | None = None
 
 
 def read_onnx(path: str | os.PathLike[str], model: Pixel2Pixel) -> dict[str, Tensor]:
-    """The weights of an ONNX file under the names that they have in `model`, shapes as in the file.
+    """Reads the weights of an ONNX file and names them as in `model`; the shapes are those of the file.
 
     A batch norm becomes the identity plus the folded bias: weight sqrt(1 + eps), mean 0, variance 1. Its outputs are
-    right in evaluation mode; before training, `edgeseg.networks.unfold.unfold_batch_norms` gives it real statistics.
+    correct in evaluation mode; before training, `edgeseg.networks.unfold.unfold_batch_norms` restores its statistics.
 
     Args:
-        model: A `Pixel2Pixel` of the same network.
+        path: An ONNX file.
+        model: An instance of the same network.
 
     Raises:
-        ValueError: no ONNX file, or convolutions on one side that the other has not.
+        ValueError: the file is not ONNX, or the file or the model has convolutions that the other one lacks.
     """
     ours, theirs = _of_model(model), _of_file(path)
     pairs, left = _match(ours, theirs)
@@ -79,38 +83,38 @@ def read_onnx(path: str | os.PathLike[str], model: Pixel2Pixel) -> dict[str, Ten
 
 
 def count_classes(path: str | os.PathLike[str]) -> int:
-    """Channels of the last convolution of an ONNX file: the number of classes it predicts."""
+    """Counts the output channels of the last convolution of an ONNX file, which are the classes that it predicts."""
     return list(_of_file(path).values())[-1].shape[0]
 
 
 def _match(ours: Mapping[str, Conv], theirs: Mapping[str, Conv]) -> tuple[list[tuple[Conv, Conv]], str]:
-    """Pairs of convolutions at the same place, and in words what is left over."""
+    """Pairs the convolutions at the same place, and describes those that are left over."""
     waiting: dict[Place, list[Conv]] = {}
     places: dict[Any, int] = {}
     for name, place in _places(theirs, places).items():
         waiting.setdefault(place, []).append(theirs[name])
-    pairs, lonely = [], []
+    pairs, unmatched = [], []
     for name, place in _places(ours, places).items():
         candidates = waiting.get(place, [])
-        # Several at one place are the decoders of several tasks, or differ in shape; else their order decides.
+        # Several convolutions at one place differ in shape, or belong to several decoders: then their order decides.
         same_shape = [conv for conv in candidates if conv.shape == ours[name].shape]
         if candidates:
             pick = (same_shape or candidates)[0]
             candidates.remove(pick)
             pairs.append((ours[name], pick))
         else:
-            lonely.append(name)
+            unmatched.append(name)
     unused = [conv.name for convs in waiting.values() for conv in convs]
     left = [
         f"{len(names)} convolutions of the {side} without a counterpart, the first {names[0]}"
-        for side, names in (("model", lonely), ("file", unused))
+        for side, names in (("model", unmatched), ("file", unused))
         if names
     ]
     return pairs, "; ".join(left)
 
 
 def _places(convs: Mapping[str, Conv], numbers: dict[Any, int]) -> dict[str, Place]:
-    """The place of each convolution, sources first; `numbers` abbreviates places and is shared by both sides."""
+    """The place of each convolution; `numbers`, which the model and the file share, abbreviates places."""
     places: dict[str, Place] = {}
     for name, conv in convs.items():
         before = sorted(numbers.setdefault(places.get(source, source), len(numbers)) for source in conv.sources)
@@ -123,7 +127,7 @@ def _kind(groups: int, channels: int) -> str:
 
 
 def _of_file(path: str | os.PathLike[str]) -> dict[str, Conv]:
-    """The convolutions of an ONNX file by node name, in its order; unfolded batch norms are folded."""
+    """The convolutions of an ONNX file by node name, in the order of the file, with all batch norms folded."""
     import onnx
     from google.protobuf.message import DecodeError
     from onnx import numpy_helper
@@ -163,12 +167,12 @@ def _of_file(path: str | os.PathLike[str]) -> dict[str, Conv]:
             sources[node.output[0]] = {conv.name}
         else:
             _refuse_other_weights(path, node, constants)
-            found = {name for value in node.input for name in sources.get(value, set())}
+            before = {name for value in node.input for name in sources.get(value, set())}
             if node.op_type == "BatchNormalization":
-                (name,) = found
+                (name,) = before
                 _fold(convs[name], [constants[value] for value in node.input[1:]], attributes.get("epsilon", 1e-5))
-            # What is computed from a shape says how large, not what.
-            sources.update({value: set() if node.op_type == "Shape" else found for value in node.output})
+            # A value that is computed from a shape is a size, not a feature.
+            sources.update({value: set() if node.op_type == "Shape" else before for value in node.output})
     if not convs:
         raise ValueError(f"{path} holds no convolution")
     return convs
@@ -180,7 +184,7 @@ def _refuse_other_weights(path: str | os.PathLike[str], node: Any, constants: Ma
 
 
 def _fold(conv: Conv, statistics: Iterable[np.ndarray], eps: float) -> None:
-    """Folds a batch norm that the file still has into the convolution before it."""
+    """Folds a batch norm of the file into the convolution before it."""
     assert conv.weight is not None
     scale, shift, mean, var = (torch.from_numpy(np.array(value)).double() for value in statistics)
     factor = scale / (var + eps).sqrt()
