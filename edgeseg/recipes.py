@@ -44,7 +44,7 @@ class TrainConfig(Record):
         (480, 640), "augmentation", "height and width of the images at scale 1, in evaluation and prediction too"
     )
     rand_crop: tuple[int, int] | None = option(
-        (320, 416), "augmentation", "height and width of a training sample; by default img_resize"
+        (320, 416), "augmentation", "height and width of a training sample; img_resize if it is not set"
     )
     rand_scale: tuple[float, float] = option((0.5, 1.5), "augmentation", "lowest and highest random scale")
     transform_rotation: float = option(

@@ -209,7 +209,7 @@ def test_command_and_metadata(
     labels = np.asarray(Image.open(out / "photo_labels.png"))
     assert (labels == edgeseg.OnnxSegmenter(file).predict(photo)).all()
     assert main(["export", "--checkpoint", str(weights), "-o", str(tmp_path / "model.tflite")]) == 2
-    assert "the suffix is .onnx or .pt2" in capsys.readouterr().err
+    assert "--output-file is a .onnx or .pt2 file" in capsys.readouterr().err
 
 
 @pytest.mark.slow

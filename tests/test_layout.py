@@ -17,7 +17,12 @@ FLOORS = [
     "engine", "cli",
 ]  # fmt: skip
 # What a room has no business with, although it is below.
-FORBIDDEN = {"zoo": {"deploy", "data"}, "engine": {"zoo", "weights", "deploy"}, "deploy": {"weights", "data"}, "data": {"networks"}}
+FORBIDDEN = {
+    "zoo": {"deploy", "data"},
+    "engine": {"zoo", "weights", "deploy"},
+    "deploy": {"weights", "data"},
+    "data": {"networks"},
+}
 NOUNS = {"records", "spec", "config", "labels", "recipes"}
 
 
