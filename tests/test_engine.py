@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -195,9 +196,10 @@ def test_learning_rates_are_the_originals() -> None:
     ],
     ids=lambda options: "-".join(options),
 )
-def test_options(options: dict[str, object], camvid: Path, tmp_path: Path) -> None:
+def test_options(options: dict[str, Any], camvid: Path, tmp_path: Path) -> None:
     """Each recipe trains: the loss falls; what is frozen stays."""
-    config = replace(SMALL, **{"epochs": 6, "evaluate_every": 3, "lr": 0.02, **options})
+    changes: dict[str, Any] = {"epochs": 6, "evaluate_every": 3, "lr": 0.02, **options}
+    config = replace(SMALL, **changes)
     model = make()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     after = train(model, CamVid(camvid), CamVid(camvid, "val"), config, tmp_path).state_dict()
@@ -244,7 +246,7 @@ def test_evaluate_is_one_matrix_at_the_labels_size(tiny: edgeseg.Pixel2Pixel) ->
         (torch.randint(0, 256, (3, 40, 60), dtype=torch.uint8), torch.randint(0, 3, (40, 60))),
         (torch.randint(0, 256, (3, 33, 70), dtype=torch.uint8), torch.randint(0, 3, (33, 70))),
     ]
-    matrix = evaluate(tiny.train(), pairs)  # type: ignore[arg-type]
+    matrix = evaluate(tiny.train(), pairs)
     assert tiny.training
     by_hand = ConfusionMatrix(3)
     for image, label in pairs:

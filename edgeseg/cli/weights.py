@@ -22,6 +22,14 @@ def add(top: Any) -> None:
         description="Lists, describes, downloads, converts and verifies trained weights of the zoo.",
     )
     verbs = parser.add_subparsers(dest="weights_verb", required=True)
+    _add_list(verbs)
+    _add_info(verbs)
+    _add_download(verbs)
+    _add_convert(verbs)
+    _add_verify(verbs)
+
+
+def _add_list(verbs: Any) -> None:
     verb = verbs.add_parser(
         "list",
         help="list trained weights with their mIoU",
@@ -33,6 +41,8 @@ def add(top: Any) -> None:
     )
     verb.set_defaults(run=_list)
 
+
+def _add_info(verbs: Any) -> None:
     verb = verbs.add_parser(
         "info",
         help="describe one set of trained weights",
@@ -43,6 +53,8 @@ def add(top: Any) -> None:
     )
     verb.set_defaults(run=_info)
 
+
+def _add_download(verbs: Any) -> None:
     verb = verbs.add_parser(
         "download",
         help="download weights into the cache",
@@ -52,6 +64,8 @@ def add(top: Any) -> None:
     _add_names(verb)
     verb.set_defaults(run=_download)
 
+
+def _add_convert(verbs: Any) -> None:
     verb = verbs.add_parser(
         "convert",
         help="convert a .pth or .onnx file of TI's zoo to safetensors",
@@ -63,6 +77,8 @@ def add(top: Any) -> None:
     verb.add_argument("--num-classes", type=int, metavar="N", help="number of classes of the file (default 19)")
     verb.set_defaults(run=_convert)
 
+
+def _add_verify(verbs: Any) -> None:
     verb = verbs.add_parser(
         "verify",
         help="check that weights are intact and load",
