@@ -155,7 +155,8 @@ class TrainConfig(Record):
 
 
 TrainConfig.__doc__ = f"{TrainConfig.__doc__}\n\nArgs:\n" + "\n".join(
-    f"    {each.name}: {each.metadata['help'][0].upper()}{each.metadata['help'][1:]}." for each in fields(TrainConfig)
+    f"    {entry.name}: {entry.metadata['help'][0].upper()}{entry.metadata['help'][1:]}."
+    for entry in fields(TrainConfig)
 )
 
 MODERN = TrainConfig()

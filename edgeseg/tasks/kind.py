@@ -143,7 +143,7 @@ class Regression(Kind):
         import torch
         from torch.nn import functional as F
 
-        resized = [F.interpolate(each.float(), size=list(size), mode="bilinear", align_corners=False) for each in views]
+        resized = [F.interpolate(view.float(), size=list(size), mode="bilinear", align_corners=False) for view in views]
         return torch.stack(resized).mean(dim=0)
 
     def picture(self, values: np.ndarray, task: Task, photo: Image.Image | None = None) -> Image.Image:

@@ -37,9 +37,9 @@ class Segmentation(Kind):
         from torch.nn import functional as F
 
         if len(views) == 1 and views[0].device.type == "cpu":
-            return torch.stack([torch.from_numpy(self.map(each.float().numpy(), size)) for each in views[0]])
-        resized = [F.interpolate(each.float(), size=list(size), mode="bilinear", align_corners=False) for each in views]
-        mean = resized[0] if len(views) == 1 else torch.stack([each.softmax(dim=1) for each in resized]).mean(dim=0)
+            return torch.stack([torch.from_numpy(self.map(logits.float().numpy(), size)) for logits in views[0]])
+        resized = [F.interpolate(view.float(), size=list(size), mode="bilinear", align_corners=False) for view in views]
+        mean = resized[0] if len(views) == 1 else torch.stack([view.softmax(dim=1) for view in resized]).mean(dim=0)
         return mean.argmax(dim=1).to(torch.uint8 if mean.shape[1] <= 256 else torch.uint16)
 
     def in_graph(self, output: Tensor) -> Tensor:
