@@ -1,11 +1,11 @@
-"""Class names and palettes of data sets: data, readable without torch."""
+"""Class names and palettes of datasets. This module does not import torch."""
 
 from __future__ import annotations
 
 from edgeseg.spec import Color, Task
 
 IGNORE = 255
-"""The label of pixels that no loss and no metric counts."""
+"""The label of pixels that losses and metrics ignore."""
 
 # fmt: off
 CAMVID: dict[str, Color] = {
@@ -33,7 +33,7 @@ CITYSCAPES: dict[str, Color] = {
     "traffic sign":  (220, 220,   0),
     "vegetation":    (107, 142,  35),
     "terrain":       (152, 251, 152),
-    "sky":           (  0, 130, 180),  # as in the original zoo; Cityscapes itself has (70, 130, 180)
+    "sky":           (  0, 130, 180),  # as in TI's zoo; the colour of Cityscapes itself is (70, 130, 180)
     "person":        (220,  20,  60),
     "rider":         (255,   0,   0),
     "car":           (  0,   0, 142),
@@ -58,26 +58,36 @@ ADE20K32_CLASSES = (
 
 
 def voc_color(label: int) -> Color:
-    """Pascal VOC's colour of a label: its bits in threes, from the highest bit of each channel down."""
+    """Computes the colour that Pascal VOC gives a label.
+
+    Each group of three bits of the label sets one bit of red, green and blue, from the highest bit down.
+
+    Args:
+        label: Class id, 0 to 255.
+
+    Returns:
+        RGB, 0 to 255.
+    """
     bits = [[label >> (3 * place + channel) & 1 for place in range(8)] for channel in range(3)]
     red, green, blue = (sum(bit << (7 - place) for place, bit in enumerate(channel)) for channel in bits)
     return red, green, blue
 
 
 def generic_palette(classes: int) -> tuple[Color, ...]:
-    """Distinct colours for classes that come without, as the original has them: a grid over RGB, darkest first."""
+    """Returns distinct colours for classes without a palette, as TI's zoo has them: a grid over RGB, darkest first."""
     step = 255 if classes < 8 else 127 if classes < 27 else 63 if classes < 64 else 31
     grid = _grid(step)
     return tuple(grid[i % len(grid)] for i in range(classes))
 
 
 def grid_palette(classes: int) -> tuple[Color, ...]:
-    """The original's colours for ADE20K: `classes` taken evenly from a grid over RGB."""
+    """Returns the colours that TI's zoo uses for ADE20K: `classes` colours taken evenly from a grid over RGB."""
     grid = _grid(int(256 / round(classes ** (1 / 3), 9)))
     return tuple(grid[round(i * len(grid) / classes)] for i in range(classes))
 
 
 def _grid(step: int) -> list[Color]:
+    """All colours whose channels are multiples of `step`, in the order of red, green and blue."""
     levels = range(0, 256, step)
     return [(r, g, b) for r in levels for g in levels for b in levels]
 
@@ -86,7 +96,9 @@ LABELS: dict[str, dict[str, Color]] = {
     "camvid": CAMVID,
     "cityscapes": CITYSCAPES,
     "voc": {name: voc_color(label) for label, name in enumerate(VOC_CLASSES)},
-    "coco21": dict(zip(VOC_CLASSES, generic_palette(21), strict=True)),  # COCO's objects in Pascal VOC's classes
+    "coco21": dict(
+        zip(VOC_CLASSES, generic_palette(21), strict=True)
+    ),  # objects of COCO with the classes of Pascal VOC
     "ade20k32": dict(zip(ADE20K32_CLASSES, grid_palette(32), strict=True)),
 }
 
@@ -95,16 +107,20 @@ DEPTH = Task("depth", 1, range=(0, 128))
 
 
 def segmentation_task(labels: str) -> Task:
-    """The task of segmenting into the classes of a data set."""
+    """Returns the task of segmenting into the classes of a dataset.
+
+    Args:
+        labels: A key of `LABELS`, such as "camvid".
+    """
     colors = LABELS[labels]
     return Task("segmentation", len(colors), classes=tuple(colors), palette=tuple(colors.values()))
 
 
 def palette_of(task: Task) -> tuple[Color, ...]:
-    """The colours of a task's classes; generic ones if it has none."""
+    """Returns the colours of a task's classes; generic ones if the task does not define any."""
     return task.palette or generic_palette(task.channels)
 
 
 def class_names(task: Task) -> tuple[str, ...]:
-    """The names of a task's classes; "class 0", "class 1", ... if it has none."""
+    """Returns the names of a task's classes; "class 0", "class 1", ... if the task does not define any."""
     return task.classes or tuple(f"class {i}" for i in range(task.channels))

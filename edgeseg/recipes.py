@@ -44,7 +44,7 @@ class TrainConfig(Record):
         (480, 640), "augmentation", "height and width of the images at scale 1, in evaluation and prediction too"
     )
     rand_crop: tuple[int, int] | None = option(
-        (320, 416), "augmentation", "height and width of a training sample; by default img_resize"
+        (320, 416), "augmentation", "height and width of a training sample; img_resize if it is not set"
     )
     rand_scale: tuple[float, float] = option((0.5, 1.5), "augmentation", "lowest and highest random scale")
     transform_rotation: float = option(
@@ -155,7 +155,8 @@ class TrainConfig(Record):
 
 
 TrainConfig.__doc__ = f"{TrainConfig.__doc__}\n\nArgs:\n" + "\n".join(
-    f"    {each.name}: {each.metadata['help'][0].upper()}{each.metadata['help'][1:]}." for each in fields(TrainConfig)
+    f"    {entry.name}: {entry.metadata['help'][0].upper()}{entry.metadata['help'][1:]}."
+    for entry in fields(TrainConfig)
 )
 
 MODERN = TrainConfig()

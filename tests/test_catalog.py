@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -33,8 +34,8 @@ def original_state(model: edgeseg.Pixel2Pixel) -> dict[str, Tensor]:
     from edgeseg.weights.layouts import original
 
     ours = model.state_dict()
-    encoder = model.encoder
-    blocks = {"stem": encoder.stem, "trunk": list(encoder.trunk), "tasks": list(model.tasks)}
+    encoder: Any = model.encoder
+    blocks: dict[str, Any] = {"stem": encoder.stem, "trunk": list(encoder.trunk), "tasks": list(model.tasks)}
     state = {}
     for key, value in ours.items():
         if key.startswith("encoder."):
@@ -174,7 +175,7 @@ def publish(hub: HubServer, repo: str, state: dict[str, Tensor], folder: Path) -
     ],
 )
 def test_imagenet_from_the_hub(encoder: str, repo: str, hub: HubServer, tmp_path: Path) -> None:
-    source = timm.create_model(repo.removeprefix("timm/").partition(".")[0]).eval()
+    source: Any = timm.create_model(repo.removeprefix("timm/").partition(".")[0]).eval()
     publish(hub, repo, source.state_dict(), tmp_path)
     model = edgeseg.create_model("fpn", encoder=encoder, encoder_weights="imagenet", activation="relu6")
     if encoder == "regnetx400mf":
@@ -189,7 +190,7 @@ def test_imagenet_from_the_hub(encoder: str, repo: str, hub: HubServer, tmp_path
 
 
 def test_timm_by_its_name(hub: HubServer, tmp_path: Path) -> None:
-    source = timm.create_model(TINY)
+    source: Any = timm.create_model(TINY)
     publish(hub, f"timm/{TINY}.mine", source.state_dict(), tmp_path)
     model = edgeseg.create_model("fpn", encoder=TINY, encoder_weights=f"timm/{TINY}.mine")
     stem = next(module for module in model.encoder.modules() if isinstance(module, nn.Conv2d))

@@ -74,7 +74,8 @@ def test_predict_file_and_folder(
     assert "4 of 4" in capsys.readouterr().out
 
     labels = np.array(Image.open(output / "photo_labels.png"))
-    assert (labels.shape, labels.dtype) == ((60, 90), np.uint8)
+    assert labels.dtype == np.uint8
+    assert labels.shape == (60, 90)
     model = edgeseg.create_model(NAME, checkpoint_path=checkpoint)
     assert (labels == model.predict(photo)).all()
     colors = np.array(Image.open(output / "photo_color.png").convert("RGB"))

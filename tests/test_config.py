@@ -71,7 +71,7 @@ WRONG: list[tuple[Callable[[], object], str]] = [
     (lambda: ModelConfig(name=None), r"ModelConfig\.name is text, got None"),  # type: ignore[arg-type]
     (lambda: ModelConfig(name="x", tasks={"image": Task()}), "image names a task and an input"),
     *[
-        (lambda name=name: ModelConfig(name="x", tasks={name: Task()}), "cannot be the name of a task or an input")  # type: ignore[misc]
+        (lambda name=name: ModelConfig(name="x", tasks={name: Task()}), "cannot be the name of a task or an input")
         for name in ("", " ", "a.b", "x/auxiliary", "a\\b", "new\nline")
     ],
     (lambda: as_inputs((0,)), r"Input\.channels is at least 1, got 0"),
@@ -103,7 +103,7 @@ def test_json_is_checked_like_python() -> None:
 def test_numbers_of_other_libraries() -> None:
     assert spec(channels=np.int64(8)).channels == 8
     assert type(spec(channels=np.int64(8)).channels) is int
-    assert Preprocess(mean=(np.float32(1.5),)).mean == (1.5,)
+    assert Preprocess(mean=(np.float32(1.5),)).mean == (1.5,)  # type: ignore[arg-type]
 
 
 def test_record_round_trip() -> None:

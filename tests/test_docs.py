@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import runpy
 import shlex
 import sys
 import warnings
+from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -79,6 +82,37 @@ def test_commands_are_understood() -> None:
     assert len(rows) > 3
     for command in [*commands, *(f"train --recipe original {row}" for row in rows)]:
         _parser().parse_args(shlex.split(command))
+
+
+def parsers(parser: argparse.ArgumentParser, name: str = "edgeseg") -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """The parser and those of its verbs at any depth, with the words of the command line that lead to them."""
+    yield name, parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for verb, below in action.choices.items():
+                yield from parsers(below, f"{name} {verb}")
+
+
+def test_every_verb_and_option_is_explained() -> None:
+    for name, parser in parsers(_parser()):
+        for action in parser._actions:
+            if not isinstance(action, argparse._SubParsersAction):
+                assert action.help, f"{name} {action.dest}"
+        if name not in ("edgeseg predict", "edgeseg flow"):
+            assert (parser.description or "").endswith("."), name
+
+
+def test_help_of_train_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text of every option is shown, whatever characters it has, with its value in each recipe."""
+    monkeypatch.setenv("COLUMNS", "10000")
+    text = dict(parsers(_parser()))["edgeseg train"].format_help()
+    for field in fields(TrainConfig):
+        assert f" {field.metadata['help']}" in text, field.name
+    assert (
+        "height and width of a training sample; img_resize if it is not set (modern: 320 416, original: not set)"
+        in text
+    )
+    assert "use Nesterov momentum with SGD (modern: on, original: off)" in text
 
 
 def test_names_in_documents_exist() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import timm
@@ -19,12 +19,15 @@ from edgeseg.networks.encoders import Encoder, build_encoder
 from .conftest import SHARED, TINY
 
 SWIN = "swin_tiny_patch4_window7_224"
+Network = TypeVar("Network", bound=nn.Module)
 
 
-def randomize(model: nn.Module) -> nn.Module:
+def randomize(model: Network) -> Network:
     """Batch norms with statistics of their own, so that a mixed-up tensor shows."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, std=0.1)
             nn.init.normal_(module.running_mean, std=0.1)
@@ -41,7 +44,7 @@ def with_relu(model: nn.Module) -> nn.Module:
     return model
 
 
-def timm_features(model: nn.Module, x: Tensor) -> list[Tensor]:
+def timm_features(model: Any, x: Tensor) -> list[Tensor]:
     return model.forward_intermediates(x, intermediates_only=True)
 
 
@@ -135,7 +138,8 @@ def test_every_stream_is_filled(tmp_path: Path) -> None:
     model = edgeseg.create_model(
         "deeplabv3plus_mobilenetv2_tv_edgeailite", in_channels=(3, 3), encoder_weights=tmp_path / "mobilenet_v2.pth"
     )
-    first, second = (stream.state_dict() for stream in model.encoder.streams)
+    encoder: Any = model.encoder
+    first, second = (stream.state_dict() for stream in encoder.streams)
     assert all(torch.equal(value, second[key]) for key, value in first.items())
 
 
@@ -173,7 +177,8 @@ def test_real_imagenet_weights() -> None:
     if not path.is_file():
         pytest.skip(f"needs {path}, torchvision's MobileNetV2 weights that lie beside the checkout")
     model = edgeseg.create_model("unet_aspp_mobilenetv2_tv_edgeailite", encoder_weights=path)
-    assert float(model.encoder.streams[0]["0"][1].running_var.mean()) != 1.0
+    encoder: Any = model.encoder
+    assert float(encoder.streams[0]["0"][1].running_var.mean()) != 1.0
 
 
 @pytest.mark.parametrize(
@@ -181,7 +186,7 @@ def test_real_imagenet_weights() -> None:
 )
 def test_timm_encoder(name: str, decoder: str) -> None:
     """Features are those of the timm network itself; every decoder works on them."""
-    options = {"output_stride": 32} if decoder == "deeplabv3plus" else {}
+    options: dict[str, Any] = {"output_stride": 32} if decoder == "deeplabv3plus" else {}
     model = edgeseg.create_model(decoder, encoder=name, num_classes=3, channels=16, **options).eval()
     size = (224, 224) if name == SWIN else (64, 96)
     with torch.inference_mode():
@@ -203,8 +208,10 @@ def test_timm_weights(name: str, tmp_path: Path) -> None:
     with torch.inference_mode():
         for a, b in zip(model.encoder([x]), reference(x), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
-    assert model.encoder.channels == reference.feature_info.channels()
-    assert model.encoder.strides == reference.feature_info.reduction()
+    encoder: Any = model.encoder
+    information: Any = reference.feature_info
+    assert encoder.channels == information.channels()
+    assert encoder.strides == information.reduction()
 
 
 def test_timm_output_stride() -> None:

@@ -39,6 +39,8 @@ def model() -> edgeseg.Pixel2Pixel:
 def _used(made: edgeseg.Pixel2Pixel) -> edgeseg.Pixel2Pixel:
     for layer in made.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
+            assert layer.running_mean is not None
+            assert layer.running_var is not None
             torch.nn.init.uniform_(layer.running_mean, -0.2, 0.2)
             torch.nn.init.uniform_(layer.running_var, 0.5, 1.5)
     made.configure(preprocess=edgeseg.Preprocess(size=(64, 96)))
@@ -209,7 +211,7 @@ def test_command_and_metadata(
     labels = np.asarray(Image.open(out / "photo_labels.png"))
     assert (labels == edgeseg.OnnxSegmenter(file).predict(photo)).all()
     assert main(["export", "--checkpoint", str(weights), "-o", str(tmp_path / "model.tflite")]) == 2
-    assert "the suffix is .onnx or .pt2" in capsys.readouterr().err
+    assert "--output-file is a .onnx or .pt2 file" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -171,7 +172,8 @@ def test_folding_leaves_what_others_read() -> None:
         expected = model(image)["segmentation"]
         fold_batch_norms(model)
         torch.testing.assert_close(model(image)["segmentation"], expected, atol=1e-4, rtol=1e-4)
-    encoder = model.encoder.network
+    wrapper: Any = model.encoder
+    encoder = wrapper.network
     assert isinstance(encoder, Reader)
     assert isinstance(encoder.norm, nn.BatchNorm2d)
     assert isinstance(encoder.second_norm, nn.Identity)

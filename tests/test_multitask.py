@@ -91,6 +91,7 @@ def test_all_tasks_learn(tmp_path: Path) -> None:
     metrics = evaluate_tasks(model, unseen)
     assert isinstance(metrics["depth"], DepthErrors)
     assert isinstance(metrics["motion"], ConfusionMatrix)
+    assert isinstance(metrics["semantic"], ConfusionMatrix)
     known = torch.cat([unseen[i][1]["depth"].flatten() for i in range(len(unseen))])
     assert metrics["depth"].rmse < 0.9 * float(known[known > 0].std())  # better than the best constant
     assert 100 * metrics["semantic"].miou == pytest.approx(last["semantic_miou"], abs=0.01)
@@ -145,6 +146,8 @@ def test_samples_without_a_task(tmp_path: Path) -> None:
     model = train(make(data), data, data, SMALL, tmp_path)
     whole, partly = evaluate_tasks(model, data.data), evaluate_tasks(model, data)
     assert 0 < partly["depth"].counted < whole["depth"].counted
+    assert isinstance(partly["semantic"], ConfusionMatrix)
+    assert isinstance(whole["semantic"], ConfusionMatrix)
     assert torch.equal(partly["semantic"].counts, whole["semantic"].counts)
 
 
@@ -195,7 +198,7 @@ def test_flow_of_a_resized_sample_is_resized(tmp_path: Path) -> None:
         pytest.param("gradnorm", marks=pytest.mark.slow),
     ],
 )
-def test_balanced_and_resumed(balancing: str, tmp_path: Path) -> None:
+def test_balanced_and_resumed(balancing: Any, tmp_path: Path) -> None:
     """Every way of balancing trains, says its weights, and goes on where it was stopped."""
     data = Streets("train", SIZE, length=8, **EVERYTHING)
     config = replace(SMALL, epochs=4, evaluate_every=4, balancing=balancing)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -37,6 +38,8 @@ def trained(model: edgeseg.Pixel2Pixel) -> edgeseg.Pixel2Pixel:
     generator = torch.Generator().manual_seed(1)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
             for tensor, low, high in (
                 (module.weight, 0.5, 1.5),
                 (module.bias, -0.3, 0.3),
@@ -240,7 +243,8 @@ def test_single_into_several(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="start anew"):
         model = edgeseg.create_model(FPN, in_channels=(3, 3), tasks=tasks, checkpoint_path=path)
     image = torch.randn(1, 3, 64, 128)
-    deepest = [single.eval().encoder.trunk["17"] for single in (source, model)]
-    x = torch.randn(1, 160, 4, 8)
-    torch.testing.assert_close(deepest[0](x), deepest[1](x), rtol=1e-3, atol=1e-4)
+    encoders: list[Any] = [network.eval().encoder for network in (source, model)]
+    deepest = torch.randn(1, 160, 4, 8)
+    expected, loaded = (encoder.trunk["17"](deepest) for encoder in encoders)
+    torch.testing.assert_close(expected, loaded, rtol=1e-3, atol=1e-4)
     assert model.eval()(image, image)["semantic"].shape == (1, 32, 64, 128)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,17 +25,20 @@ def test_trains_and_answers(name: str) -> None:
     }
     sum(value.square().mean() for value in answers.values()).backward()
     assert [key for key, value in model.named_parameters() if value.grad is None] == []
-    features = model.encoder([torch.zeros(1, 3, 128, 64)])
-    assert [feature.shape[1] for feature in features] == list(model.encoder.channels)
-    assert [128 // feature.shape[2] for feature in features] == list(model.encoder.strides)
+    encoder: Any = model.encoder
+    features = encoder([torch.zeros(1, 3, 128, 64)])
+    assert [feature.shape[1] for feature in features] == list(encoder.channels)
+    assert [128 // feature.shape[2] for feature in features] == list(encoder.strides)
 
 
 @pytest.mark.parametrize("name", [name for name, peer in PEERS.items() if peer.module == "torchvision"])
 def test_torchvision_logits(name: str) -> None:
     theirs = get_model(PEERS[name].options["name"], weights=None, weights_backbone=None, num_classes=19).eval()
     model = edgeseg.create_model(name).eval()
-    model.encoder.network.load_state_dict(theirs.backbone.state_dict())
-    model.decoders["segmentation"].head.load_state_dict(theirs.classifier.state_dict())
+    encoder: Any = model.encoder
+    decoder: Any = model.decoders["segmentation"]
+    encoder.network.load_state_dict(theirs.backbone.state_dict())
+    decoder.head.load_state_dict(theirs.classifier.state_dict())
     image = torch.randn(1, 3, 64, 96)
     with torch.inference_mode():
         torch.testing.assert_close(model(image)["segmentation"], theirs(image)["out"])

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import edgeseg
 from edgeseg import Preprocess, Task
-from edgeseg.vision.images import input_size, read_photo, tiles
+from edgeseg.vision.images import ImageLike, input_size, read_photo, tiles
 from edgeseg.vision.preprocess import to_input
 
 
@@ -29,7 +29,7 @@ def test_every_form_of_a_photo(tiny: edgeseg.Pixel2Pixel, photo: Path) -> None:
     array = np.array(Image.open(photo))
     expected = by_hand(tiny, array)
     assert len(np.unique(expected)) > 1
-    forms = [str(photo), photo, Image.open(photo), array, torch.from_numpy(array).permute(2, 0, 1)]
+    forms: list[ImageLike] = [str(photo), photo, Image.open(photo), array, torch.from_numpy(array).permute(2, 0, 1)]
     for labels in [*(tiny.predict(form) for form in forms), *tiny.predict(forms)]:
         assert labels.dtype == np.uint8
         assert labels.shape == (60, 90)
@@ -143,8 +143,9 @@ def test_several_inputs_and_tasks() -> None:
     images = [np.zeros((20, 30, 3), np.uint8)] * 2
     flows = [np.zeros((20, 30, 2), np.uint8)] * 2
     semantic, depth = model.predict(flows[0], images[0]), model.predict(flows[0], images[0], task="depth")
-    assert (semantic.dtype, semantic.shape) == (np.uint16, (20, 30))
-    assert (depth.dtype, depth.shape) == (np.float32, (20, 30))
+    assert semantic.dtype == np.uint16
+    assert depth.dtype == np.float32
+    assert semantic.shape == depth.shape == (20, 30)
     assert len(model.predict(flows, images)) == 2
     both = model.predict_tasks(flows[0], images[0])
     assert (both["semantic"] == semantic).all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -38,11 +39,13 @@ NETWORKS = [
 ]
 
 
-def some(name: str, **options: object) -> edgeseg.Pixel2Pixel:
+def some(name: str, **options: Any) -> edgeseg.Pixel2Pixel:
     """A network whose batch norms have seen something."""
     model = edgeseg.create_model(name, num_classes=5, channels=32, **options)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
             torch.nn.init.uniform_(module.running_mean, -0.2, 0.2)
             torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
     return model.eval()
@@ -202,7 +205,8 @@ def test_distillation_undoes_the_rounding(trained: Path, tmp_path: Path) -> None
         return sum(float(KINDS["segmentation"].divergence(found, expected)) for found, expected in pairs)
 
     def run(epochs: int, lr: float, shift: int) -> edgeseg.Pixel2Pixel:
-        samples = [(image, (labels + shift) % model.tasks["semantic"].channels) for image, labels in streets]
+        pairs = (streets[index] for index in range(len(streets)))
+        samples = [(image, (labels + shift) % model.tasks["semantic"].channels) for image, labels in pairs]
         config = TrainConfig(
             quantize="power_of_two", distillation=1.0, epochs=epochs, lr=lr, ema=0.0, workers=0, warmup_epochs=0,
             **how,  # type: ignore[arg-type]
@@ -247,8 +251,8 @@ def test_onnxruntime_runs_8_bit(run: Path, tmp_path: Path) -> None:
     makers = {name: node for node in file.graph.node for name in node.output}
     sizes = [makers.get(node.input[0]) for node in file.graph.node if node.op_type == "Shape"]
     assert {node.op_type for node in sizes if node is not None} == {"QuantizeLinear"}  # others are of the image
-    sizes = {values[n.input[1]].size for n in file.graph.node if n.op_type == "DequantizeLinear"}
-    assert (max(sizes) == 1) == run.name.startswith("power_of_two")
+    scales = {values[n.input[1]].size for n in file.graph.node if n.op_type == "DequantizeLinear"}
+    assert (max(scales) == 1) == run.name.startswith("power_of_two")
 
 
 def test_several_tasks(tmp_path: Path) -> None:
@@ -271,6 +275,6 @@ def test_wrong_calls() -> None:
     with pytest.raises(ValueError, match=r"Quantization\.scheme is one of per_channel, power_of_two; got 'int4'"):
         Quantization(scheme="int4")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="weight_bits is one of 7, 8; got 4"):
-        Quantization(weight_bits=4)
-    with pytest.raises(ValueError, match=r"0 to 1 with quantize, else 0; got 0\.5"):
+        Quantization(weight_bits=4)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"between 0 and 1 with quantize, and 0 without; got 0\.5"):
         TrainConfig(distillation=0.5)

@@ -175,7 +175,7 @@ def test_command(weights: Path, images: list[torch.Tensor], tmp_path: Path, caps
     assert "0.png" in capsys.readouterr().err
 
 
-def test_command_compares_on_a_data_set(
+def test_command_compares_on_a_dataset(
     camvid: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = ["--dataset", "camvid", "--data-path", str(camvid), "--split", "test"]

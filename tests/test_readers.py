@@ -60,8 +60,8 @@ def tiff(
     parts = [pixels[:, :, i : i + 1] for i in range(bands)] if planar else [pixels]
     strips = []
     for part in parts:
-        values = np.diff(part, axis=1, prepend=np.zeros_like(part[:, :1])) if difference else part
-        strips += [zlib.compress(np.ascontiguousarray(values[i : i + 7]).tobytes()) for i in range(0, height, 7)]
+        steps = np.diff(part, axis=1, prepend=np.zeros_like(part[:, :1])) if difference else part
+        strips += [zlib.compress(np.ascontiguousarray(steps[i : i + 7]).tobytes()) for i in range(0, height, 7)]
     sizes = [len(strip) for strip in strips]
     offsets = [8 + sum(sizes[:i]) for i in range(len(sizes))]
     body = b"".join(strips)
@@ -283,7 +283,7 @@ def test_networks_of_other_channels(channels: int, own: Path, tmp_path: Path) ->
     recipe = TrainConfig(
         epochs=1, batch_size=2, img_resize=(32, 32), rand_crop=(32, 32), jitter=0.4, workers=0, class_weights="none"
     )
-    trained = train(model, *sets, recipe, tmp_path / "run")
+    trained = train(model, sets[0], sets[1], recipe, tmp_path / "run")
     with Image.open(tmp_path / "run/samples.png") as page:
         assert page.width == 1200
     assert evaluate(trained, sets[1]).counted > 0

@@ -107,7 +107,7 @@ def test_contradictions(tmp_path: Path) -> None:
 
 def test_task_checks() -> None:
     with pytest.raises(ValueError, match="unknown task kind"):
-        Task("panoptic", 3)  # type: ignore[arg-type]
+        Task("panoptic", 3)
     with pytest.raises(ValueError, match="2 class names for a task of 3 channels"):
         Task("segmentation", 3, classes=("a", "b"))
     with pytest.raises(ValueError, match=r"Task.channels is at least 1, got 0"):

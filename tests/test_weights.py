@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ from .conftest import ROOT, SHARED, TINY
 UNET = "unet_aspp_mobilenetv2_tv_edgeailite"
 
 
-def make(classes: int = 3, **options: object) -> edgeseg.Pixel2Pixel:
+def make(classes: int = 3, **options: Any) -> edgeseg.Pixel2Pixel:
     return edgeseg.create_model("fpn", encoder=TINY, channels=16, num_classes=classes, **options)
 
 
@@ -206,7 +207,7 @@ def test_shipped(name: str) -> None:
 def test_measured_on_streets() -> None:
     name = "deeplabv3plus_mobilenetv2_tv_edgeailite.streets"
     model = edgeseg.create_model(name)
-    metrics = evaluate_tasks(model, Streets("test", length=200, inputs=model.inputs, targets=tuple(model.tasks)))
+    metrics = evaluate_tasks(model, Streets("test", length=200, inputs=tuple(model.inputs), targets=tuple(model.tasks)))
     semantic = metrics["semantic"]
     assert isinstance(semantic, ConfusionMatrix)
     assert 100 * semantic.miou == pytest.approx(WEIGHTS[name].measured_miou, abs=0.1)
@@ -253,7 +254,7 @@ THREE = {
 )
 def test_single_input_and_task_into_several(name: str, tmp_path: Path) -> None:
     """One input's blocks fill all inputs, flow of two channels too, and one decoder all tasks but their predictions."""
-    options = {"encoder": TINY, "channels": 16} if name == "timm" else {}
+    options: dict[str, Any] = {"encoder": TINY, "channels": 16} if name == "timm" else {}
     family = "fpn" if name == "timm" else name
     source = edgeseg.create_model(family, num_classes=19, **options)
     torch.save({"state_dict": source.state_dict()}, tmp_path / "single.pth")
@@ -289,6 +290,10 @@ def test_published_weights_into_several(tmp_path: Path) -> None:
     single = edgeseg.create_model(name, pretrained=True)
     with pytest.warns(UserWarning, match="start anew"):
         model = edgeseg.create_model(name, pretrained=True, in_channels=(3, 3), tasks=THREE)
-    assert same(model.encoder.trunk, single.encoder.trunk)
-    assert same(model.encoder.streams[1], single.encoder.streams[0])
-    assert same(model.decoders["depth"].context, single.decoders["segmentation"].context)
+    ours: Any = model.encoder
+    theirs: Any = single.encoder
+    assert same(ours.trunk, theirs.trunk)
+    assert same(ours.streams[1], theirs.streams[0])
+    depth: Any = model.decoders["depth"]
+    segmentation: Any = single.decoders["segmentation"]
+    assert same(depth.context, segmentation.context)

@@ -1,4 +1,4 @@
-"""The command line. A file a verb: `add` describes its options, and what it needs is imported when it runs."""
+"""The command line, with one file per verb: `add` describes the options, and imports wait until the verb runs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,19 @@ from edgeseg.machine.memory import keep_freed_memory
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and gives its exit status: 0, 1 where some input failed, 2 for a wrong call, 130 if stopped."""
+    """Runs one command.
+
+    Args:
+        arguments: Words of the command line after "edgeseg"; by default those of this process.
+
+    Returns:
+        The exit status: 0; 1 if some inputs failed or nothing matched; 2 for an error; 130 if the user stopped it.
+
+    Raises:
+        SystemExit: after `--help` and `--version`, and with status 2 for words that are no options of the command.
+    """
     options = _parser().parse_args(arguments)
-    if arguments is None:  # the process is this command's, not that of a program that calls this function
+    if arguments is None:  # the process belongs to this command, and not to a program that calls this function
         keep_freed_memory()
     try:
         return int(options.run(options))
@@ -27,7 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("edgeseg", description="A zoo of edge semantic-segmentation networks.")
+    """The parser of all verbs and their options."""
+    parser = argparse.ArgumentParser(
+        "edgeseg", description="A zoo of semantic-segmentation networks for edge devices. Each verb has its own --help."
+    )
     parser.add_argument("--version", action="version", version=f"edgeseg {edgeseg.__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True)
     for verb in (demo, zoo, weights, predict, flow, train, evaluate, export, quantize):

@@ -1,4 +1,4 @@
-"""edgeseg demo."""
+"""The verb `edgeseg demo`."""
 
 from __future__ import annotations
 
@@ -6,17 +6,39 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from edgeseg.cli.model import add_checkpoint
+
 DEMO_MODEL = "deeplabv3plus_mobilenetv2_tv_edgeailite.streets"
 
 
 def add(verbs: Any) -> None:
-    """The verb."""
-    verb = verbs.add_parser("demo", help="segmentation, depth and motion on synthetic streets, without any download")
-    verb.add_argument("-o", "--output", type=Path, default=Path("demo.png"), metavar="FILE", help="default demo.png")
-    verb.add_argument("--model", default=DEMO_MODEL, metavar="NAME.TAG", help=f"default {DEMO_MODEL}")
-    verb.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights of your own for the model")
-    verb.add_argument("--seed", type=int, help="of the town")
-    verb.add_argument("--sequences", type=int, default=2, help="four frames each (default 2)")
+    """Adds the verb and its options."""
+    verb = verbs.add_parser(
+        "demo",
+        help="segmentation, depth and motion on synthetic streets, without any download",
+        description="Renders synthetic street scenes and predicts segmentation, depth and motion in them with weights "
+        "that come with the package. Prints the scores, and writes a picture of one frame.",
+    )
+    verb.add_argument(
+        "-o", "--output", type=Path, default=Path("demo.png"), metavar="FILE",
+        help="PNG file of inputs, ground truth and predictions (default demo.png)",
+    )  # fmt: skip
+    verb.add_argument(
+        "--model",
+        default=DEMO_MODEL,
+        metavar="NAME.TAG",
+        help=f"model that takes images or optical flow and images of streets (default {DEMO_MODEL})",
+    )
+    add_checkpoint(verb)
+    verb.add_argument(
+        "--seed",
+        type=int,
+        metavar="N",
+        help="seed of the town (default: one that the weights were not trained on)",
+    )
+    verb.add_argument(
+        "--sequences", type=int, default=2, metavar="N", help="number of sequences of four frames each (default 2)"
+    )
     verb.set_defaults(run=_demo)
 
 
@@ -30,8 +52,8 @@ def _demo(options: argparse.Namespace) -> int:
     ).eval()
     seed = SEED if options.seed is None else options.seed
     metrics = run_demo(model, options.output, sequences=options.sequences, seed=seed)
-    print(f"{model.name} on {4 * options.sequences} synthetic frames, against the exact truth, in percent")
+    print(f"{model.name} on {4 * options.sequences} synthetic frames with exact ground truth, in percent")
     for name, metric in metrics.items():
         print_scores(metric.scores(model.tasks[name], "native"), title=f"\n{name}")
-    print(f"\n{options.output}: inputs, truth and prediction of one frame")
+    print(f"\n{options.output}: inputs, ground truth and predictions of one frame")
     return 0

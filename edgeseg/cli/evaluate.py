@@ -1,38 +1,58 @@
-"""edgeseg evaluate."""
+"""The verb `edgeseg evaluate`."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from edgeseg.cli.model import add_dataset, add_model, dataset_options, load_network
-from edgeseg.data import load_dataset
+from edgeseg.cli.model import add_dataset, add_model, load_network, load_split
+
+if TYPE_CHECKING:
+    from edgeseg.predict.predictor import Predictor
 
 
 def add(verbs: Any) -> None:
-    """The verb."""
-    verb = verbs.add_parser("evaluate", help="mean IoU on a data set")
+    """Adds the verb and its options."""
+    verb = verbs.add_parser(
+        "evaluate",
+        help="score a model on a dataset",
+        description="Scores all tasks of a model in one pass over a dataset: IoU of the classes, errors of depth. "
+        "Started by torchrun, each process scores its share of the dataset.",
+    )
     add_dataset(verb)
     add_model(verb)
-    verb.add_argument("--onnx", type=Path, metavar="FILE", help="score this file in onnxruntime instead of a network")
-    verb.add_argument("--split", default="val")
+    verb.add_argument(
+        "--onnx", type=Path, metavar="FILE", help="score a file of edgeseg export in onnxruntime instead of a model"
+    )
+    verb.add_argument("--split", default="val", metavar="NAME", help="split of the dataset (default val)")
     verb.add_argument(
         "--protocol",
         choices=["native", "original"],
         default="native",
-        help="logits to the labels' own size, or labels by nearest neighbour as the published figures were taken",
+        help="native: resize the logits to the size of the ground truth; original: resize predicted classes by nearest "
+        "neighbour, as the published figures of TI's zoo were taken (default native)",
     )
     verb.add_argument(
-        "--img-resize", "--img_resize", nargs=2, type=int, metavar=("H", "W"), help="at the network, else as trained"
+        "--img-resize", "--img_resize", nargs=2, type=int, metavar=("H", "W"),
+        help="height and width of the network's input (default: as in training)",
+    )  # fmt: skip
+    verb.add_argument(
+        "--output-size", "--output_size", nargs=2, type=int, metavar=("H", "W"),
+        help="height and width at which the original protocol scores (default: the size of the ground truth)",
+    )  # fmt: skip
+    verb.add_argument(
+        "--scales", nargs="+", type=float, default=[1.0], metavar="FACTOR",
+        help="factors on the input size, over which predictions are averaged (default 1.0)",
+    )  # fmt: skip
+    verb.add_argument("--flip", action="store_true", help="average predictions with those for the mirrored image")
+    verb.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="number of processes that decode images (default 1)"
     )
     verb.add_argument(
-        "--output-size", "--output_size", nargs=2, type=int, metavar=("H", "W"), help="of the original's protocol"
-    )
-    verb.add_argument("--scales", nargs="+", type=float, default=[1.0], help="average over these factors on the size")
-    verb.add_argument("--flip", action="store_true", help="average with the mirrored image")
-    verb.add_argument("--workers", type=int, default=1, help="processes that decode (default 1)")
-    verb.add_argument("-o", "--output", type=Path, nargs="+", default=[], metavar="FILE", help=".json and .csv")
+        "-o", "--output", type=Path, nargs="+", default=[], metavar="FILE",
+        help=".json and .csv files to write the scores to",
+    )  # fmt: skip
     verb.set_defaults(run=_evaluate)
 
 
@@ -42,15 +62,11 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     wrong = [path for path in options.output if path.suffix not in (".json", ".csv")]
     if wrong:
-        raise ValueError(f"scores are written as .json or .csv, not as {wrong[0]}")
+        raise ValueError(f"--output takes .json and .csv files, got {wrong[0]}")
     with distributed.process_group(options.device) as device:
         model = load_network(options, device)
-        dataset = load_dataset(options.dataset, options.data_path, options.split, **dataset_options(options, model))
-        for name, task in dataset.tasks.items():
-            if name in model.tasks and task.channels > model.tasks[name].channels:
-                raise ValueError(
-                    f"{options.dataset} has {task.channels} classes, the model {model.tasks[name].channels}"
-                )
+        dataset = load_split(options, options.split, model)
+        _check_classes(options.dataset, dataset, model)
         metrics = evaluate_tasks(
             model, dataset, protocol=options.protocol, size=options.img_resize, output_size=options.output_size,
             scales=options.scales, flip=options.flip, workers=options.workers,
@@ -62,3 +78,11 @@ def _evaluate(options: argparse.Namespace) -> int:
             for path in options.output:
                 write_scores(scores, path)
     return 0
+
+
+def _check_classes(name: str, dataset: Any, model: Predictor) -> None:
+    """Raises a ValueError if a task of the dataset has more classes than the model predicts."""
+    for task in set(dataset.tasks) & set(model.tasks):
+        wanted, known = dataset.tasks[task].channels, model.tasks[task].channels
+        if wanted > known:
+            raise ValueError(f"{name} has {wanted} classes for {task}, but the model predicts only {known}")

@@ -1,4 +1,4 @@
-"""edgeseg export."""
+"""The verb `edgeseg export`."""
 
 from __future__ import annotations
 
@@ -12,48 +12,78 @@ OUTPUTS = ("logits", "labels", "small_logits", "small_labels")
 
 
 def add(verbs: Any) -> None:
-    """The verb."""
-    verb = verbs.add_parser("export", help="write an ONNX or .pt2 file, checked against the network")
+    """Adds the verb and its options."""
+    verb = verbs.add_parser(
+        "export",
+        help="write an ONNX or .pt2 file, verified against the network",
+        description="Writes a file for deployment, as ONNX or as .pt2 of torch.export, and verifies that it predicts "
+        "the same as the network.",
+    )
     add_model(verb)
-    verb.add_argument("-o", "--output-file", type=Path, required=True, metavar="FILE", help=".onnx or .pt2")
     verb.add_argument(
-        "--img-resize", "--img_resize", nargs=2, type=int, metavar=("H", "W"), help="input size, else as trained"
+        "-o", "--output-file", type=Path, required=True, metavar="FILE", help=".onnx or .pt2 file to write"
     )
-    verb.add_argument("--fixed", action="store_true", help="one image of this size only; else any number and size")
+    add_file_options(verb, output="logits")
     verb.add_argument(
-        "--output", choices=OUTPUTS, default="logits", help="small ones are at the decoder's stride (default logits)"
+        "--opset", type=int, metavar="N", help="opset of an ONNX file (default: that of torch's exporter)"
     )
-    verb.add_argument("--preprocess", action="store_true", help="take uint8 pixels and normalize them in the file")
-    verb.add_argument("--opset", type=int, help="of ONNX")
     verb.set_defaults(run=_export)
 
 
-def _export(options: argparse.Namespace) -> int:
-    import torch
+def add_file_options(verb: argparse.ArgumentParser, *, output: str) -> None:
+    """Adds the options that say what goes into a file; `output` is the default of --output."""
+    verb.add_argument(
+        "--img-resize", "--img_resize", nargs=2, type=int, metavar=("H", "W"),
+        help="height and width of the input (default: as in training)",
+    )  # fmt: skip
+    verb.add_argument(
+        "--fixed",
+        action="store_true",
+        help="write a file for one image of that size at a time; by default it takes any number of images of any size",
+    )
+    verb.add_argument(
+        "--output",
+        choices=OUTPUTS,
+        default=output,
+        help="output of the file: logits or class ids, at the size of the input or, if small, at the stride of the "
+        f"decoder (default {output})",
+    )
+    verb.add_argument(
+        "--preprocess", action="store_true", help="write a file that takes uint8 pixels and normalizes them itself"
+    )
 
+
+def file_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Returns the keyword arguments of `export_onnx` that the options of `add_file_options` stand for."""
     from edgeseg.deploy.graph import DIMENSIONS
-    from edgeseg.deploy.onnx import export_onnx
-    from edgeseg.deploy.program import export_program
 
-    suffix = options.output_file.suffix
-    if suffix not in (".onnx", ".pt2"):
-        raise ValueError(f"{options.output_file}: the suffix is .onnx or .pt2")
-    if suffix == ".pt2" and options.opset is not None:
-        raise ValueError("--opset is of ONNX")
-    model = load_model(options, torch.device(options.device))
-    choices: dict[str, Any] = {
+    return {
         "size": options.img_resize,
         "dynamic": () if options.fixed else DIMENSIONS,
         "output": options.output,
         "preprocess": options.preprocess,
     }
+
+
+def _export(options: argparse.Namespace) -> int:
+    import torch
+
+    from edgeseg.deploy.onnx import export_onnx
+    from edgeseg.deploy.program import export_program
+
+    suffix = options.output_file.suffix
+    if suffix not in (".onnx", ".pt2"):
+        raise ValueError(f"--output-file is a .onnx or .pt2 file, got {options.output_file}")
+    if suffix == ".pt2" and options.opset is not None:
+        raise ValueError("--opset applies to .onnx files only")
+    model = load_model(options, torch.device(options.device))
     if suffix == ".onnx":
-        done = export_onnx(model, options.output_file, opset=options.opset, **choices)
+        exported = export_onnx(model, options.output_file, opset=options.opset, **file_options(options))
     else:
-        done = export_program(model, options.output_file, **choices)
+        exported = export_program(model, options.output_file, **file_options(options))
     unit = "of the pixels" if options.output.endswith("labels") else "standard deviations"
-    shapes = ", ".join("x".join(map(str, shape)) for shape in done.sizes)
-    for name, difference in done.differences.items():
+    shapes = ", ".join("x".join(map(str, shape)) for shape in exported.sizes)
+    for name, difference in exported.differences.items():
         print(f"{name}: differs from the network by {difference:.1e} {unit} at {shapes}")
-    print(f"{done.path} written, {done.path.stat().st_size / 1e6:.1f} MB")
+    print(f"wrote {exported.path}, {exported.path.stat().st_size / 1e6:.1f} MB")
     return 0

@@ -1,4 +1,4 @@
-"""The options that several verbs have, and the model that they mean."""
+"""Options that several verbs share, and the models and datasets that they stand for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import edgeseg
-from edgeseg.data import DATASETS
+from edgeseg.data import DATASETS, load_dataset
 
 if TYPE_CHECKING:
     import torch
@@ -19,19 +19,33 @@ DEFAULT_MODEL = "fpn_aspp_mobilenetv2_tv_edgeailite.camvid"
 
 
 def add_model(verb: argparse.ArgumentParser) -> None:
-    """--model, --checkpoint and --device."""
-    verb.add_argument("--model", metavar="NAME[.TAG]", help=f"default {DEFAULT_MODEL}, or the checkpoint's")
-    verb.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights of your own for the model")
+    """Adds --model, --checkpoint and --device."""
+    verb.add_argument(
+        "--model",
+        metavar="NAME[.TAG]",
+        help="name of the model, with the tag of its weights or without for the default weights "
+        f"(default: the model of --checkpoint, or {DEFAULT_MODEL})",
+    )
+    add_checkpoint(verb)
     add_device(verb)
 
 
+def add_checkpoint(verb: argparse.ArgumentParser) -> None:
+    """Adds --checkpoint."""
+    verb.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="file of weights to use instead of the published ones"
+    )
+
+
 def add_device(verb: argparse.ArgumentParser) -> None:
-    """--device."""
-    verb.add_argument("--device", default="cpu", help="such as cuda (default cpu)")
+    """Adds --device."""
+    verb.add_argument(
+        "--device", default="cpu", metavar="NAME", help="device of PyTorch, such as cuda or cuda:1 (default cpu)"
+    )
 
 
 def add_dataset(verb: argparse.ArgumentParser, *, required: bool = True) -> None:
-    """--dataset, --data-path and what they take."""
+    """Adds --dataset, --data-path and the options of datasets."""
     verb.add_argument(
         "--dataset",
         "--dataset-name",
@@ -39,11 +53,14 @@ def add_dataset(verb: argparse.ArgumentParser, *, required: bool = True) -> None
         required=required,
         choices=sorted(DATASETS),
         metavar="NAME",
-        help=", ".join(sorted(DATASETS)),
+        help=f"dataset, one of: {', '.join(sorted(DATASETS))}",
     )
-    verb.add_argument("--data-path", "--data_path", type=Path, metavar="DIR", help="needed by all but streets")
     verb.add_argument(
-        "--download", action="store_true", help="fetch the set where it is missing (camvid, voc_segmentation)"
+        "--data-path", "--data_path", type=Path, metavar="DIR",
+        help="folder of the dataset; required for all datasets except streets, which is rendered",
+    )  # fmt: skip
+    verb.add_argument(
+        "--download", action="store_true", help="download camvid or voc_segmentation if it is not in --data-path"
     )
     verb.add_argument("--skip-unreadable", action="store_true", help="leave out samples whose files cannot be read")
     verb.add_argument(
@@ -55,12 +72,37 @@ def add_dataset(verb: argparse.ArgumentParser, *, required: bool = True) -> None
     verb.add_argument(
         "--skip-unlabelled", action="store_true", help="of images_masks: leave out photos that do not have a mask"
     )
-    verb.add_argument("--image-folders", nargs="+", metavar="DIR", help="folders of Cityscapes, one per input")
-    verb.add_argument("--flow-folders", nargs="+", metavar="DIR", help="which image folders hold optical flow")
-    verb.add_argument("--inputs", nargs="+", metavar="NAME", help="of streets: flow, image")
-    verb.add_argument("--tasks", nargs="+", metavar="NAME", help="of streets and Cityscapes: semantic, depth, motion")
-    verb.add_argument("--length", type=int, help="of streets: number of samples")
-    verb.add_argument("--overlap", choices=["ignore", "original"], help="of COCO: pixels of several objects")
+    verb.add_argument(
+        "--image-folders", nargs="+", metavar="DIR",
+        help="names of Cityscapes' folders of images, one per input; the last has the photos that are labelled",
+    )  # fmt: skip
+    verb.add_argument(
+        "--flow-folders", nargs="+", metavar="DIR", help="those of --image-folders that hold optical flow"
+    )
+    verb.add_argument(
+        "--inputs", nargs="+", metavar="NAME", help="inputs of streets: flow and image, or one of them (default image)"
+    )
+    verb.add_argument(
+        "--tasks", nargs="+", metavar="NAME", help="tasks of streets and Cityscapes: any of semantic, depth and motion"
+    )
+    verb.add_argument("--length", type=int, metavar="N", help="number of samples of streets (default 400)")
+    verb.add_argument(
+        "--overlap",
+        choices=["ignore", "original"],
+        help="pixels where objects of COCO overlap: ignore them, or label them as TI's zoo does (default ignore)",
+    )
+
+
+def load_split(options: argparse.Namespace, split: str, model: Predictor | None = None) -> Any:
+    """Opens a split of the dataset that the options of `add_dataset` stand for.
+
+    Raises:
+        ValueError: no --data-path, an unknown split, or an option that the dataset does not have.
+        FileNotFoundError: the files are missing; the message has the layout that is expected.
+    """
+    if options.data_path is None and options.dataset != "streets":
+        raise ValueError(f"--data-path is required for {options.dataset}")
+    return load_dataset(options.dataset, options.data_path, split, **dataset_options(options, model))
 
 
 def dataset_options(options: argparse.Namespace, model: Predictor | None = None) -> dict[str, Any]:
@@ -90,7 +132,12 @@ def dataset_options(options: argparse.Namespace, model: Predictor | None = None)
 
 
 def load_model(options: argparse.Namespace, device: torch.device) -> Pixel2Pixel:
-    """The model of --model and --checkpoint, ready to predict."""
+    """Creates the model of --model and --checkpoint, in evaluation mode.
+
+    Raises:
+        ValueError: unknown model or weights, a checkpoint that does not name its model, or an unusable device.
+        OSError: a file is missing, or weights cannot be downloaded.
+    """
     name = options.model or DEFAULT_MODEL
     if options.checkpoint is not None and options.model is None:
         from edgeseg.storage.checkpoint import read_checkpoint_config
@@ -98,14 +145,19 @@ def load_model(options: argparse.Namespace, device: torch.device) -> Pixel2Pixel
         config = read_checkpoint_config(options.checkpoint)
         name = config.name if config else ""
         if not name:
-            raise ValueError(f"{options.checkpoint} does not say which model it is; pass --model NAME")
+            raise ValueError(f"{options.checkpoint} does not name its model; pass --model NAME")
     tagged = "." in name or options.checkpoint is not None
     model = edgeseg.create_model(name, pretrained=not tagged, checkpoint_path=options.checkpoint)
     return on_device(model, device).eval()
 
 
 def load_network(options: argparse.Namespace, device: torch.device) -> Predictor:
-    """The model of these in its inference form, or the file of --onnx."""
+    """Creates the model of --model and --checkpoint, optimized for inference, or opens the file of --onnx.
+
+    Raises:
+        ValueError: both are given, or as of `load_model`.
+        OSError: a file is missing, or weights cannot be downloaded.
+    """
     if options.onnx is None:
         from edgeseg.networks.optimize import with_hooks
 
@@ -114,12 +166,16 @@ def load_network(options: argparse.Namespace, device: torch.device) -> Predictor
     from edgeseg.predict.onnx import OnnxSegmenter
 
     if options.model or options.checkpoint:
-        raise ValueError("pass --onnx, or --model and --checkpoint, not both")
+        raise ValueError("--onnx cannot be combined with --model or --checkpoint")
     return OnnxSegmenter(options.onnx)
 
 
 def on_device(model: Pixel2Pixel, device: torch.device) -> Pixel2Pixel:
-    """The model, moved to a device."""
+    """Moves a model to a device.
+
+    Raises:
+        ValueError: the device cannot be used.
+    """
     try:
         return model.to(device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:

@@ -1,116 +1,141 @@
-"""edgeseg quantize."""
+"""The verb `edgeseg quantize`."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import tempfile
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeseg.cli.export import OUTPUTS
-from edgeseg.cli.model import add_dataset, add_model, dataset_options, load_model
+from edgeseg.cli.export import add_file_options, file_options
+from edgeseg.cli.model import add_dataset, add_model, load_model, load_split
 
 if TYPE_CHECKING:
-    from edgeseg.deploy.quantize import Frame
+    from edgeseg.deploy.quantize import Frame, Quantized
+    from edgeseg.predict.onnx import OnnxSegmenter
     from edgeseg.predict.predictor import Predictor
+
+MORE_NODES = 5  # convolutions whose sensitivity is printed beyond those that stay in float32
 
 
 def add(verbs: Any) -> None:
-    """The verb."""
-    verb = verbs.add_parser("quantize", help="write an 8-bit ONNX file, compared with the float one")
+    """Adds the verb and its options."""
+    verb = verbs.add_parser(
+        "quantize",
+        help="write an 8-bit ONNX file, compared with the float32 one",
+        description="Quantizes a network to 8 bit after training, and writes an ONNX file in QDQ form. Prints its "
+        "size, its speed in onnxruntime and, for a dataset, its scores beside those of the float32 file.",
+    )
     add_model(verb)
     verb.add_argument(
-        "--images", type=Path, metavar="FOLDER", help="typical photos, to see the ranges of; else --dataset"
-    )
+        "--images", type=Path, metavar="FOLDER",
+        help="folder with typical photos for the calibration; by default the training split of --dataset",
+    )  # fmt: skip
     add_dataset(verb, required=False)
-    verb.add_argument("--calibration-images", type=int, default=100, metavar="N", help="how many (default 100)")
     verb.add_argument(
-        "--split", default="val", help="of the data set, to compare the mIoU on; 'none' for no comparison"
-    )
-    verb.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help=".onnx")
-    verb.add_argument("--img-resize", "--img_resize", nargs=2, type=int, metavar=("H", "W"), help="else as trained")
-    verb.add_argument("--fixed", action="store_true", help="one image of this size only; else any number and size")
-    verb.add_argument("--output", choices=OUTPUTS, default="small_logits", help="see edgeseg export")
-    verb.add_argument("--preprocess", action="store_true", help="take uint8 pixels and normalize them in the file")
+        "--calibration-images", type=int, default=100, metavar="N",
+        help="number of images that the calibration uses (default 100)",
+    )  # fmt: skip
     verb.add_argument(
-        "--calibration", choices=["minmax", "entropy", "percentile"], default="percentile", help="default percentile"
-    )
-    verb.add_argument("--power-of-two", action="store_true", help="symmetric power-of-two scales, one a tensor")
-    verb.add_argument("--keep-float", type=int, default=0, metavar="N", help="leave the N most sensitive convolutions")
+        "--split", default="val", metavar="NAME",
+        help="split of the dataset on which both files are scored; 'none' skips this (default val)",
+    )  # fmt: skip
+    verb.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help=".onnx file to write")
+    add_file_options(verb, output="small_logits")
     verb.add_argument(
-        "--full-range", action="store_true", help="8 bit of weights: for processors with VNNI, and ARM; else 7"
+        "--calibration", choices=["minmax", "entropy", "percentile"], default="percentile",
+        help="how the range of an activation follows from its values on the images: lowest and highest, least loss of "
+        "information, or without the outermost 0.01 %% (default percentile)",
+    )  # fmt: skip
+    verb.add_argument(
+        "--power-of-two", action="store_true", help="use symmetric scales that are powers of two, one per tensor"
     )
+    verb.add_argument(
+        "--keep-float", type=int, default=0, metavar="N",
+        help="keep the N convolutions in float32 whose quantization changes most pixels (default 0)",
+    )  # fmt: skip
+    verb.add_argument(
+        "--full-range", action="store_true",
+        help="use 8-bit weights, for ARM and for x86 processors with VNNI; by default weights have 7 bits",
+    )  # fmt: skip
     verb.set_defaults(run=_quantize)
 
 
 def _quantize(options: argparse.Namespace) -> int:
     import torch
 
-    from edgeseg.data import load_dataset
-    from edgeseg.deploy.graph import DIMENSIONS
     from edgeseg.deploy.onnx import export_onnx
     from edgeseg.deploy.quantize import quantize_onnx
-    from edgeseg.deploy.timing import alternating
-    from edgeseg.engine import evaluate_tasks
     from edgeseg.predict.onnx import OnnxSegmenter
 
     if (options.images is None) == (options.dataset is None):
-        raise ValueError("pass --images FOLDER, or --dataset with --data-path: what to see the ranges of")
+        raise ValueError("pass --images FOLDER, or --dataset with --data-path, and not both: calibration needs images")
     if options.calibration_images < 1:
         raise ValueError(f"--calibration-images is at least 1, got {options.calibration_images}")
     model = load_model(options, torch.device("cpu"))
     frames = _frames(options, model)
-    choices: dict[str, Any] = {
-        "size": options.img_resize,
-        "dynamic": () if options.fixed else DIMENSIONS,
-        "output": options.output,
-        "preprocess": options.preprocess,
-    }
-    done = quantize_onnx(
+    choices = file_options(options)
+    quantized = quantize_onnx(
         model, options.out, frames, calibration=options.calibration, power_of_two=options.power_of_two,
         keep_float=options.keep_float, reduce_range=not options.full_range, **choices,
     )  # fmt: skip
-    for node, share in list(done.sensitivity.items())[: options.keep_float + 5]:
-        kept = "stays float32" if node in done.kept_float else "quantized"
-        print(f"{node}: {100 * share:.2f} % of the pixels change when it alone is quantized; {kept}")
+    _print_sensitivity(quantized, options.keep_float + MORE_NODES)
     with tempfile.TemporaryDirectory() as folder:
-        plain = Path(folder) / "float.onnx"
-        export_onnx(model, plain, **choices)
-        files = {"float32": plain, "int8": options.out}
+        float_file = Path(folder) / "float.onnx"
+        export_onnx(model, float_file, **choices)
+        files = {"float32": float_file, "int8": options.out}
         segmenters = {name: OnnxSegmenter(path) for name, path in files.items()}
-        first = frames[0] if isinstance(frames[0], tuple) else (frames[0],)
-        feed = segmenters["int8"].feed(*first)
-        turns = alternating({name: partial(each.session.run, None, feed) for name, each in segmenters.items()})
-        seconds = {name: statistics.median(values) for name, values in turns.items()}
-        shape = "x".join(map(str, next(reversed(feed.values())).shape))
-        for name, path in files.items():
-            print(f"{name}: {os.stat(path).st_size / 1e6:.1f} MB, {1000 * seconds[name]:.1f} ms at {shape}")
-        print(
-            f"int8 is {seconds['float32'] / seconds['int8']:.2f} times as fast, and gives the class of float32 to",
-            end=" ",
-        )
-        print(", ".join(f"{100 * share:.2f} % of the pixels ({name})" for name, share in done.agreement.items()))
+        _print_speed(files, segmenters, frames[0])
+        for task, share in quantized.agreement.items():
+            print(f"int8: {100 * share:.2f} % of the pixels keep their float32 class ({task})")
         if options.dataset and options.split != "none":
-            data = load_dataset(options.dataset, options.data_path, options.split, **dataset_options(options, model))
-            for name, segmenter in segmenters.items():
-                for task, metric in evaluate_tasks(segmenter, data).items():
-                    kind, figure = metric.headline("native")
-                    print(f"{name}: {task} {kind} {figure:.2f} on {options.split}")
+            _print_scores(options, segmenters, model)
     return 0
+
+
+def _print_sensitivity(quantized: Quantized, count: int) -> None:
+    """Prints the `count` convolutions whose quantization changes most pixels."""
+    for node, share in list(quantized.sensitivity.items())[:count]:
+        kept = "stays in float32" if node in quantized.kept_float else "quantized"
+        print(f"{node}: {100 * share:.2f} % of the pixels change if only this convolution is quantized; {kept}")
+
+
+def _print_speed(files: Mapping[str, Path], segmenters: Mapping[str, OnnxSegmenter], frame: Frame) -> None:
+    """Prints the sizes of the files and their times for one frame."""
+    from edgeseg.deploy.timing import alternating
+
+    images = frame if isinstance(frame, tuple) else (frame,)
+    feed = segmenters["int8"].feed(*images)
+    runs = {name: partial(segmenter.session.run, None, feed) for name, segmenter in segmenters.items()}
+    seconds = {name: statistics.median(times) for name, times in alternating(runs).items()}
+    shape = "x".join(map(str, next(reversed(feed.values())).shape))
+    for name, path in files.items():
+        print(f"{name}: {path.stat().st_size / 1e6:.1f} MB, {1000 * seconds[name]:.1f} ms at {shape}")
+    print(f"int8: {seconds['float32'] / seconds['int8']:.2f} times as fast as float32")
+
+
+def _print_scores(options: argparse.Namespace, segmenters: Mapping[str, OnnxSegmenter], model: Predictor) -> None:
+    """Prints the headline figure of each task on the split, for both files."""
+    from edgeseg.engine import evaluate_tasks
+
+    dataset = load_split(options, options.split, model)
+    for name, segmenter in segmenters.items():
+        for task, metric in evaluate_tasks(segmenter, dataset).items():
+            kind, figure = metric.headline("native")
+            print(f"{name}: {task} {kind} {figure:.2f} on {options.split}")
 
 
 def _frames(options: argparse.Namespace, model: Predictor) -> list[Frame]:
     """Chooses photos that are spread evenly over the folder or the training split."""
-    from edgeseg.data import load_dataset
     from edgeseg.data.base import as_sample
 
     if options.images is not None:
         return list(_photos(options, model))
-    data = load_dataset(options.dataset, options.data_path, "train", **dataset_options(options, model))
+    data = load_split(options, "train", model)
     chosen = range(0, len(data), max(len(data) // options.calibration_images, 1))[: options.calibration_images]
     return [as_sample(data[index], "")[0] for index in chosen]
 

@@ -1,67 +1,108 @@
-"""edgeseg train."""
+"""The verb `edgeseg train`."""
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields, replace
+from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import edgeseg
-from edgeseg.cli.model import add_dataset, add_device, dataset_options, on_device
-from edgeseg.data import load_dataset
+from edgeseg.cli.model import add_dataset, add_device, load_split, on_device
 from edgeseg.engine import RECIPES, TrainConfig
+
+METAVARS = {int: "N", float: "X", str: "NAME"}
+PAIRS = {int: ("H", "W"), float: ("LOW", "HIGH")}
 
 
 def add(verbs: Any) -> None:
-    """The verb."""
-    verb = verbs.add_parser("train", help="train on a data set")
+    """Adds the verb and its options."""
+    verb = verbs.add_parser(
+        "train",
+        help="train a model on a dataset",
+        description="Trains a model on a dataset, by a recipe whose values further options change. Started by "
+        "torchrun, each process trains on its share of every batch; Ctrl-C saves the run and stops it.",
+    )
     add_dataset(verb)
-    verb.add_argument("--model", "--model-name", "--model_name", required=True, metavar="NAME[.TAG]")
-    verb.add_argument("--train-split", default="train")
-    verb.add_argument("--val-split", default="val", help="'none' to score nothing")
     verb.add_argument(
-        "--encoder-weights", metavar="FILE|imagenet|timm/NAME.TAG", help="the encoder's weights to start from"
+        "--model", "--model-name", "--model_name", required=True, metavar="NAME[.TAG]",
+        help="name of the model to train; with a tag, training starts from those weights",
+    )  # fmt: skip
+    verb.add_argument("--train-split", default="train", metavar="NAME", help="split to train on (default train)")
+    verb.add_argument(
+        "--val-split",
+        default="val",
+        metavar="NAME",
+        help="split scored during training; 'none' skips it (default val)",
     )
     verb.add_argument(
-        "--pretrained",
-        metavar="FILE|default",
-        help="weights of the whole model to start from: a file, or its default ones",
-    )
-    verb.add_argument("--resume", choices=["auto"], help="go on with the run in the output folder, if there is one")
-    verb.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="for weights and metrics")
+        "--encoder-weights", metavar="FILE|imagenet|timm/NAME.TAG",
+        help="weights of the encoder to start from: a file, 'imagenet' for the usual ones, or weights of timm",
+    )  # fmt: skip
+    verb.add_argument(
+        "--pretrained", metavar="FILE|default",
+        help="weights of the whole model to start from: a file, or 'default' for the default weights of the model",
+    )  # fmt: skip
+    verb.add_argument("--resume", choices=["auto"], help="auto: resume the run in --output if there is one")
+    verb.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="DIR",
+        help="folder of the run, for weights and metrics; created if it is missing",
+    )  # fmt: skip
     add_device(verb)
     _add_recipe(verb)
     verb.set_defaults(run=_train)
 
 
 def _add_recipe(verb: argparse.ArgumentParser) -> None:
-    """One flag per field of `TrainConfig`; options that are not given keep the value of the recipe."""
+    """Adds --recipe, and one option per field of `TrainConfig` that overrides the value of the recipe."""
     verb.add_argument(
-        "--recipe", choices=RECIPES, default="modern", help="where the other options begin (default modern)"
+        "--recipe",
+        choices=RECIPES,
+        default="modern",
+        help="recipe that sets the options below: edgeseg's own, or that of TI's zoo (default modern)",
     )
     types = get_type_hints(TrainConfig)
     groups: dict[str, Any] = {}
     for field in fields(TrainConfig):
         group = field.metadata["group"]
         groups.setdefault(group, verb.add_argument_group(group))
-        flags = list(dict.fromkeys([f"--{field.name.replace('_', '-')}", f"--{field.name}"]))
-        defaults = [str(getattr(recipe, field.name)) for recipe in RECIPES.values()]
-        text = f"{field.metadata['help']} (default: {', original: '.join(dict.fromkeys(defaults))})"
-        options: dict[str, Any] = {"help": text.replace("%", "%%"), "default": argparse.SUPPRESS}
-        kind = types[field.name]
-        if type(None) in get_args(kind):
-            (kind,) = (each for each in get_args(kind) if each is not type(None))
-        if get_origin(kind) is Literal:
-            options |= {"choices": get_args(kind), "type": type(get_args(kind)[0])}
-        elif kind is bool:
-            options["action"] = argparse.BooleanOptionalAction
-        elif get_origin(kind) is tuple:
-            options["type"], *rest = get_args(kind)
-            options["nargs"] = "+" if rest == [...] else 1 + len(rest)
-        else:
-            options["type"] = kind
-        groups[group].add_argument(*flags, **options)
+        names = list(dict.fromkeys([f"--{field.name.replace('_', '-')}", f"--{field.name}"]))
+        text = _help(field).replace("%", "%%")
+        groups[group].add_argument(*names, help=text, default=argparse.SUPPRESS, **_parsing(types[field.name]))
+
+
+def _help(field: Field[Any]) -> str:
+    """The help text of a field, with its value in each recipe."""
+    values = {name: getattr(recipe, field.name) for name, recipe in RECIPES.items()}
+    if len(set(values.values())) > 1:
+        return f"{field.metadata['help']} ({', '.join(f'{name}: {_shown(value)}' for name, value in values.items())})"
+    default = next(iter(values.values()))
+    return field.metadata["help"] + ("" if default in (None, ()) else f" (default {_shown(default)})")
+
+
+def _shown(value: Any) -> str:
+    """A value as it is written on the command line."""
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _parsing(kind: Any) -> dict[str, Any]:
+    """The arguments of `add_argument` that parse a value of a type."""
+    if type(None) in get_args(kind):
+        (kind,) = (option for option in get_args(kind) if option is not type(None))
+    if get_origin(kind) is Literal:
+        return {"choices": get_args(kind), "type": type(get_args(kind)[0])}
+    if kind is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if get_origin(kind) is tuple:
+        item, *rest = get_args(kind)
+        if rest == [...]:
+            return {"type": item, "nargs": "+", "metavar": METAVARS[item]}
+        return {"type": item, "nargs": 1 + len(rest), "metavar": PAIRS[item]}
+    return {"type": kind, "metavar": METAVARS[kind]}
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -71,16 +112,9 @@ def _train(options: argparse.Namespace) -> int:
     from edgeseg.engine import distributed, train
     from edgeseg.engine.distributed import process_group
 
-    extra = dataset_options(options)
-    train_set = load_dataset(options.dataset, options.data_path, options.train_split, **extra)
-    val_set = None
-    if options.val_split != "none":
-        val_set = load_dataset(options.dataset, options.data_path, options.val_split, **extra)
-    given: dict[str, Any] = {
-        field.name: getattr(options, field.name) for field in fields(TrainConfig) if hasattr(options, field.name)
-    }
-    given = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
-    config = replace(RECIPES[options.recipe], **given)
+    train_set = load_split(options, options.train_split)
+    val_set = load_split(options, options.val_split) if options.val_split != "none" else None
+    config = _config(options)
     torch.manual_seed(config.seed)
     model = edgeseg.create_model(
         options.model,
@@ -94,6 +128,15 @@ def _train(options: argparse.Namespace) -> int:
         model = on_device(model, device)
         trained = train(model, train_set, val_set, config, options.output, resume=options.resume == "auto")
         if config.quantize != "none" and distributed.rank() == 0:
-            done = export_onnx(trained.cpu(), options.output / "int8.onnx", output="small_logits", preprocess=True)
-            print(f"{done.path} written, for edgeseg predict --onnx and edgeseg.OnnxSegmenter")
+            file = export_onnx(trained.cpu(), options.output / "int8.onnx", output="small_logits", preprocess=True)
+            print(f"wrote {file.path}, for edgeseg predict --onnx and edgeseg.OnnxSegmenter")
     return 0
+
+
+def _config(options: argparse.Namespace) -> TrainConfig:
+    """The recipe of --recipe, changed by the options that are given."""
+    given: dict[str, Any] = {
+        field.name: getattr(options, field.name) for field in fields(TrainConfig) if hasattr(options, field.name)
+    }
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    return replace(RECIPES[options.recipe], **given)

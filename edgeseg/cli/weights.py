@@ -1,4 +1,4 @@
-"""edgeseg weights."""
+"""The verb `edgeseg weights`, which has verbs of its own."""
 
 from __future__ import annotations
 
@@ -15,31 +15,86 @@ if TYPE_CHECKING:
 
 
 def add(top: Any) -> None:
-    """The verb and its own verbs."""
-    parser = top.add_parser("weights", help="trained weights: list, download, convert, verify")
+    """Adds the verb, its own verbs and their options."""
+    parser = top.add_parser(
+        "weights",
+        help="list, describe, download, convert and verify trained weights",
+        description="Lists, describes, downloads, converts and verifies trained weights of the zoo.",
+    )
     verbs = parser.add_subparsers(dest="weights_verb", required=True)
-    verb = verbs.add_parser("list", help="trained weights as NAME.TAG, with their mIoU")
-    verb.add_argument("pattern", nargs="?", default="*", help="shell pattern, such as '*.coco21'")
+    _add_list(verbs)
+    _add_info(verbs)
+    _add_download(verbs)
+    _add_convert(verbs)
+    _add_verify(verbs)
+
+
+def _add_list(verbs: Any) -> None:
+    verb = verbs.add_parser(
+        "list",
+        help="list trained weights with their mIoU",
+        description="Lists trained weights as NAME.TAG with the mIoU measured here, or else the published one, and the "
+        "protocol of the figure. Exits with status 1 if no name matches.",
+    )
+    verb.add_argument(
+        "pattern", nargs="?", default="*", help="shell pattern of the names, such as '*.coco21' (default: all names)"
+    )
     verb.set_defaults(run=_list)
 
-    verb = verbs.add_parser("info", help="where weights come from, what they predict, their licence")
-    verb.add_argument("name", metavar="NAME[.TAG]")
+
+def _add_info(verbs: Any) -> None:
+    verb = verbs.add_parser(
+        "info",
+        help="describe one set of trained weights",
+        description="Prints what weights predict, their mIoU, licence, addresses and sha256.",
+    )
+    verb.add_argument(
+        "name", metavar="NAME[.TAG]", help="name of the model, with the tag of its weights or for its default weights"
+    )
     verb.set_defaults(run=_info)
 
-    verb = verbs.add_parser("download", help="fetch weights into the cache, for use without a network")
-    verb.add_argument("names", nargs="+", metavar="NAME[.TAG]|PATTERN")
+
+def _add_download(verbs: Any) -> None:
+    verb = verbs.add_parser(
+        "download",
+        help="download weights into the cache",
+        description="Downloads weights into the cache, from which they are loaded without a network connection. Prints "
+        "the path of each file.",
+    )
+    _add_names(verb)
     verb.set_defaults(run=_download)
 
-    verb = verbs.add_parser("convert", help="the original's .pth or .onnx to safetensors")
-    verb.add_argument("source", type=Path, metavar="SRC")
-    verb.add_argument("target", type=Path, metavar="DST")
-    verb.add_argument("--model", required=True, metavar="NAME")
-    verb.add_argument("--num-classes", type=int, help="of the file; default 19")
+
+def _add_convert(verbs: Any) -> None:
+    verb = verbs.add_parser(
+        "convert",
+        help="convert a .pth or .onnx file of TI's zoo to safetensors",
+        description="Converts a .pth or .onnx file of weights of TI's zoo to a safetensors file of edgeseg.",
+    )
+    verb.add_argument("source", type=Path, metavar="SRC", help=".pth or .onnx file of TI's zoo")
+    verb.add_argument("target", type=Path, metavar="DST", help=".safetensors file to write")
+    verb.add_argument("--model", required=True, metavar="NAME", help="name of the model that the weights belong to")
+    verb.add_argument("--num-classes", type=int, metavar="N", help="number of classes of the file (default 19)")
     verb.set_defaults(run=_convert)
 
-    verb = verbs.add_parser("verify", help="load weights and check them: hash, every tensor, finite logits")
-    verb.add_argument("names", nargs="+", metavar="NAME[.TAG]|PATTERN")
+
+def _add_verify(verbs: Any) -> None:
+    verb = verbs.add_parser(
+        "verify",
+        help="check that weights are intact and load",
+        description="Checks the sha256 of weights, downloading them if they are not in the cache, loads every tensor "
+        "into the model, and checks that the logits are finite.",
+    )
+    _add_names(verb)
     verb.set_defaults(run=_verify)
+
+
+def _add_names(verb: argparse.ArgumentParser) -> None:
+    """Adds names or patterns of weights."""
+    verb.add_argument(
+        "names", nargs="+", metavar="NAME[.TAG]|PATTERN",
+        help="name of a model for its default weights, name with tag, or shell pattern such as '*.coco21'",
+    )  # fmt: skip
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -60,7 +115,7 @@ def _info(options: argparse.Namespace) -> int:
     print_weights(entry)
     for address in entry.addresses:
         print(f"  {'address':18} {address}")
-    print(f"  {'sha256':18} {entry.sha256 or 'remembered when first downloaded'}")
+    print(f"  {'sha256':18} {entry.sha256 or 'not known; that of the first download is recorded'}")
     return 0
 
 
@@ -74,10 +129,10 @@ def _download(options: argparse.Namespace) -> int:
 
 def _convert(options: argparse.Namespace) -> int:
     if options.target.suffix != ".safetensors":
-        raise ValueError(f"the target is a .safetensors file, got {options.target}")
+        raise ValueError(f"DST is a .safetensors file, got {options.target}")
     model = edgeseg.create_model(options.model, num_classes=options.num_classes, checkpoint_path=options.source)
     edgeseg.save_checkpoint(model, options.target, source=options.source.name)
-    print(f"{options.target}: {len(model.state_dict())} tensors of {options.model}")
+    print(f"wrote {options.target}, {len(model.state_dict())} tensors of {options.model}")
     return 0
 
 
@@ -92,32 +147,36 @@ def _verify(options: argparse.Namespace) -> int:
         with torch.inference_mode():
             outputs = model(*(torch.zeros(1, channels, 64, 64) for channels in model.in_channels))
         if not all(bool(logits.isfinite().all()) for logits in outputs.values()):
-            raise ValueError(f"{name}: the network answers NaN or infinity")
+            raise ValueError(f"{name}: the network outputs NaN or infinity")
         print(f"{name}: sha256 {digest}, every tensor in its place, finite logits")
     return 0
 
 
 def _names(patterns: Sequence[str]) -> list[str]:
-    """`name.tag` of each pattern; one that matches nothing is an error with the nearest names."""
+    """Returns the weights that match any of the patterns, as `name.tag`.
+
+    Raises:
+        ValueError: a pattern matches nothing; the message has the nearest names.
+    """
     from edgeseg.zoo.weights import WEIGHTS
 
-    found = []
+    matches: list[str] = []
     for pattern in patterns:
         names = edgeseg.list_weights(pattern)
-        found += names or [name for name, entry in WEIGHTS.items() if entry is edgeseg.weights_info(pattern)]
-    return list(dict.fromkeys(found))
+        matches += names or [name for name, entry in WEIGHTS.items() if entry is edgeseg.weights_info(pattern)]
+    return list(dict.fromkeys(matches))
 
 
 def print_weights(weights: Weights) -> None:
-    """An entry of the catalog, a fact a line."""
+    """Prints an entry of the catalog, with one fact per line."""
     size = "its own size" if weights.preprocess.size is None else "{}x{}".format(*reversed(weights.preprocess.size))
     mious = [("measured here", weights.measured_miou), ("published", weights.published_miou)]
     task = next(iter((weights.tasks or {}).values()), None)
     for title, text in (
         ("mIoU", ", ".join(f"{miou:.2f} % {kind}" for kind, miou in mious if miou is not None)),
-        ("on", weights.protocol),
+        ("mIoU on", weights.protocol),
         ("input", f"{size} (width x height)"),
-        ("classes", ", ".join(task.classes) if task else "as many as the file has"),
+        ("classes", ", ".join(task.classes) if task else "as many as the file has, without names"),
         ("licence", weights.license),
         ("notes", weights.notes),
     ):
@@ -126,6 +185,6 @@ def print_weights(weights: Weights) -> None:
 
 
 def nothing(pattern: str) -> int:
-    """Says that a pattern matches nothing; the exit status."""
-    print(f"nothing matches {pattern!r}", file=sys.stderr)
+    """Prints that no name matches a pattern, and returns the exit status."""
+    print(f"no name matches {pattern!r}", file=sys.stderr)
     return 1

@@ -1,4 +1,4 @@
-"""edgeseg list, edgeseg info."""
+"""The verbs `edgeseg list` and `edgeseg info`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,31 @@ from edgeseg.cli.weights import nothing, print_weights
 
 
 def add(verbs: Any) -> None:
-    """The two verbs."""
-    verb = verbs.add_parser("list", help="names of the zoo")
-    verb.add_argument("pattern", nargs="?", default="*", help="shell pattern, such as 'fpn_*'")
-    verb.add_argument("--pretrained", action="store_true", help="only those with trained weights, as NAME.TAG")
+    """Adds the two verbs and their options."""
+    verb = verbs.add_parser(
+        "list",
+        help="list the models of the zoo",
+        description="Lists the names of the models of the zoo. Exits with status 1 if no name matches.",
+    )
+    verb.add_argument(
+        "pattern", nargs="?", default="*", help="shell pattern of the names, such as 'fpn_*' (default: all names)"
+    )
+    verb.add_argument(
+        "--pretrained", action="store_true", help="list trained weights only, as NAME.TAG, instead of all models"
+    )
     verb.set_defaults(run=_list)
 
-    verb = verbs.add_parser("info", help="what the zoo knows of one name")
-    verb.add_argument("name", help="a name of `edgeseg list`, with or without a weights tag")
-    verb.add_argument("--size", nargs=2, type=int, default=(384, 768), metavar=("H", "W"), help="for the GMACs")
+    verb = verbs.add_parser(
+        "info",
+        help="describe one model",
+        description="Prints the fields of a model of the zoo, its parameters and multiply-accumulates, and its trained "
+        "weights with their scores and licences.",
+    )
+    verb.add_argument("name", metavar="NAME[.TAG]", help="name of the model, with or without the tag of weights")
+    verb.add_argument(
+        "--size", nargs=2, type=int, default=(384, 768), metavar=("H", "W"),
+        help="height and width of the image whose multiply-accumulates are counted (default 384 768)",
+    )  # fmt: skip
     verb.set_defaults(run=_info)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RECIPES", "ConfusionMatrix", "DepthErrors", "TrainConfig", "evaluate", "evaluate_tasks", "train"]
 
-# Names that need torch, found when first used (PEP 562).
+# Names that need torch, imported at their first use (PEP 562).
 _LAZY = {
     "ConfusionMatrix": "edgeseg.tasks.metrics",
     "DepthErrors": "edgeseg.tasks.depth_metrics",

@@ -1,4 +1,4 @@
-"""A drive through synthetic streets, with all that a network of several tasks sees in it, in one picture."""
+"""The demo: a multi-task network is scored on synthetic streets, and its predictions for one frame are drawn."""
 
 from __future__ import annotations
 
@@ -22,16 +22,20 @@ SEED = 7  # a town that the weights were not trained in
 
 
 def run_demo(model: Pixel2Pixel, path: Path, *, sequences: int = 2, seed: int = SEED) -> dict[str, Metric]:
-    """Renders streets, scores `model` on them, and writes a picture of one frame.
+    """Renders synthetic streets, scores a model on them, and writes a picture of one frame.
 
     Args:
-        model: Takes "flow" and "image", or "image" alone; its tasks are among "semantic", "depth" and "motion".
-        path: Of the picture: inputs, truth and prediction, as PNG.
-        sequences: How many, four frames each.
-        seed: Of the town.
+        model: A network that takes "flow" and "image", or "image" alone, and whose tasks are among "semantic", "depth"
+            and "motion".
+        path: PNG file to write: the inputs, the ground truth and the predictions of the second frame.
+        sequences: Number of sequences of four frames each.
+        seed: Seed of the town.
 
     Returns:
-        A metric for each task, against the exact truth.
+        The metric of each task.
+
+    Raises:
+        ValueError: inputs or tasks that the streets do not have.
     """
     streets = Streets(
         "test", seed=seed, length=FRAMES * sequences, inputs=tuple(model.inputs), targets=tuple(model.tasks)
@@ -43,7 +47,13 @@ def run_demo(model: Pixel2Pixel, path: Path, *, sequences: int = 2, seed: int = 
 
 
 def draw_frame(model: Pixel2Pixel, streets: Streets, index: int) -> Image.Image:
-    """Inputs in the first row, the truth of all tasks in the second, the predictions in the third, then the keys."""
+    """Draws a sample: one row each of inputs, ground truth and predictions, and the keys of the colours below.
+
+    Args:
+        model: As of `run_demo`.
+        streets: A dataset with the inputs and tasks of the model.
+        index: Number of the sample.
+    """
     images, targets = streets.sample(index)
     arrays = {name: image.permute(1, 2, 0).numpy() for name, image in images.items()}
     photo = Image.fromarray(arrays["image"])
@@ -52,32 +62,34 @@ def draw_frame(model: Pixel2Pixel, streets: Streets, index: int) -> Image.Image:
         inputs["flow"] = colorize_flow(arrays["flow"])
     maps = model.predict_tasks(*(images[name].as_subclass(torch.Tensor) for name in images))
     if "depth" in maps:
-        # Black stands for unknown depth, as of the sky, of which the network learned none.
+        # The depth of the sky is unknown, in training too; unknown depth is drawn in black.
         maps["depth"] = np.where(_is_sky(model, maps), 0, maps["depth"].clip(min=0.01))
-    truth, predicted = {}, {}
-    for name, found in maps.items():
+    ground_truth, predicted = {}, {}
+    for name, values in maps.items():
         task = model.tasks[name]
-        truth[f"{name}, truth"] = picture_of(to_map(targets[name].numpy()), task, photo)
-        predicted[f"{name}, predicted"] = picture_of(found, task, photo)
+        ground_truth[f"{name}, ground truth"] = picture_of(to_map(targets[name].numpy()), task, photo)
+        predicted[f"{name}, predicted"] = picture_of(values, task, photo)
     rows = [
-        beside([_titled(picture, title) for title, picture in row.items()], gap=8) for row in (inputs, truth, predicted)
+        beside([_titled(picture, title) for title, picture in row.items()], gap=8)
+        for row in (inputs, ground_truth, predicted)
     ]
     return stack([*rows, *_keys(model, targets, max(row.width for row in rows))])
 
 
 def _is_sky(model: Pixel2Pixel, maps: Mapping[str, np.ndarray]) -> np.ndarray | bool:
-    """Where the network says so, if it knows that class."""
+    """The pixels that are predicted as sky, bool [H, W]; False if the model does not have that class."""
     names = model.tasks["semantic"].classes if "semantic" in maps else ()
     return maps["semantic"] == names.index("sky") if "sky" in names else False
 
 
 def _keys(model: Pixel2Pixel, targets: Mapping[str, Any], width: int) -> list[Image.Image]:
-    """What explains the colours of each task, as strips of the width of the page."""
+    """The keys of the tasks' colours, as strips of `width` pixels."""
     keys = (kind_of(task).key(to_map(targets[name].numpy()), task, width) for name, task in model.tasks.items())
     return [key for key in keys if key is not None]
 
 
 def _titled(picture: Image.Image, title: str) -> Image.Image:
+    """The picture with a title above it."""
     size = max(picture.width // 28, 11)
     page = Image.new("RGB", (picture.width, picture.height + 2 * size), "white")
     ImageDraw.Draw(page).text((2, size), title, fill="black", font=ImageFont.load_default(size), anchor="lm")

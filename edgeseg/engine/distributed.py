@@ -1,4 +1,4 @@
-"""Several processes, as torchrun starts them; alone, everything here does nothing."""
+"""Helpers for the processes that torchrun starts; in a single process all of them are no-ops."""
 
 from __future__ import annotations
 
@@ -12,10 +12,17 @@ from torch import Tensor, distributed
 
 @contextmanager
 def process_group(device: str) -> Iterator[torch.device]:
-    """Joins the processes of torchrun, when it started this one; gives the device of this process.
+    """Joins the process group if torchrun started this process, and leaves it at the end.
 
     Args:
-        device: "cuda" becomes the GPU of this process; on a CPU the processes talk over gloo.
+        device: A device of PyTorch, such as "cpu" or "cuda". Under torchrun "cuda" becomes the GPU of this process, and
+            processes on CPUs communicate through gloo.
+
+    Yields:
+        The device of this process.
+
+    Raises:
+        ValueError: PyTorch does not have such a device.
     """
     try:
         own = torch.device(device)
@@ -34,17 +41,17 @@ def process_group(device: str) -> Iterator[torch.device]:
 
 
 def rank() -> int:
-    """Number of this process, 0 for the one that writes files."""
+    """The number of this process, counted from 0; process 0 is the one that writes files."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """The number of processes."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def total(value: Tensor) -> Tensor:
-    """The sum of a tensor over all processes."""
+    """The sum of a tensor over all processes, on the device of `value`; `value` itself in a single process."""
     if distributed.is_initialized():
         device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
         moved = value.to(device)
@@ -54,6 +61,6 @@ def total(value: Tensor) -> Tensor:
 
 
 def barrier() -> None:
-    """Waits for all processes."""
+    """Waits until all processes have reached this call."""
     if distributed.is_initialized():
         distributed.barrier()

@@ -1,4 +1,4 @@
-"""One pass over a labelled dataset -> a metric per task."""
+"""Evaluation: all tasks of a model are scored in one pass over a labelled dataset."""
 
 from __future__ import annotations
 
@@ -28,7 +28,16 @@ Targets = dict[str, Tensor]
 
 
 def evaluate(model: Predictor, dataset: LabelledDataset, *, task: str | None = None, **options: Any) -> ConfusionMatrix:
-    """Scores one segmentation task, by default the first; `options` are those of `evaluate_tasks`.
+    """Scores one segmentation task on a dataset.
+
+    Args:
+        model: As of `evaluate_tasks`.
+        dataset: As of `evaluate_tasks`.
+        task: Name of the task; by default the first.
+        options: Further arguments of `evaluate_tasks`.
+
+    Returns:
+        The confusion matrix of the task.
 
     Raises:
         ValueError: the task is not a segmentation task.
@@ -90,7 +99,10 @@ def evaluate_tasks(
     if isinstance(model, Pixel2Pixel):
         scorer = _NetworkScorer.of(model, protocol, size, output_size, scales, flip, bf16)
     elif protocol != "native" or size or tuple(scales) != (1.0,) or flip or bf16:
-        raise ValueError("an exported file is scored as it predicts: natively, at its own size, in a single view")
+        raise ValueError(
+            "an exported file is scored as it predicts, natively, at its own size and in a single view; leave out "
+            "protocol, size, scales, flip and bf16"
+        )
     else:
         scorer = _FileScorer(model, names)
     metrics = {name: kind_of(model.tasks[name]).metric(model.tasks[name]) for name in names}
@@ -177,10 +189,10 @@ class _NetworkScorer:
         """The logits by task for one of the averaged views."""
         parameter = next(self.model.parameters())
         inputs = [
-            to_input(image, self.preprocess, each.kind, scale=scale, mirror=mirror)
+            to_input(image, self.preprocess, entry.kind, scale=scale, mirror=mirror)
             .to(parameter)
             .contiguous(memory_format=torch.channels_last)
-            for each, image in zip(self.model.inputs.values(), images, strict=True)
+            for entry, image in zip(self.model.inputs.values(), images, strict=True)
         ]
         with torch.autocast(parameter.device.type, torch.bfloat16, enabled=self.bf16):
             outputs = self.model.decode(*inputs)

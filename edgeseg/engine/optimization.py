@@ -1,4 +1,4 @@
-"""Optimizers and the learning rate over time."""
+"""Optimizers and learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from edgeseg.recipes import TrainConfig
 
 
 def build_optimizer(encoder: nn.Module, others: Iterable[nn.Module], config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimizer over the parameters that are trained, the encoder's at `lr`, all others' at `lr * decoder_lr`."""
+    """Builds the optimizer over all parameters that require a gradient.
+
+    Args:
+        encoder: The module that is trained at the learning rate `lr`.
+        others: The modules that are trained at `lr * decoder_lr`.
+        config: The recipe.
+
+    Returns:
+        An optimizer whose groups have their highest learning rate as "peak_lr".
+    """
     groups = [
         {"params": [p for p in encoder.parameters() if p.requires_grad], "lr": config.lr},
         {
@@ -31,7 +40,16 @@ def build_optimizer(encoder: nn.Module, others: Iterable[nn.Module], config: Tra
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, epoch: float) -> float:
-    """Sets the rate of every group for a time given in epochs from 0, and gives that of the first."""
+    """Sets the learning rates of all parameter groups.
+
+    Args:
+        optimizer: Its groups have a "peak_lr", as of `build_optimizer`.
+        config: The recipe.
+        epoch: Time since the start of training in epochs, with a fraction.
+
+    Returns:
+        The learning rate of the first group.
+    """
     factor = learning_rate_factor(config, math.floor(epoch) if config.schedule_by == "epoch" else epoch)
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * factor
@@ -39,9 +57,16 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, epo
 
 
 def learning_rate_factor(config: TrainConfig, epoch: float) -> float:
-    """Share of the highest rate at a time in epochs from 0: a line up to `warmup_epochs`, then the schedule.
+    """Computes the learning rate as a factor on its peak: a linear warm-up of `warmup_epochs`, then the schedule.
 
-    The schedule is not shifted by the warm-up, as in the original, whose first epoch has a thousandth of the rate.
+    As in TI's zoo, the warm-up does not delay the schedule, and the factor begins at 0.001.
+
+    Args:
+        config: The recipe.
+        epoch: Time since the start of training in epochs, with a fraction.
+
+    Returns:
+        A factor from 0 to 1.
     """
     if epoch <= config.warmup_epochs and config.warmup_epochs > 0:
         return max(epoch / config.warmup_epochs, 1e-3)

@@ -1,4 +1,4 @@
-"""What a run and a scoring write for people: lines of json, tables, curves, a page of samples."""
+"""Reports of training and evaluation: JSON lines, tables, curves, and a page of samples."""
 
 from __future__ import annotations
 
@@ -21,15 +21,18 @@ from edgeseg.tasks import to_map
 from edgeseg.tasks.pictures import picture_of, with_key
 from edgeseg.vision.visualize import as_picture, beside, colorize_flow, stack
 
-SAMPLES, COLUMN = 4, 400  # pictures on a page, and their width
+SAMPLES, COLUMN = 4, 400  # number of samples on a page, and the width of its columns in pixels
 
 
 class Log:
-    """Rows of `metrics.jsonl` in a folder, printed too; TensorBoard's files where it is installed.
+    """Writes one row per epoch to `metrics.jsonl`, prints it, and logs it to TensorBoard if that is installed.
+
+    Only process 0 writes.
 
     Args:
-        folder: Of the run.
-        epochs: How many rows of an earlier part of the run to keep; later ones will be repeated.
+        folder: Folder of the run.
+        epochs: Number of epochs that are done. Rows of an earlier part of the run are kept up to there, and later ones
+            are removed, since these epochs run again.
     """
 
     def __init__(self, folder: Path, epochs: int) -> None:
@@ -56,7 +59,7 @@ class Log:
             self.tensorboard.close()
 
     def write(self, row: Mapping[str, float]) -> None:
-        """One epoch; `row` has its number as "epoch"."""
+        """Writes the figures of one epoch; `row["epoch"]` is its number, counted from 1."""
         if self.quiet:
             return
         rounded = {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in row.items()}
@@ -71,17 +74,22 @@ class Log:
 TITLES = {
     "miou": "mIoU", "pixel_accuracy": "pixel accuracy", "frequency_weighted_iou": "frequency weighted IoU",
     "ard": "relative error", "ard_3_to_80": "relative error, 3 to 80 m", "rmse": "RMSE in metres",
-    "delta": "within a factor of 1.25", "outside": "true depth out of range",
+    "delta": "within a factor of 1.25", "outside": "ground truth out of range",
 }  # fmt: skip
 
 
 def _rows(scores: Mapping[str, Any]) -> list[tuple[str, float | None]]:
-    """Classes first, then the figures of the whole."""
+    """Names and values of the scores: first the IoU of each class, then the figures over all of them."""
     return [*scores.get("iou", {}).items(), *((key, scores[key]) for key in TITLES if key in scores)]
 
 
 def print_scores(scores: Mapping[str, Any], *, title: str = "") -> None:
-    """A table for the terminal."""
+    """Prints a table of scores.
+
+    Args:
+        scores: Figures of one task, as `Metric.scores` returns them.
+        title: Line above the table.
+    """
     rows = [(TITLES.get(name, name), value) for name, value in _rows(scores)]
     width = max(len(name) for name, _ in rows)
     if title:
@@ -91,7 +99,12 @@ def print_scores(scores: Mapping[str, Any], *, title: str = "") -> None:
 
 
 def write_scores(scores: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """The scores of all tasks as .json, or as .csv with a row a figure."""
+    """Writes the scores of all tasks to a file.
+
+    Args:
+        scores: Figures by task, as `Metric.scores` returns them.
+        path: `.json`; any other suffix gives CSV with one row per figure. The file is written whole or not at all.
+    """
     with replacing(path) as temporary:
         if path.suffix == ".json":
             temporary.write_text(json.dumps(scores, indent=2) + "\n")
@@ -99,11 +112,11 @@ def write_scores(scores: Mapping[str, Mapping[str, Any]], path: Path) -> None:
         with temporary.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["task", "name", "value"])
-            writer.writerows([task, name, value] for task, each in scores.items() for name, value in _rows(each))
+            writer.writerows([task, name, value] for task, figures in scores.items() for name, value in _rows(figures))
 
 
 def draw_curves(folder: Path) -> None:
-    """`curves.png` from `metrics.jsonl`, where matplotlib is installed (the extra edgeseg[plots])."""
+    """Draws `curves.png` from the `metrics.jsonl` of a folder, if matplotlib is installed (extra edgeseg[plots])."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -124,7 +137,13 @@ def draw_curves(folder: Path) -> None:
 
 
 def draw_samples(model: Pixel2Pixel, dataset: LabelledDataset, path: Path) -> None:
-    """A page of some samples: the inputs, then ground truth and prediction of each task."""
+    """Draws a page of samples: per row the inputs, then ground truth and prediction of each task.
+
+    Args:
+        model: The network that predicts.
+        dataset: Samples are chosen evenly over it.
+        path: PNG file to write, whole or not at all.
+    """
     rows = []
     for index in np.linspace(0, len(dataset) - 1, min(SAMPLES, len(dataset))).astype(int):
         images, targets = as_sample(dataset[int(index)], next(iter(model.tasks)))
@@ -134,18 +153,18 @@ def draw_samples(model: Pixel2Pixel, dataset: LabelledDataset, path: Path) -> No
 
 
 def _sample(model: Pixel2Pixel, images: Sequence[Tensor], targets: Mapping[str, Tensor]) -> Image.Image:
-    """One row of the page."""
+    """Draws one row of the page."""
     arrays = [image.permute(1, 2, 0).numpy() for image in images]
     inputs = [
-        colorize_flow(array) if each.kind == "flow" else as_picture(array)
-        for each, array in zip(model.inputs.values(), arrays, strict=True)
+        colorize_flow(array) if entry.kind == "flow" else as_picture(array)
+        for entry, array in zip(model.inputs.values(), arrays, strict=True)
     ]
     height = round(COLUMN * inputs[-1].height / inputs[-1].width)
     parts = [picture.resize((COLUMN, height)) for picture in inputs]
     for name, values in model.predict_tasks(*images).items():
         task = model.tasks[name]
         if name in targets:
-            truth = picture_of(to_map(targets[name].numpy()), task)
-            parts.append(truth.resize((COLUMN, height), Image.Resampling.NEAREST))
+            ground_truth = picture_of(to_map(targets[name].numpy()), task)
+            parts.append(ground_truth.resize((COLUMN, height), Image.Resampling.NEAREST))
         parts.append(with_key(picture_of(values, task, inputs[-1]).resize((COLUMN, height)), values, task))
     return beside(parts)

@@ -1,4 +1,4 @@
-"""Everything that a training run needs to go on after it was stopped, in one file."""
+"""The file from which a stopped training run is resumed."""
 
 from __future__ import annotations
 
@@ -15,17 +15,23 @@ from edgeseg.machine.files import replacing
 from edgeseg.recipes import TrainConfig
 
 FILE = "run.pt"
-# What may change between a run and its continuation without making it another run.
+# Options that may change when a run is resumed, since they do not affect the result.
 FREE = {"workers", "cache", "save_every", "evaluate_every", "compile"}
 
 
 class RunState:
-    """The moving parts of a run. Randomness is none of them: it follows from the seed and the step.
+    """The state of a run. It has no random state: all randomness is derived from the seed and the step number.
+
+    Args:
+        name: Name of the model.
+        config: The recipe.
+        modules: Modules whose state is saved, by name.
+        optimizer: The optimizer.
 
     Attributes:
-        step: Optimizer steps that are done.
-        best: Highest figure of the first task so far.
-        losses: Sums of the losses of the epoch so far, of all and by task.
+        step: Number of optimizer steps that are done.
+        best: Best headline figure of the first task so far, negated if lower is better.
+        losses: Sums of the losses over the steps of the current epoch: "loss" for the total, and one per task.
     """
 
     def __init__(
@@ -37,7 +43,7 @@ class RunState:
         self.losses: dict[str, float] = {}
 
     def save(self, folder: Path) -> None:
-        """Writes the file whole or not at all."""
+        """Writes the file to the folder of the run, whole or not at all."""
         content = {
             "model": self.name,
             "config": _plain(self.config),
@@ -51,7 +57,7 @@ class RunState:
             torch.save(content, temporary)
 
     def load(self, folder: Path) -> None:
-        """Takes up what `save` wrote.
+        """Restores the state that `save` wrote to the folder of the run.
 
         Raises:
             ValueError: a corrupt file, or one of another model or recipe.
@@ -62,21 +68,26 @@ class RunState:
         except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
             raise ValueError(f"cannot resume from {path}: corrupt or truncated ({error})") from error
         if content["model"] != self.name:
-            raise ValueError(f"cannot resume {self.name} from {path}: it is of {content['model']}")
-        # Options that the run's edgeseg did not have yet are as they were: at their defaults.
+            raise ValueError(f"cannot resume {self.name} from {path}: the run trained {content['model']}")
+        # Options that are newer than the run had no effect in it, which is what their defaults stand for.
         before, now = _plain(TrainConfig()) | content["config"], _plain(self.config)
         changed = [f"{key} {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]]
         changed = [change for change in changed if change.split()[0] not in FREE]
         if changed:
-            raise ValueError(f"cannot resume from {path} with another recipe: {', '.join(changed)}")
+            raise ValueError(
+                f"cannot resume from {path} with another recipe; these options differ: {', '.join(changed)}"
+            )
         try:
             for name, module in self.modules.items():
                 module.load_state_dict(content["modules"][name])
         except (RuntimeError, KeyError) as error:
-            raise ValueError(f"cannot resume from {path}: another network than {self.name} here ({error})") from error
+            raise ValueError(
+                f"cannot resume from {path}: the network of the run differs from this {self.name} ({error})"
+            ) from error
         self.optimizer.load_state_dict(content["optimizer"])
         self.step, self.best, self.losses = content["step"], content["best"], content["losses"]
 
 
 def _plain(config: TrainConfig) -> dict[str, Any]:
+    """The options as they are stored, with lists in place of tuples."""
     return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}

@@ -1,4 +1,4 @@
-"""The order of training samples."""
+"""The order of the training samples."""
 
 from __future__ import annotations
 
@@ -13,26 +13,39 @@ from edgeseg.recipes import TrainConfig
 
 
 class EpochSampler(Sampler[list[int]]):
-    """Batches of keys for `Augmented`: a new order each epoch that follows from the seed alone.
+    """Yields the batches of this process, as keys of `Augmented`, in an order derived from the seed and the epoch.
+
+    Args:
+        samples: The training samples.
+        config: The recipe.
 
     Attributes:
-        epoch: Counted from 0.
-        start: Optimizer steps of it that are done already.
+        epoch: Number of the epoch, counted from 0.
+        start: Number of optimizer steps of the epoch that are skipped because they are done.
+
+    Raises:
+        ValueError: a batch size that is not a multiple of the number of processes, or fewer samples than one step uses.
     """
 
     def __init__(self, samples: Augmented, config: TrainConfig) -> None:
         self.count, self.config = len(samples), config
         self.epoch, self.start = 0, 0
-        share, rest = divmod(config.batch_size, distributed.world_size())
+        processes = distributed.world_size()
+        share, rest = divmod(config.batch_size, processes)
         if rest:
-            raise ValueError(f"batch_size {config.batch_size} cannot be shared by {distributed.world_size()} processes")
+            raise ValueError(
+                f"batch_size is a multiple of the number of processes, {processes}; got {config.batch_size}"
+            )
         self.share = share
         if len(self) == 0:
-            wanted = config.batch_size * config.iter_size
-            raise ValueError(f"{self.count} training images make no batch of {wanted}")
+            needed = config.batch_size * config.iter_size
+            raise ValueError(
+                f"an optimizer step uses {needed} images, but the training set has only {self.count}; lower batch_size "
+                "or iter_size"
+            )
 
     def __len__(self) -> int:
-        """Optimizer steps in an epoch."""
+        """Number of optimizer steps per epoch."""
         return self.count // (self.config.batch_size * self.config.iter_size)
 
     def __iter__(self) -> Iterator[list[int]]:

@@ -1,4 +1,4 @@
-"""Stopping: what Ctrl-C and SIGTERM do to a training run and to its DataLoader workers."""
+"""How Ctrl-C and SIGTERM stop a training run and its DataLoader workers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from edgeseg.engine import distributed
 
 @contextmanager
 def stoppable() -> Iterator[Callable[[], bool]]:
-    """Inside, SIGTERM and Ctrl-C only raise a flag, in all processes together; a second one stops at once."""
+    """Within this context, Ctrl-C and SIGTERM set a flag instead of stopping the process. A second one stops at once.
+
+    Outside the main thread signals are left as they are.
+
+    Yields:
+        A function that returns whether any process has received a signal. All processes have to call it together.
+    """
     flag = torch.zeros(1)
 
     def stop(number: int, _: object) -> None:
@@ -28,7 +34,7 @@ def stoppable() -> Iterator[Callable[[], bool]]:
 
     try:
         before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread: signals stay as they are
+    except ValueError:  # not in the main thread
         yield stopped
         return
     try:
@@ -39,18 +45,19 @@ def stoppable() -> Iterator[Callable[[], bool]]:
 
 
 def leave_signals_to_the_main_process(_: int) -> None:
-    """A DataLoader's `worker_init_fn`: the worker goes on when all processes are signalled, and ends with its parent.
+    """A `worker_init_fn` of DataLoader, by which a worker ignores Ctrl-C, and any SIGTERM not sent by its parent.
 
-    Ctrl-C and many schedulers signal the whole group, and training has to go on until it is saved. DataLoader and
-    multiprocessing end workers with SIGTERM as well, so the parent's is the one that is obeyed.
+    Ctrl-C and many schedulers signal all processes of a group, but workers have to continue until the run is saved.
+    DataLoader itself stops its workers by SIGTERM, so that one is obeyed.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # Linux; elsewhere the sender is not known
+    if hasattr(signal, "sigwaitinfo"):  # Linux; other systems do not tell the sender
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_with_the_parent, daemon=True).start()
 
 
 def _end_with_the_parent() -> None:
+    """Waits for a SIGTERM that the parent sends, and then ends this process."""
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)

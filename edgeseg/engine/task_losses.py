@@ -1,4 +1,4 @@
-"""The losses of a recipe, by task."""
+"""Computes the losses of a batch by task, as the recipe weighs them."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class TaskLosses:
     """Computes one loss per task from outputs and targets.
 
     Args:
-        model: Its tasks and its device are used.
-        train_set: Has the class weights that it is published with, if the recipe uses those.
-        samples: Its samples, to count the pixels of each class if the recipe needs that.
+        model: The network that is trained; only its tasks and its device are used.
+        train_set: The training set. Its `class_weights` are used if the recipe says "dataset".
+        samples: The samples of the training set, whose pixels are counted by class if the recipe says "log".
         config: The recipe.
         teacher: The float network to learn from, if `config.distillation` is not 0.
 
@@ -68,7 +68,7 @@ class TaskLosses:
             self.class_weights[next(iter(model.tasks))] = torch.tensor(published, device=self.device)
         elif config.class_weights == "log":
             counts = _count_pixels(samples, model)
-            self.class_weights = {name: log_class_weights(each).to(self.device) for name, each in counts.items()}
+            self.class_weights = {name: log_class_weights(pixels).to(self.device) for name, pixels in counts.items()}
 
     def __call__(self, inputs: Sequence[Tensor], outputs: Outputs, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Computes the losses of a batch.

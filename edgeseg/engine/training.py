@@ -39,9 +39,9 @@ from edgeseg.storage.checkpoint import save_checkpoint
 from edgeseg.tasks import kind_of
 from edgeseg.vision.preprocess import normalize
 
-CACHE_LIMIT = 2e9  # bytes of decoded samples
-TYPICAL_SAMPLES = 32  # images on which ranges and statistics are measured
-Batch = tuple[Sequence[Tensor], Mapping[str, Tensor], Tensor]
+CACHE_LIMIT = 2e9  # bytes of decoded samples that are kept in memory by default
+TYPICAL_SAMPLES = 32  # number of samples on which ranges and statistics are measured
+Batch = tuple[Sequence[Tensor], Mapping[str, Tensor], Tensor]  # images, targets by task, numbers of the samples
 
 
 def train(
@@ -74,7 +74,8 @@ def train(
     Raises:
         FloatingPointError: the loss is not finite; the message names the images of the batch.
         KeyboardInterrupt: on Ctrl-C and SIGTERM, after saving.
-        ValueError: fewer images than a batch, labels outside the classes, or a run to resume that is another one.
+        ValueError: fewer images than an optimizer step uses, labels outside the classes, or a run to resume that had
+            another model or recipe.
     """
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
@@ -84,7 +85,7 @@ def train(
             log.write(run.epoch(stopped))
             run.save_epoch()
             if stopped() and run.state.step < config.epochs * run.steps:
-                raise KeyboardInterrupt(f"stopped after step {run.state.step}; go on with resume, from {output}")
+                raise KeyboardInterrupt(_stopped(run.state, output))
     if distributed.rank() == 0:
         draw_curves(output)
         if val_set is not None:
@@ -93,12 +94,12 @@ def train(
 
 
 class _Run:
-    """A network in training: `epoch` by `epoch`, and in it `step` by `step`.
+    """A training run: `epoch` runs one epoch, and `step` one optimizer step. Arguments are those of `train`.
 
     Attributes:
-        steps: Optimizer steps in an epoch.
-        state: How far it is, and all that moves.
-        averaged: The moving average of the network.
+        steps: Number of optimizer steps per epoch.
+        state: The progress of the run and everything that it is resumed from.
+        averaged: The moving average of the model.
     """
 
     def __init__(
@@ -136,24 +137,30 @@ class _Run:
         self.forward = _parallel(self.network, config, device)
 
     def epoch(self, stopped: Callable[[], bool]) -> dict[str, float]:
-        """The rest of an epoch; its row of the log, with the scores where they are due.
+        """Runs the remaining steps of the current epoch.
+
+        Args:
+            stopped: Returns whether the run has to stop; called after each step.
+
+        Returns:
+            The row of the log, with scores if an evaluation is due.
 
         Raises:
-            KeyboardInterrupt: stopped before its end, after saving.
+            KeyboardInterrupt: the run was stopped before the end of the epoch; it is saved.
         """
         config, state, start = self.config, self.state, time.perf_counter()
         number, first = divmod(state.step, self.steps)
         self.sampler.epoch, self.sampler.start = number, first
         self.network.train()
         freeze_ranges(self.model, number > config.epochs // 2)
-        # Its end is saved with its score and its line in the log, never without them.
+        # The state after the last step is saved by `train`, together with the scores and the row of the log.
         for _ in self._steps(number, first):
             if state.step % self.steps == 0:
                 break
             self._save_at_times()
             if stopped():
                 self._save()
-                raise KeyboardInterrupt(f"stopped after step {state.step}; go on with resume, from {self.output}")
+                raise KeyboardInterrupt(_stopped(state, self.output))
         if not config.ema:
             self.averaged.load_state_dict(self.model.state_dict())
         seconds = time.perf_counter() - start
@@ -172,7 +179,7 @@ class _Run:
         return row
 
     def _steps(self, number: int, first: int) -> Iterator[None]:
-        """Steps of an epoch, one each time."""
+        """Runs the steps of an epoch from step `first` on; yields after each of them."""
         bar = tqdm(
             total=self.steps, initial=first, desc=f"epoch {number + 1}/{self.config.epochs}", leave=False,
             disable=True if distributed.rank() else None,
@@ -195,7 +202,11 @@ class _Run:
                 yield
 
     def step(self, batches: Sequence[Batch]) -> dict[str, float]:
-        """One optimizer step on `iter_size` batches; the mean losses, of all and by task."""
+        """Makes one optimizer step on `iter_size` batches.
+
+        Returns:
+            The mean losses of the batches: "loss" for the total, and one per task.
+        """
         config = self.config
         seed = config.seed * 1_000_003 + self.state.step * distributed.world_size() + distributed.rank()
         torch.manual_seed(seed)
@@ -204,8 +215,8 @@ class _Run:
         for batch in batches:
             losses = self._losses(batch)
             (losses["loss"] / len(batches)).backward()
-            for name, each in losses.items():
-                means[name] = means.get(name, 0.0) + float(each.detach()) / len(batches)
+            for name, loss in losses.items():
+                means[name] = means.get(name, 0.0) + float(loss.detach()) / len(batches)
         if config.clip_grad:
             nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_grad)
         self.optimizer.step()
@@ -214,7 +225,11 @@ class _Run:
         return means
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Of all as "loss", and by task."""
+        """Computes the losses of a batch: "loss" for the total, and one per task.
+
+        Raises:
+            FloatingPointError: the total is not finite.
+        """
         images, targets, indices = batch
         inputs = [normalize(image.to(self.device), self.model.preprocess) for image in images]
         inputs = [image.contiguous(memory_format=torch.channels_last) for image in inputs]
@@ -225,12 +240,20 @@ class _Run:
         if not math.isfinite(value := float(loss.detach())):
             names = ", ".join(name_of(self.train_set, int(index)) for index in indices)
             raise FloatingPointError(
-                f"the loss is {value} in step {self.state.step + 1}; lower lr={self.config.lr}, or look at {names}"
+                f"the loss is {value} in step {self.state.step + 1}; lower lr, which is {self.config.lr}, or look at "
+                f"the images of the batch: {names}"
             )
         return {"loss": loss, **by_task}
 
     def score(self, epoch: int) -> dict[str, float]:
-        """Figures in percent of all tasks, where there is a set for it; the weights best at the first are kept."""
+        """Scores all tasks on the validation set, and saves the weights if the first task is better than ever before.
+
+        Args:
+            epoch: Number of the epoch, counted from 1.
+
+        Returns:
+            The headline figures in percent; nothing without a validation set.
+        """
         if self.val_set is None:
             return {}
         config = self.config
@@ -253,27 +276,33 @@ class _Run:
         return {kind if alone else f"{name}_{kind}": value for name, (kind, value) in figures.items()}
 
     def save_epoch(self) -> None:
-        """The weights of an epoch, and what is needed to go on."""
+        """Saves the weights after an epoch, and the state to resume from."""
         if distributed.rank() == 0:
             facts: dict[str, Any] = {"recipe": asdict(self.config), "epoch": self.state.step // self.steps}
             save_checkpoint(self.averaged, self.output / "last.safetensors", **facts)
         self._save()
 
     def _save_at_times(self) -> None:
-        """Every `save_every` minutes, by the clock of one process, for which the others do not wait."""
+        """Saves the state every `save_every` minutes. Process 0 alone decides and saves; the others do not wait."""
         if distributed.rank() == 0 and time.monotonic() - self.saved > 60 * self.config.save_every:
             self.state.save(self.output)
             self.saved = time.monotonic()
 
     def _save(self) -> None:
-        """Now, of all processes together."""
+        """Saves the state now; all processes wait until it is written."""
         if distributed.rank() == 0:
             self.state.save(self.output)
         distributed.barrier()
         self.saved = time.monotonic()
 
 
+def _stopped(state: RunState, output: Path) -> str:
+    """The message of a run that was stopped and saved."""
+    return f"stopped after step {state.step}; go on with resume=True, or --resume auto, and the folder {output}"
+
+
 def _samples(train_set: LabelledDataset, model: Pixel2Pixel, config: TrainConfig) -> Augmented:
+    """The training set with the augmentation of the recipe."""
     augment = AUGMENTATIONS[config.augmentation](
         config.img_resize,
         config.rand_crop or config.img_resize,
@@ -286,6 +315,7 @@ def _samples(train_set: LabelledDataset, model: Pixel2Pixel, config: TrainConfig
 
 
 def _loader(samples: Augmented, sampler: EpochSampler, config: TrainConfig, device: torch.device) -> DataLoader[Any]:
+    """The loader of this process's share of the batches."""
     return DataLoader(
         samples,
         batch_sampler=sampler,
@@ -297,16 +327,19 @@ def _loader(samples: Augmented, sampler: EpochSampler, config: TrainConfig, devi
 
 
 def _teacher(model: Pixel2Pixel, config: TrainConfig) -> Pixel2Pixel | None:
-    """The float network whose answers are learned, where the recipe has it."""
+    """The float network whose outputs are learned, if the recipe uses distillation."""
     if not config.distillation:
         return None
     if model.config.quantization is not None:
-        raise ValueError("distillation starts from a float network, and this one is quantization-aware already")
+        raise ValueError("distillation learns from a float network, but this network is quantization-aware already")
     return model.to(memory_format=torch.channels_last).eval()
 
 
 def _prepared(model: Pixel2Pixel, samples: Augmented, config: TrainConfig, device: torch.device) -> Pixel2Pixel:
-    """As the recipe trains it: quantization-aware (a copy), its preprocessing of the recipe's size, channels-last."""
+    """The network in the form that the recipe trains: a copy if quantization-aware, in channels-last memory format.
+
+    Its preprocessing gets the image size of the recipe.
+    """
     if has_folded_batch_norms(model):
         unfold_batch_norms(model, _typical(model, samples, device))
     if config.quantize != "none" and model.config.quantization is None:
@@ -324,21 +357,21 @@ def _prepared(model: Pixel2Pixel, samples: Augmented, config: TrainConfig, devic
 
 
 def _typical(model: Pixel2Pixel, samples: Augmented, device: torch.device) -> Iterator[list[Tensor]]:
-    """Some preprocessed training images, one list of inputs at a time."""
+    """Yields some preprocessed training images: one list of inputs [1, C, H, W] per sample."""
     for index in range(min(len(samples), TYPICAL_SAMPLES)):
         images, _, _ = samples[index]
         yield [normalize(image.unsqueeze(0).to(device), model.preprocess) for image in images]
 
 
 def _inherited(notes: Mapping[str, Any]) -> dict[str, Any]:
-    """What the trained weights inherit of the notes of the weights that they start from: origin and licence."""
+    """The notes that the trained weights inherit from the weights that training starts from: origin and licence."""
     parent = notes.get("weights") or notes.get("started_from")
     kept = {"license": notes.get("license"), "started_from": parent}
     return {name: value for name, value in kept.items() if value}
 
 
 class _Network(nn.Module):
-    """What is trained: the model, and where the recipe has it an auxiliary prediction from the deepest feature."""
+    """The module that is trained: the model, with auxiliary heads on the deepest feature if the recipe has them."""
 
     def __init__(self, model: Pixel2Pixel, config: TrainConfig) -> None:
         super().__init__()
@@ -354,13 +387,14 @@ class _Network(nn.Module):
                     )
 
     def forward(self, *images: Tensor) -> Outputs:
-        """Preprocessed images to the outputs of the decoders and of the auxiliary heads."""
+        """Computes the outputs of decoders and auxiliary heads from preprocessed images [N, C, H, W], one per input."""
         features = self.model.encoder(images)
         by_task = {name: decoder(features) for name, decoder in self.model.decoders.items()}
         auxiliary = {name: head(features[-1]) for name, head in self.auxiliary.items()}
         return Outputs(by_task, auxiliary, features[-1])
 
     def train(self, mode: bool = True) -> _Network:
+        """Sets the mode, and keeps in evaluation mode what the recipe freezes."""
         super().train(mode)
         if self.config.freeze_encoder:
             self.model.encoder.eval()
@@ -372,6 +406,7 @@ class _Network(nn.Module):
 
 
 def _parallel(network: _Network, config: TrainConfig, device: torch.device) -> Callable[..., Outputs]:
+    """The forward pass of the network, synchronized over processes and compiled if the recipe says so."""
     module: nn.Module = network
     if distributed.world_size() > 1:
         module = DistributedDataParallel(network, device_ids=[device.index] if device.type == "cuda" else None)
@@ -379,22 +414,23 @@ def _parallel(network: _Network, config: TrainConfig, device: torch.device) -> C
 
 
 def _moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
-    """An exponential average that starts short, so that it soon forgets the untrained decoder."""
+    """An exponential moving average whose decay grows up to `decay`, so that it soon forgets the untrained decoder."""
 
     def update(averages: Sequence[Tensor], values: Sequence[Tensor], count: Tensor | int) -> None:
-        now = min(decay, (1 + int(count)) / (10 + int(count)))
-        get_ema_multi_avg_fn(now)(averages, values, count)
+        current = min(decay, (1 + int(count)) / (10 + int(count)))
+        get_ema_multi_avg_fn(current)(averages, values, count)
 
     return update
 
 
 def _fits(dataset: LabelledDataset, config: TrainConfig) -> bool:
-    """Whether to decode the whole set into memory."""
+    """Whether the decoded training set is kept in memory: as the recipe says, or if it is small enough."""
     if config.cache is not None or len(dataset) == 0:
         return bool(config.cache)
     images, _ = as_sample(dataset[0], "")
-    return sum(x.numel() for x in images) * 4 / 3 * len(dataset) < CACHE_LIMIT
+    return sum(image.numel() for image in images) * 4 / 3 * len(dataset) < CACHE_LIMIT
 
 
 def _memory(device: torch.device) -> dict[str, str]:
+    """The highest memory use of a GPU so far in gigabytes, for the progress bar."""
     return {"GB": f"{torch.cuda.max_memory_allocated(device) / 1e9:.1f}"} if device.type == "cuda" else {}

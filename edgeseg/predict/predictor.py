@@ -77,7 +77,7 @@ class Predictor(ABC):
     @overload
     def predict(
         self,
-        *images: list[ImageLike] | tuple[ImageLike, ...],
+        *images: list[Any] | tuple[Any, ...],
         task: str | None = None,
         tile: Sequence[int] | None = None,
         batch_size: int = 1,
@@ -86,7 +86,7 @@ class Predictor(ABC):
 
     def predict(
         self,
-        *images: ImageLike | list[ImageLike] | tuple[ImageLike, ...],
+        *images: ImageLike | list[Any] | tuple[Any, ...],
         task: str | None = None,
         tile: Sequence[int] | None = None,
         batch_size: int = 1,

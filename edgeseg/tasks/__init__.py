@@ -1,6 +1,6 @@
-"""Kinds of tasks as a table. A kind knows its maps, ground truth, loss, metric and pictures; no other code asks for it.
+"""The table of kinds of tasks. A kind defines maps, ground truth, loss, metric and pictures; other code asks the kind.
 
-A kind of your own is one class: subclass `Kind` (or `Regression`) and register an instance of it.
+To add a kind of your own, subclass `Kind` or `Regression` and register an instance of it with `register_kind`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ KINDS: dict[str, Kind] = {"segmentation": Segmentation(), "depth": Depth()}
 
 
 def register_kind(name: str, kind: Kind) -> None:
-    """Makes `Task(name, ...)` a task of a kind of your own.
+    """Registers a kind of your own, so that `Task(name, ...)` is a task of it.
 
     Args:
         name: Name of the kind.
@@ -34,5 +34,5 @@ def register_kind(name: str, kind: Kind) -> None:
 
 
 def kind_of(task: Task) -> Kind:
-    """The kind of a task."""
+    """Returns the kind of a task."""
     return KINDS[task.kind]

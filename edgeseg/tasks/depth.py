@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class Depth(Regression):
-    """Outputs and ground truth are metres [N, 1, H, W]; a ground truth of 0 is unknown and does not count."""
+    """Outputs and ground truth are float32 metres [N, 1, H, W]. Pixels with a ground truth of 0 are ignored."""
 
     def check(self, task: Task) -> None:
-        """Depth has one channel."""
+        """Raises a ValueError unless the task has one channel."""
         task.require(task.channels == 1, "channels", "is 1 for depth")
 
     def empty_target(self, task: Task, size: Sequence[int]) -> Tensor:
@@ -33,7 +33,7 @@ class Depth(Regression):
         return torch.zeros(1, *size)
 
     def typed(self, target: Tensor) -> Tensor:
-        """`edgeseg.vision.tensors.Depth`."""
+        """The depth as `edgeseg.vision.tensors.Depth`, which is resized by nearest neighbour."""
         from edgeseg.vision.tensors import Depth as DepthTensor
 
         return target if isinstance(target, DepthTensor) else DepthTensor(target)
@@ -45,17 +45,17 @@ class Depth(Regression):
         return depth_loss(outputs, targets, dict(zip(recipe.depth_losses, recipe.depth_factors, strict=True)))
 
     def metric(self, task: Task) -> DepthErrors:
-        """Errors of the distance."""
+        """An empty `DepthErrors`, with the range of the task."""
         from edgeseg.tasks.depth_metrics import DepthErrors
 
         return DepthErrors(task.range)
 
     def picture(self, values: np.ndarray, task: Task, photo: Image.Image | None = None) -> Image.Image:
-        """Near is red, far is violet, unknown is black."""
+        """The depth in colours: near is red, far is violet, and 0 is black."""
         return colorize_depth(values)
 
     def key(self, values: np.ndarray, task: Task, width: int) -> Image.Image:
-        """A scale in metres."""
+        """A colour scale in metres."""
         return depth_scale(width)
 
     def files(self, values: np.ndarray) -> Mapping[str, Image.Image]:

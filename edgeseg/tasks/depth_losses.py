@@ -1,4 +1,8 @@
-"""Losses of depth [N, 1, H, W] in metres. A ground truth of 0 is unknown and does not count."""
+"""Losses for depth in metres.
+
+The single losses take the predicted and the true depths of the known pixels, float [P], and return a scalar;
+`depth_loss` selects those pixels.
+"""
 
 from __future__ import annotations
 
@@ -10,35 +14,35 @@ from torch.nn import functional as F
 
 
 def smooth_l1(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean of the Huber-like error that is quadratic below one metre."""
+    """Mean of |error| - 0.5, or of error^2 / 2 for errors below one metre (smooth L1)."""
     return F.smooth_l1_loss(prediction, target)
 
 
 def scale(prediction: Tensor, target: Tensor) -> Tensor:
-    """Charbonnier penalty on the difference of the means: whether all is too near or too far."""
+    """Charbonnier penalty on the difference of the mean depths, which penalizes a wrong overall scale."""
     epsilon = 1e-3
     return ((prediction.mean() - target.mean()) ** 2 + epsilon**2) ** 0.45 - epsilon**0.9
 
 
 def error_variance(prediction: Tensor, target: Tensor) -> Tensor:
-    """Variance of the error: whether it is the same everywhere."""
+    """Variance of the error, which is 0 if all depths are wrong by the same distance."""
     return (prediction - target).var(correction=0)
 
 
 def relative(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean of |error| / depth, so that near counts as much as far; `DepthErrors.ard` is this in percent."""
+    """Mean of |error| / depth, so that near and far pixels count alike; `DepthErrors.ard` is the same in percent."""
     return ((prediction - target).abs() / target).mean()
 
 
 def berhu(prediction: Tensor, target: Tensor) -> Tensor:
-    """Reverse Huber (Laina et al., 2016, https://arxiv.org/abs/1606.00373), quadratic above the median error."""
+    """Reverse Huber loss, quadratic above the median error (Laina et al., 2016, https://arxiv.org/abs/1606.00373)."""
     error = (prediction - target).abs()
     threshold = error.detach().median().clamp(min=1e-6)
     return torch.where(error <= threshold, error, (error**2 + threshold**2) / (2 * threshold)).mean()
 
 
 def silog(prediction: Tensor, target: Tensor) -> Tensor:
-    """Scale-invariant logarithmic error (Eigen et al., 2014, https://arxiv.org/abs/1406.2283), half invariant."""
+    """Scale-invariant logarithmic error with a factor of 0.5 (Eigen et al., 2014, https://arxiv.org/abs/1406.2283)."""
     difference = prediction.clamp(min=1e-3).log() - target.log()
     return (difference**2).mean() - 0.5 * difference.mean() ** 2
 
@@ -54,18 +58,18 @@ LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def depth_loss(prediction: Tensor, target: Tensor, factors: Mapping[str, float]) -> Tensor:
-    """A weighted sum of losses over the known pixels.
+    """Computes a weighted sum of losses over the pixels whose depth is known.
 
     Args:
-        prediction: float [N,1,H,W].
-        target: float of the same shape, 0 where unknown.
-        factors: Name of a loss in `LOSSES` -> its weight.
+        prediction: float [N, 1, H, W], in metres.
+        target: float [N, 1, H, W], in metres; 0 where the depth is unknown.
+        factors: Weights of losses, by their names in `LOSSES`.
 
     Returns:
-        A scalar; 0 where nothing is known.
+        A scalar; 0 if no depth is known.
 
     Raises:
-        ValueError: unknown loss; names the known ones.
+        ValueError: an unknown loss; the message names the known ones.
     """
     unknown = [name for name in factors if name not in LOSSES]
     if unknown:
@@ -73,6 +77,6 @@ def depth_loss(prediction: Tensor, target: Tensor, factors: Mapping[str, float])
     known = target > 0
     if not bool(known.any()):
         return prediction.sum() * 0
-    # Selecting is exact where masking would have to correct each mean.
-    mine, true = prediction.float()[known], target.float()[known]
-    return torch.stack([factor * LOSSES[name](mine, true) for name, factor in factors.items()]).sum()
+    # The known pixels are selected, not masked, so that means and medians are those of known pixels.
+    predicted, expected = prediction.float()[known], target.float()[known]
+    return torch.stack([factor * LOSSES[name](predicted, expected) for name, factor in factors.items()]).sum()

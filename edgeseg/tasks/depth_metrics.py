@@ -1,4 +1,4 @@
-"""Errors of depth over a whole dataset."""
+"""Errors of predicted depth over a whole dataset."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 
 from edgeseg.spec import Task
 
-NEAREST, FARTHEST = 3.0, 80.0  # metres, of the ranged relative error
+NEAREST, FARTHEST = 3.0, 80.0  # metres; the range of `ard_3_to_80`
 
 
 class DepthErrors:
-    """Errors of depth over a whole dataset.
+    """Sums the errors of predicted depth over a whole dataset.
 
     Args:
-        limits: Lowest and highest depth that the model can predict, in metres; true depths beyond them are counted.
+        limits: Lowest and highest depth that the model can predict, in metres; `outside` counts pixels beyond them.
     """
 
     higher_is_better = False
@@ -27,19 +27,19 @@ class DepthErrors:
         self.sums = torch.zeros(6, dtype=torch.float64)
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Adds depths in metres, of the same shape; a target of 0 is unknown."""
+        """Adds predicted and true depths in metres, float tensors of the same shape; a target of 0 is ignored."""
         known = target > 0
-        mine, true = prediction[known].double().clamp(min=1e-3), target[known].double()
-        near, far = mine.clamp(max=FARTHEST), true.clamp(max=FARTHEST)
-        ranged = torch.where(true <= NEAREST, 0, (near - far).abs() / far)
+        predicted, true = prediction[known].double().clamp(min=1e-3), target[known].double()
+        limited, limited_true = predicted.clamp(max=FARTHEST), true.clamp(max=FARTHEST)
+        ranged = torch.where(true <= NEAREST, 0, (limited - limited_true).abs() / limited_true)
         low, high = self.limits or (0.0, float("inf"))
         self.sums += torch.stack(
             [
                 known.sum().double(),
-                ((mine - true).abs() / true).sum(),
+                ((predicted - true).abs() / true).sum(),
                 ranged.sum(),
-                ((mine - true) ** 2).sum(),
-                (torch.maximum(mine / true, true / mine) < 1.25).double().sum(),
+                ((predicted - true) ** 2).sum(),
+                (torch.maximum(predicted / true, true / predicted) < 1.25).double().sum(),
                 ((true < low) | (true > high)).double().sum(),
             ]
         ).cpu()
@@ -54,6 +54,7 @@ class DepthErrors:
         return int(self.sums[0])
 
     def _mean(self, index: int) -> float:
+        """The mean per known pixel of one of the sums."""
         return float(self.sums[index] / self.sums[0])
 
     @property
@@ -63,7 +64,7 @@ class DepthErrors:
 
     @property
     def ard_3_to_80(self) -> float:
-        """Like `ard`, as TI's zoo scores several tasks: depths up to 3 m count as right, and all are cut at 80 m."""
+        """`ard` as TI's zoo computes it: pixels up to 3 m count with an error of 0, and depths are limited to 80 m."""
         return 100 * self._mean(2)
 
     @property
@@ -73,19 +74,19 @@ class DepthErrors:
 
     @property
     def delta(self) -> float:
-        """Share of the pixels whose depth is right within a factor of 1.25, in percent."""
+        """Share of the pixels whose predicted depth is within a factor of 1.25 of the true depth, in percent."""
         return 100 * self._mean(4)
 
     @property
     def outside(self) -> float:
-        """Share of the pixels whose true depth the model cannot predict, in percent."""
+        """Share of the pixels whose true depth is outside the range of the model, in percent."""
         return 100 * self._mean(5)
 
     def headline(self, protocol: str) -> tuple[str, float]:
-        """ "ard" and its value in percent."""
+        """The name "ard" and its value in percent; `ard_3_to_80` under the original protocol."""
         return "ard", self.ard_3_to_80 if protocol == "original" else self.ard
 
     def scores(self, task: Task, protocol: str) -> dict[str, Any]:
-        """All errors, in percent except for the RMSE in metres."""
+        """All errors by name, in percent except for the RMSE, which is in metres."""
         names = ("ard", "ard_3_to_80", "rmse", "delta", "outside")
         return {"protocol": protocol, **{name: round(getattr(self, name), 4) for name in names}}

@@ -1,4 +1,4 @@
-"""What a kind of task has to say: its maps, its ground truth, its loss, its metric and its pictures."""
+"""The interface of a kind of task: its maps, ground truth, loss, metric and pictures."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ class Metric(Protocol):
         """Adds predictions and their ground truth, of the same shape."""
 
     def reduce(self, total: Callable[[Tensor], Tensor]) -> None:
-        """Replaces every sum by `total(sum)`, such as the sum over all processes."""
+        """Replaces every sum by `total(sum)`, for instance by the sum over all processes."""
 
     @property
     def counted(self) -> int:
         """Number of pixels with a ground truth."""
 
     def headline(self, protocol: str) -> tuple[str, float]:
-        """The figure by which a task is judged: its name and its value, under the "native" or "original" protocol."""
+        """The most important figure: its name and its value, under the "native" or the "original" protocol."""
 
     def scores(self, task: Task, protocol: str) -> dict[str, Any]:
-        """All figures by name. "iou" may hold a dictionary by class; None stands for a class without pixels."""
+        """All figures by name. "iou" may be a dictionary by class, with None for a class without pixels."""
 
 
 class Kind(ABC):
@@ -74,21 +74,21 @@ class Kind(ABC):
         """
 
     def in_graph(self, output: Tensor) -> Tensor:
-        """What an exported file with "labels" as its output gives instead of `output` [N, C, H, W]."""
+        """The output of an exported file that was written with `output="labels"`, from an output [N, C, H, W]."""
         return output
 
     def resized(self, values: np.ndarray, size: Sequence[int]) -> np.ndarray:
-        """The map of what `in_graph` gave for one image, at another size."""
+        """Resizes the output of `in_graph` for one image to a map of another size."""
         return self.map(values, size)
 
     def empty_target(self, task: Task, size: Sequence[int]) -> Tensor:
-        """The ground truth of a sample that has none: no pixel counts."""
+        """A ground truth of which every pixel is ignored, for samples without one."""
         import torch
 
         return torch.zeros(task.channels, *size)
 
     def typed(self, target: Tensor) -> Tensor:
-        """The ground truth as a tensor type that torchvision's transforms treat rightly."""
+        """The ground truth as the tensor type that makes torchvision's transforms handle it correctly."""
         from torchvision import tv_tensors
 
         return target if isinstance(target, tv_tensors.TVTensor) else tv_tensors.Mask(target)
@@ -124,19 +124,19 @@ class Kind(ABC):
         """A map in colours, mixed with the photo where that helps."""
 
     def key(self, values: np.ndarray, task: Task, width: int) -> Image.Image | None:
-        """What explains the colours of `picture`, as a strip of `width` pixels."""
+        """A strip of `width` pixels that explains the colours of `picture`, or None."""
         return None
 
     def files(self, values: np.ndarray) -> Mapping[str, Image.Image]:
-        """The map as lossless pictures, by the ending of their names, such as "labels"."""
+        """The map as images to save without loss, by the suffix of the file's name, such as "labels"."""
         return {}
 
 
 class Regression(Kind):
-    """A kind whose outputs are values, resized bilinearly."""
+    """A kind whose outputs are continuous values, resized bilinearly."""
 
     def map(self, output: np.ndarray, size: Sequence[int]) -> np.ndarray:
-        """float32 [H, W], or [H, W, C] of several channels."""
+        """The map float32 [H, W], or [H, W, C] for several channels."""
         shape = (size[1], size[0])
         planes: list[Any] = [Image.fromarray(np.ascontiguousarray(plane, np.float32)) for plane in output]
         resized = [np.asarray(plane.resize(shape, Image.Resampling.BILINEAR)) for plane in planes]
@@ -147,11 +147,11 @@ class Regression(Kind):
         import torch
         from torch.nn import functional as F
 
-        resized = [F.interpolate(each.float(), size=list(size), mode="bilinear", align_corners=False) for each in views]
+        resized = [F.interpolate(view.float(), size=list(size), mode="bilinear", align_corners=False) for view in views]
         return torch.stack(resized).mean(dim=0)
 
     def picture(self, values: np.ndarray, task: Task, photo: Image.Image | None = None) -> Image.Image:
-        """Values in grey from the lowest to the highest of the task's range, or of the map."""
+        """The values in grey: black is the lowest and white the highest value of the task's range, or of the map."""
         low, high = task.range or (float(values.min()), float(values.max()))
         grey = ((values - low) / max(high - low, 1e-12) * 255).clip(0, 255).astype(np.uint8)
         return Image.fromarray(

@@ -1,4 +1,4 @@
-"""Losses over logits [N,C,H,W] and label maps [N,H,W], label 255 counted nowhere."""
+"""Losses for segmentation, from logits [N, C, H, W] and class ids [N, H, W]. Pixels with label 255 are ignored."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ def segmentation_loss(
     ohem: float = 0.0,
     count_ignored: bool = False,
 ) -> Tensor:
-    """Cross-entropy, plus `dice` times the soft Dice loss (Milletari et al., 2016, https://arxiv.org/abs/1606.04797).
+    """Computes cross-entropy plus Dice loss (Milletari et al., 2016, https://arxiv.org/abs/1606.04797).
 
     Args:
-        logits: float [N,C,H,W].
-        target: integer [N,H,W], classes or 255.
-        class_weights: float [C] for the cross-entropy.
-        dice: Weight of the Dice loss, averaged over the classes that occur in the batch.
-        label_smoothing: Share of the target that goes to all classes alike.
-        ohem: Online hard example mining (Shrivastava et al., 2016, https://arxiv.org/abs/1604.03540): only pixels whose
-            class gets at most this probability, a 16th of the pixels at least. 0 for all pixels.
-        count_ignored: Divide by the number of all pixels, as the original does, instead of the sum of the weights.
+        logits: float [N, C, H, W].
+        target: Integer class ids [N, H, W], or 255 for ignored pixels.
+        class_weights: float [C], weights of the classes in the cross-entropy; None weighs all classes alike.
+        dice: Weight of the Dice loss, which is averaged over the classes that occur in the batch.
+        label_smoothing: Share of the target probability, 0 to 1, that is spread over all classes.
+        ohem: Online hard example mining (Shrivastava et al., 2016, https://arxiv.org/abs/1604.03540): count only pixels
+            whose true class has at most this probability, and at least one pixel in 16. 0 counts all pixels.
+        count_ignored: Divide the cross-entropy by the number of all pixels including ignored ones, as TI's zoo does,
+            instead of by the sum of the pixels' weights.
 
     Returns:
-        A scalar; 0 where every pixel is ignored.
+        A scalar; 0 if every pixel is ignored.
     """
     target = target.long()
     log_probabilities = F.log_softmax(logits.float(), dim=1)
@@ -52,7 +53,7 @@ def segmentation_loss(
 
 
 def _hard(log_probabilities: Tensor, target: Tensor, counted: Tensor, threshold: float) -> Tensor:
-    """Mask [N,H,W] of the pixels whose class has a probability of `threshold` at most, or that are among the worst."""
+    """Mask [N, H, W] of the pixels that OHEM counts: probability of the true class up to `threshold`, or the worst."""
     with torch.no_grad():
         true = log_probabilities.gather(1, target.masked_fill(~counted, 0).unsqueeze(1)).squeeze(1).exp()
         true = true.masked_fill(~counted, 2.0)
@@ -61,7 +62,15 @@ def _hard(log_probabilities: Tensor, target: Tensor, counted: Tensor, threshold:
 
 
 def dice_loss(probabilities: Tensor, target: Tensor) -> Tensor:
-    """1 - Dice of soft predictions [N,C,H,W], mean over the classes in `target` [N,H,W]."""
+    """Computes 1 - Dice, averaged over the classes that occur (Milletari et al., 2016, https://arxiv.org/abs/1606.04797).
+
+    Args:
+        probabilities: float [N, C, H, W].
+        target: int64 class ids [N, H, W], or 255 for ignored pixels.
+
+    Returns:
+        A scalar; 0 if every pixel is ignored.
+    """
     counted = (target != IGNORE).unsqueeze(1)
     labels = target.masked_fill(target == IGNORE, 0).unsqueeze(1)
     true = probabilities.gather(1, labels) * counted
@@ -76,11 +85,14 @@ def dice_loss(probabilities: Tensor, target: Tensor) -> Tensor:
 
 
 def log_class_weights(pixels: Tensor, smoothing: float = 1.1) -> Tensor:
-    """Weights 1 / ln(smoothing + share) of each class, mean 1 (ENet: Paszke et al., 2016, https://arxiv.org/abs/1606.02147).
+    """Computes class weights 1 / ln(smoothing + share of pixels) (Paszke et al., 2016, https://arxiv.org/abs/1606.02147).
 
     Args:
-        pixels: Number of pixels of each class [C].
-        smoothing: Nearer to 1 makes rare classes count more.
+        pixels: Number of pixels per class [C].
+        smoothing: A number above 1; the closer it is to 1, the more weight rare classes get.
+
+    Returns:
+        float32 [C] with a mean of 1.
     """
     weights = 1 / torch.log(smoothing + pixels / pixels.sum())
     return (weights / weights.mean()).float()

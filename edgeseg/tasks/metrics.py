@@ -1,4 +1,4 @@
-"""Intersection over union and related figures, from one confusion matrix over a whole dataset."""
+"""Intersection over union (IoU) and related metrics, from one confusion matrix over a whole dataset."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class ConfusionMatrix:
         self.counts = torch.zeros(classes, classes, dtype=torch.int64)
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Adds integer class ids of the same shape; targets beyond the classes, such as 255, do not count."""
-        # An extra row takes the pixels that do not count, which is cheaper than selecting those that do.
+        """Adds predicted and true class ids, integers of the same shape; targets beyond the classes are ignored."""
+        # An extra row collects the ignored pixels, which is cheaper than selecting the others.
         rows = target.flatten().int().clamp(max=self.classes)
         pairs = rows * self.classes + prediction.flatten().int()
         counts = torch.bincount(pairs, minlength=(self.classes + 1) * self.classes)
@@ -39,12 +39,12 @@ class ConfusionMatrix:
 
     @property
     def counted(self) -> int:
-        """Number of pixels that count."""
+        """Number of pixels that are not ignored."""
         return int(self.counts.sum())
 
     @property
     def iou(self) -> Tensor:
-        """Intersection over union of each class, 0 to 1; NaN for a class that neither occurs nor is predicted."""
+        """IoU per class, float64 [C], 0 to 1; NaN for a class that neither occurs nor is predicted."""
         intersection = self.counts.diag().double()
         union = self.counts.sum(0) + self.counts.sum(1) - self.counts.diag()
         return intersection / union
@@ -56,26 +56,26 @@ class ConfusionMatrix:
 
     @property
     def miou_of_all(self) -> float:
-        """Mean of `iou` over all classes, 0 to 1. As in TI's zoo, a class that does not occur counts as 0."""
+        """Mean of `iou` over all classes, 0 to 1. As in TI's zoo, a class whose `iou` is NaN counts as 0."""
         return float(self.iou.nan_to_num().mean())
 
     @property
     def pixel_accuracy(self) -> float:
-        """Share of the counted pixels with the right class, 0 to 1."""
+        """Share of the counted pixels whose class is predicted correctly, 0 to 1."""
         return float(self.counts.diag().sum() / self.counts.sum())
 
     @property
     def frequency_weighted_iou(self) -> float:
-        """Mean of `iou` weighted by how many pixels each class has, 0 to 1."""
+        """Mean of `iou` weighted by the number of pixels per class, 0 to 1."""
         share = self.counts.sum(1).double() / self.counts.sum()
         return float((share * self.iou.nan_to_num()).sum())
 
     def headline(self, protocol: str) -> tuple[str, float]:
-        """ "miou" and its value in percent."""
+        """The name "miou" and its value in percent; `miou_of_all` under the original protocol."""
         return "miou", 100 * (self.miou_of_all if protocol == "original" else self.miou)
 
     def scores(self, task: Task, protocol: str) -> dict[str, Any]:
-        """IoU by class and the figures of the whole, in percent; None for a class that does not occur."""
+        """IoU by class and the figures over all classes, in percent; None for a class whose `iou` is NaN."""
         ious = [None if iou != iou else round(100 * iou, 4) for iou in self.iou.tolist()]
         return {
             "protocol": protocol,

@@ -1,4 +1,4 @@
-"""Maps of any kind of task as pictures."""
+"""Pictures of the maps of any kind of task."""
 
 from __future__ import annotations
 
@@ -11,11 +11,23 @@ from edgeseg.vision.visualize import stack
 
 
 def picture_of(values: np.ndarray, task: Task, photo: Image.Image | None = None) -> Image.Image:
-    """A map in colours, mixed with the photo where the kind of task does so."""
+    """Draws a map in colours.
+
+    Args:
+        values: The map, as `predict` returns it.
+        task: The task of the map.
+        photo: Photo of the same size that the colours are mixed with, if the kind of task does so.
+    """
     return kind_of(task).picture(values, task, photo)
 
 
 def with_key(picture: Image.Image, values: np.ndarray, task: Task) -> Image.Image:
-    """`picture` above what explains its colours, such as a legend of the classes that occur in the map."""
+    """Adds the key of the colours below a picture, such as a legend of the classes that occur in the map.
+
+    Args:
+        picture: Picture of the map.
+        values: The map, as `predict` returns it.
+        task: The task of the map.
+    """
     key = kind_of(task).key(values, task, picture.width)
     return picture if key is None else stack([picture, key])

@@ -37,9 +37,9 @@ class Segmentation(Kind):
         from torch.nn import functional as F
 
         if len(views) == 1 and views[0].device.type == "cpu":
-            return torch.stack([torch.from_numpy(self.map(each.float().numpy(), size)) for each in views[0]])
-        resized = [F.interpolate(each.float(), size=list(size), mode="bilinear", align_corners=False) for each in views]
-        mean = resized[0] if len(views) == 1 else torch.stack([each.softmax(dim=1) for each in resized]).mean(dim=0)
+            return torch.stack([torch.from_numpy(self.map(logits.float().numpy(), size)) for logits in views[0]])
+        resized = [F.interpolate(view.float(), size=list(size), mode="bilinear", align_corners=False) for view in views]
+        mean = resized[0] if len(views) == 1 else torch.stack([view.softmax(dim=1) for view in resized]).mean(dim=0)
         return mean.argmax(dim=1).to(torch.uint8 if mean.shape[1] <= 256 else torch.uint16)
 
     def in_graph(self, output: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class Segmentation(Kind):
         return values[rows].take(columns, axis=1)
 
     def empty_target(self, task: Task, size: Sequence[int]) -> Tensor:
-        """uint8 [H, W] of 255."""
+        """A ground truth uint8 [H, W] of 255, of which every pixel is ignored."""
         import torch
 
         return torch.full(tuple(size), IGNORE, dtype=torch.uint8)
@@ -69,7 +69,7 @@ class Segmentation(Kind):
         return f"is {kind}, and class ids are integers; convert it with .to(torch.uint8), and set ignored pixels to 255"
 
     def loss(self, outputs: Tensor, targets: Tensor, recipe: TrainConfig, class_weights: Tensor | None) -> Tensor:
-        """Cross-entropy and Dice as the recipe weighs them."""
+        """Cross-entropy and Dice loss with the weights of the recipe; see `segmentation_loss`."""
         from edgeseg.tasks.losses import segmentation_loss
 
         return segmentation_loss(
@@ -83,23 +83,20 @@ class Segmentation(Kind):
         )
 
     def divergence(self, outputs: Tensor, expected: Tensor) -> Tensor:
-        """Kullback-Leibler divergence of the classes of a pixel (distillation: Hinton et al., 2015).
-
-        See https://arxiv.org/abs/1503.02531.
-        """
+        """Mean Kullback-Leibler divergence over the pixels (Hinton et al., 2015, https://arxiv.org/abs/1503.02531)."""
         from torch.nn import functional as F
 
-        ours, theirs = (F.log_softmax(each.float(), dim=1) for each in (outputs, expected))
-        return F.kl_div(ours, theirs, reduction="none", log_target=True).sum(dim=1).mean()
+        student, teacher = (F.log_softmax(logits.float(), dim=1) for logits in (outputs, expected))
+        return F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1).mean()
 
     def metric(self, task: Task) -> ConfusionMatrix:
-        """Counts by true and predicted class."""
+        """An empty confusion matrix."""
         from edgeseg.tasks.metrics import ConfusionMatrix
 
         return ConfusionMatrix(task.channels)
 
     def picture(self, values: np.ndarray, task: Task, photo: Image.Image | None = None) -> Image.Image:
-        """Class colours, mixed with the photo if there is one."""
+        """The colours of the classes, mixed with the photo if there is one."""
         palette = palette_of(task)
         return tint(photo, values, palette) if photo else color_map(values, palette)
 
