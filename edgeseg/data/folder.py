@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgeseg.data.base import Files, LabelledImages, require
-from edgeseg.labels import generic_palette
-from edgeseg.spec import Task
+from edgeseg.data.classes import read_classes
 from edgeseg.vision.listing import PHOTO_SUFFIXES, by_stem, list_files, photo_suffixes
 
 LAYOUT = """\
@@ -63,26 +62,3 @@ class ImagesMasks(LabelledImages):
         self._warn("masks are missing", unlabelled)
         super().__init__(files, {"segmentation": read_classes(folder / "classes.txt")}, **options)
         self.skipped += unlabelled
-
-
-def read_classes(path: Path) -> Task:
-    """Reads the segmentation task of a file of classes.
-
-    Raises:
-        ValueError: a colour is out of range, or there are no classes; names the file and the line.
-    """
-    names, colors = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        words = line.split()
-        if not words:
-            continue
-        color = words[-3:] if len(words) > 3 and all(word.isdigit() for word in words[-3:]) else []
-        if any(int(value) > 255 for value in color):
-            raise ValueError(f"{path}, line {number}: {line!r} has a colour beyond 0 to 255")
-        names.append(" ".join(words[: len(words) - len(color)]))
-        colors.append(tuple(int(value) for value in color))
-    if not names:
-        raise ValueError(f"{path} has no classes; write one name per line")
-    fallback = generic_palette(len(names))
-    palette = tuple((c[0], c[1], c[2]) if c else fallback[i] for i, c in enumerate(colors))
-    return Task("segmentation", len(names), classes=tuple(names), palette=palette)
