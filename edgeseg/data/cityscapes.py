@@ -23,7 +23,10 @@ LAYOUT = """\
   {root}/gtFine/.../*_gtFine_labelTrainIds.png                          for the five classes
   {root}/gtFine/.../*_gtFine_labelTrainIds_motion.png                   for motion: 0 static, 255 moving
   {root}/disparity/.../*_disparity.png  {root}/camera/.../*_camera.json   for depth
-  {root}/<folder>/{{train,val,test}}/<city>/*.png                         further inputs, one file per photo"""
+  {root}/<folder>/{{train,val,test}}/<city>/*.png                         further inputs, one file per photo
+Folders like these with other classes or names of files are read by another dataset, such as
+  --dataset images_masks --image-dir leftImg8bit --mask-dir gtFine --image-suffix _image.jpg --mask-suffix _label.png
+  --classes road car sky"""
 
 # From label id to train id; all other labels are ignored.
 TRAIN_IDS = {
@@ -92,12 +95,14 @@ class Cityscapes(LabelledImages):
         if len({len(stream) for stream in streams}) > 1:
             counts = ", ".join(f"{name} {len(stream)}" for name, stream in zip(image_folders, streams, strict=True))
             raise ValueError(f"every input needs a file for each photo; {split} has {counts}")
+        if not streams[-1]:
+            photos = folder / image_folders[-1] / split
+            raise FileNotFoundError(f"{photos} has no photos; expected\n{LAYOUT.format(root=folder)}")
         files = [
             Files(images, {name: _target(folder, split, images[-1], name) for name in targets} if labelled else {})
             for images in zip(*streams, strict=True)
         ]
-        if files:
-            require(list(files[0].targets.values()), LAYOUT, folder)
+        require(list(files[0].targets.values()), LAYOUT, folder)
         self.root, self.image_folders, self.flow_folders = folder, tuple(image_folders), tuple(flow_folders)
         self.class_weights = {
             "segmentation": CLASS_WEIGHTS, "semantic": CLASS_WEIGHTS, "five_classes": FIVE_CLASS_WEIGHTS,
