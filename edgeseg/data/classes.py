@@ -30,6 +30,8 @@ HEADINGS = {
 HEADINGS |= {"color", "colour", "color_rgb", "parts", "actions", "category", "rgb"}
 COLOR = re.compile(r"^(?P<name>.*?)(?:[\s,;:]+)(?P<r>[0-9]+)[\s,;]+(?P<g>[0-9]+)[\s,;]+(?P<b>[0-9]+)[\s,;:]*$")
 NUMBERED = re.compile(r"^(?P<id>[0-9]+)[\s,;:.)]+(?P<name>\S.*)$")
+IGNORED = "__ignore__"
+"""The line of labelme's labels.txt for ignored pixels."""
 NUMBERS = re.compile(r"^[0-9\s,;]+$")
 
 
@@ -74,19 +76,37 @@ def read_class_list(path: Path) -> ClassList:
 
     A line is "name" or "name R G B", with spaces, commas or colons between them (as in CVAT's labelmap.txt), and may
     begin with its own id, if all lines do; then lines with the id 255 give the colours of ignored pixels. Empty lines
-    and lines that begin with "#" are skipped. The file is UTF-8, or UTF-16 with a byte order mark.
+    and lines that begin with "#" are skipped, and labelme's `__ignore__`. The file is UTF-8, or UTF-16 with a byte
+    order mark. A .yaml file is YOLO's data.yaml, of which the names are read.
 
     Raises:
         ValueError: another encoding, a heading, ids that are not 0, 1, 2, ..., a colour out of range, a class that
             occurs twice, or no classes; the message has the file and the line.
     """
-    return _parse(list(enumerate(_text(path).splitlines(), start=1)), f"{path}, line")
+    text = read_text(path)
+    if path.suffix == ".yaml":
+        return _parse(list(enumerate(_yaml_names(path, text), start=1)), f"{path}, name")
+    return _parse(list(enumerate(text.splitlines(), start=1)), f"{path}, line")
+
+
+def _yaml_names(path: Path, text: str) -> list[str]:
+    """The list `names`: in brackets, or lines "- name" or "0: name" below."""
+    inline = re.search(r"^names:\s*\[(.*?)\]", text, re.MULTILINE | re.DOTALL)
+    below = re.search(r"^names:[ \t]*\n((?:[ \t]*(?:-|\d+:).*\n?)+)", text, re.MULTILINE)
+    if inline:
+        items = inline[1].split(",")
+    elif below:
+        items = [re.sub(r"^\s*(-|\d+:)", "", line) for line in below[1].splitlines()]
+    else:
+        raise ValueError(f"{path} has no list of names that is understood; pass classes (--classes)")
+    return [item.strip().strip("'\"") for item in items if item.strip()]
 
 
 def _parse(numbered: list[tuple[int, str]], place: str) -> ClassList:
     """Reads numbered lines; `place` is what stands before their numbers in error messages."""
     source = place.rpartition(", ")[0]
-    lines = [(number, line.strip()) for number, line in numbered if line.strip() and not line.strip().startswith("#")]
+    stripped = [(number, line.strip()) for number, line in numbered if line.strip() != IGNORED]
+    lines = [(number, line) for number, line in stripped if line and not line.startswith("#")]
     if not lines:
         raise ValueError(f"{source} has no classes; write one name per line")
     _check_heading(place, *lines[0])
@@ -110,7 +130,8 @@ def _parse(numbered: list[tuple[int, str]], place: str) -> ClassList:
     return ClassList(Task("segmentation", len(names), classes=tuple(names), palette=palette), known if decodes else {})
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Reads a text file of UTF-8, or of UTF-16 with a byte order mark; raises a ValueError for another encoding."""
     content = path.read_bytes()
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
@@ -139,7 +160,8 @@ def _without_ids(place: str, lines: list[tuple[int, str]]) -> tuple[list[tuple[i
         return lines, []
     if all(NUMBERS.match(line) for _, line in lines):
         return lines, []  # names that are numbers, with their colours
-    classes, ignored = [], []
+    classes: list[tuple[int, str]] = []
+    ignored: list[tuple[int, str]] = []
     for (number, line), match in zip(lines, matches, strict=True):
         if match is not None and int(match["id"]) == IGNORE and len(classes) < IGNORE:
             ignored.append((number, match["name"].strip()))

@@ -8,6 +8,9 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 
+SPELLINGS = {"val": ("val", "valid", "validation")}
+"""What annotation tools call a split."""
+
 
 def part(items: Sequence[tuple[str, Item]], split: str, fraction: float) -> list[Item]:
     """Returns the items that belong to a split.
