@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
+import edgeseg
 from edgeseg.cli import main
 from edgeseg.data import load_dataset
+from edgeseg.storage.checkpoint import read_weights
+from edgeseg.weights.load import load_checkpoint
 
-from .conftest import SHARED
+from .conftest import SHARED, TINY
 
 IDD = SHARED / "data/idd_lite"
 IDD_CLASSES = ("drivable", "non-drivable", "living", "vehicles", "roadside objects", "far objects", "sky")
@@ -650,3 +656,58 @@ def test_damaged_labelme_is_named(shape: Any, problem: str, tmp_path: Path) -> N
     (tmp_path / "train/a/0.jpg").unlink()
     with pytest.raises(FileNotFoundError, match=r"a/0\.json: the photo .*0\.jpg is missing"):
         load_dataset("labelme", tmp_path, "train")
+
+
+# Checkpoints of wrappers
+
+
+@pytest.mark.parametrize(
+    ("prefix", "extra", "said"),
+    [
+        ("module.", {}, None),
+        ("module.", {"n_averaged": 1}, r"removed the prefix module\. .*left out .*n_averaged"),
+        ("net.", {"criterion.weight": 3}, r"removed the prefix net\. .*left out .*criterion\.weight"),
+        ("model.", {}, r"removed the prefix model\. of a wrapper"),
+        ("_orig_mod.", {}, r"removed the prefix _orig_mod\."),
+        ("model._orig_mod.", {}, r"removed the prefix model\., _orig_mod\."),
+        ("ema.module.", {}, r"removed the prefix ema\., module\."),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+def test_checkpoints_of_wrappers(
+    prefix: str, extra: dict[str, int], said: str | None, suffix: str, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    model = edgeseg.create_model("fpn", encoder=TINY, channels=16, num_classes=3)
+    state = {f"{prefix}{key}": value for key, value in model.state_dict().items()}
+    state |= {key: torch.zeros(size) for key, size in extra.items()}
+    path = tmp_path / f"x{suffix}"
+    if suffix == ".ckpt":
+        torch.save({"epoch": 3, "state_dict": state}, path)
+    else:
+        save_file(state, path)
+    other = edgeseg.create_model("fpn", encoder=TINY, channels=16, num_classes=3, checkpoint_path=path)
+    assert all(torch.equal(value, other.state_dict()[key]) for key, value in model.state_dict().items())
+    texts = [str(each.message) for each in recwarn if "prefix" in str(each.message)]
+    assert len(texts) == (said is not None)
+    assert said is None or re.search(said, texts[0])
+
+
+def test_compiled_parts_and_several_networks(tmp_path: Path) -> None:
+    state = edgeseg.create_model("fpn", encoder=TINY, channels=16, num_classes=3).state_dict()
+    torch.save(
+        {key.replace("encoder.", "encoder._orig_mod.", 1): value for key, value in state.items()}, tmp_path / "a.pt"
+    )
+    with pytest.warns(UserWarning, match=r"removed the prefix _orig_mod\."):
+        assert set(read_weights(tmp_path / "a.pt")) == set(state)
+    both = {f"{prefix}.{key}": value for key, value in state.items() for prefix in ("net", "ema")}
+    torch.save(both, tmp_path / "b.pt")
+    with pytest.raises(ValueError, match=r"b\.pt has several networks: net\.\*, ema\.\*; save the one"):
+        read_weights(tmp_path / "b.pt")
+
+
+def test_prefixes_of_ones_own(tmp_path: Path) -> None:
+    """A module whose own part is called net keeps the name."""
+    module = torch.nn.Sequential()
+    module.add_module("net", torch.nn.Linear(2, 3))
+    torch.save(module.state_dict(), tmp_path / "own.pt")
+    assert load_checkpoint(module, tmp_path / "own.pt").matched == ["net.bias", "net.weight"]
