@@ -222,6 +222,18 @@ def test_colours_of_ignored_pixels(tmp_path: Path) -> None:
     assert same(read("images_masks", tmp_path), [mask - np.uint8(1) for mask in labels])
 
 
+def test_masks_of_cvat(tmp_path: Path) -> None:
+    """CVAT's export of colour masks, in the layout of VOC, with the list of its colours."""
+    labels = maps(8)
+    pairs(tmp_path, [COLORS[mask] for mask in labels], photo="JPEGImages/{i}.jpg", mask="SegmentationClass/{i}.png")
+    lines = [f"{name}:{','.join(map(str, color))}::" for name, color in zip("abc", COLORS.tolist(), strict=False)]
+    (tmp_path / "labelmap.txt").write_text("\n".join(["# label:color_rgb:parts:actions", *lines]))
+    options = {"images": "JPEGImages", "masks": "SegmentationClass", "val_fraction": 0.5}
+    found = [*read("images_masks", tmp_path, "train", **options), *read("images_masks", tmp_path, "val", **options)]
+    assert len(found) == 8
+    assert {mask.tobytes() for mask in found} == {mask.tobytes() for mask in labels}
+
+
 @pytest.mark.parametrize("lines", ["a 0 0 0\nb 0 0 0\nc 1 1 1", "a 0 0 0\nb\nc 1 1 1", "a\nb\nc"])
 def test_colours_that_cannot_decode(lines: str, tmp_path: Path) -> None:
     pairs(tmp_path, [COLORS[mask] for mask in maps()])
@@ -248,6 +260,16 @@ def test_cityscapes_like_folders(tmp_path: Path) -> None:
     for path in tmp_path.glob("leftImg8bit/train/*/*"):
         path.unlink()
     with pytest.raises(FileNotFoundError, match=r"(?s)has no photos; expected\n.*gtFine.*--dataset images_masks"):
+        load_dataset("cityscapes_segmentation", tmp_path, "train")
+
+
+def test_other_ids_in_files_of_cityscapes(tmp_path: Path) -> None:
+    photo(tmp_path / "leftImg8bit/train/a/0_leftImg8bit.png")
+    save(tmp_path / "gtFine/train/a/0_gtFine_labelIds.png", np.full((32, 48), 40, np.uint8))
+    with pytest.raises(ValueError, match=r"0_gtFine_labelIds\.png has label ids \[40\].*--dataset images_masks"):
+        load_dataset("cityscapes_segmentation", tmp_path, "train")[0]
+    photo(tmp_path / "leftImg8bit/train/a/1_leftImg8bit.png")
+    with pytest.raises(FileNotFoundError, match=r"1_gtFine_labelIds\.png is missing; expected"):
         load_dataset("cityscapes_segmentation", tmp_path, "train")
 
 
@@ -512,6 +534,12 @@ def _change(key: str, **changes: Any) -> Callable[[dict[str, Any]], Any]:
         (_change("annotations", segmentation=[[1, 2, 3, 4, 5, "x"]]), r"annotation 7: .* of numbers"),
         (_change("annotations", segmentation=[[1, 2, 99, 4, 5, 6]]), r"annotation 7: the point \[99\.0, 4\.0\] is out"),
         (_change("annotations", segmentation=[[1, 2, float("nan"), 4, 5, 6]]), r"annotation 7: the point \[nan"),
+        (_change("annotations", segmentation=[[1, 2, 10**400, 4, 5, 6]]), r"annotation 7: the point .* is out"),
+        (_change("annotations", segmentation="polygon"), r"annotation 7 has no polygons"),
+        (_change("annotations", segmentation=["polygon"]), r"annotation 7: a polygon is"),
+        (_change("annotations", image_id=[100]), r"annotation 7 belongs to image \[100\], which is not listed"),
+        (_change("annotations", category_id={}), r"annotation 7 has category {}, which is not listed"),
+        (_change("annotations", segmentation={"counts": [5], "size": 5}), r"annotation 7: .* the size 5"),
         (_change("annotations", segmentation={"counts": [5, 6]}), r"annotation 7: its run lengths fill 11 pixels"),
         (_change("annotations", segmentation={"counts": "~"}), r"annotation 7: '~' does not occur"),
         (_change("annotations", segmentation={"counts": None}), r"annotation 7: run lengths are"),
@@ -585,6 +613,16 @@ def test_yolo(names: str, tmp_path: Path) -> None:
     assert np.unique(first).tolist() == [0, 1, 255]
 
 
+def test_names_of_yolo_in_another_order(tmp_path: Path) -> None:
+    yolo(tmp_path)
+    (tmp_path / "data.yaml").write_text("names:\n  1: road\n  0: car\n")
+    with pytest.raises(ValueError, match=r"data\.yaml, name 1: '1: road' does not begin with id 0"):
+        load_dataset("yolo", tmp_path, "train")
+    (tmp_path / "data.yaml").write_text("names: {0: road}\n")
+    with pytest.raises(ValueError, match=r"data\.yaml has no list of names"):
+        load_dataset("yolo", tmp_path, "train")
+
+
 def test_layouts_of_yolo(tmp_path: Path) -> None:
     yolo(tmp_path / "a", "valid/images", "valid/labels")
     assert len(read("yolo", tmp_path / "a", "val", classes=("road", "car"))) == 2
@@ -645,6 +683,9 @@ def test_labelme(tmp_path: Path) -> None:
         ({"label": "car", "points": [[0, 0], [1, 1]]}, "shape 1 is a polygon of the points"),
         ({"label": "car", "points": [[0, 0], [99, 0], [1, 1]]}, "shape 1: the point .* is outside"),
         ({"label": "car"}, "shape 1 is a polygon of the points None"),
+        ({"label": [], "points": []}, "shape 1 has the label"),
+        ({"label": "car", "points": [[0, 0], [1, 0], ["x", 1]]}, "shape 1: a polygon is"),
+        ({"label": "car", "points": [[0, 0], [1, 0]], "shape_type": []}, r"shape 1 is a \[\]"),
         (7, "has no list of shapes"),
     ],
 )

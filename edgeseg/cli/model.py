@@ -90,18 +90,20 @@ def add_dataset(verb: argparse.ArgumentParser, *, required: bool = True) -> None
 
 def _add_own(verb: argparse.ArgumentParser) -> None:
     """Adds the options of a user's own files: images_masks, coco_json, yolo and labelme."""
-    group = verb.add_argument_group("your own files")
+    group = verb.add_argument_group("datasets of your own files: images_masks, coco_json, yolo and labelme")
     group.add_argument(
         "--classes", nargs="+", metavar="NAME",
-        help="names of the classes in the order of their ids, instead of a file classes.txt",
+        help="of images_masks, yolo and labelme: names of the classes in the order of their ids, without classes.txt",
     )  # fmt: skip
     group.add_argument(
         "--val-fraction", type=float, metavar="X",
-        help="share of the samples that become the split val, by a hash of their names, where there are no splits",
+        help="of these datasets: share of the samples that become the split val, by a hash of their names, where "
+        "there are no folders of splits",
     )  # fmt: skip
     group.add_argument(
         "--image-dir", metavar="DIR",
-        help="folder of the photos below --data-path (default images); {split} in it stands for the name of the split",
+        help="of images_masks and coco_json: folder of the photos below --data-path (default images); {split} in it "
+        "stands for the name of the split",
     )  # fmt: skip
     group.add_argument(
         "--mask-dir", metavar="DIR", help="of images_masks: folder of the masks, as --image-dir (default masks)"
@@ -127,7 +129,9 @@ def _add_own(verb: argparse.ArgumentParser) -> None:
         help="of coco_json, yolo and labelme: ignore pixels outside of all objects, instead of a class background",
     )  # fmt: skip
     group.add_argument(
-        "--skip-unlabelled", action="store_true", help="leave out photos that do not have a mask or an annotation"
+        "--skip-unlabelled",
+        action="store_true",
+        help="of these datasets: leave out photos without a mask or an annotation",
     )
 
 

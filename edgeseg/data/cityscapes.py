@@ -102,7 +102,8 @@ class Cityscapes(LabelledImages):
             Files(images, {name: _target(folder, split, images[-1], name) for name in targets} if labelled else {})
             for images in zip(*streams, strict=True)
         ]
-        require(list(files[0].targets.values()), LAYOUT, folder)
+        if options.get("on_error", "stop") == "stop":
+            require([path for each in files for path in each.targets.values()], LAYOUT, folder)
         self.root, self.image_folders, self.flow_folders = folder, tuple(image_folders), tuple(flow_folders)
         self.class_weights = {
             "segmentation": CLASS_WEIGHTS, "semantic": CLASS_WEIGHTS, "five_classes": FIVE_CLASS_WEIGHTS,
@@ -119,6 +120,17 @@ class Cityscapes(LabelledImages):
             for name in self.image_folders[:-1]
         }
         return inputs | {"image": self.photo}
+
+    def read_labels(self, path: Path) -> Tensor:
+        """Reads label ids, which are 0 to 33; others are of another dataset."""
+        labels = super().read_labels(path)
+        wrong = (labels > 33) & (labels != IGNORE) | (labels < 0)
+        if path.name.endswith(SUFFIXES["segmentation"]) and bool(wrong.any()):
+            raise ValueError(
+                f"{path} has label ids {torch.unique(labels[wrong]).tolist()[:5]}, but Cityscapes has 0 to 33; "
+                "masks of other classes are read by images_masks (--dataset images_masks)"
+            )
+        return labels
 
     def to_classes(self, name: str, labels: Tensor) -> Tensor:
         """Maps label ids to train ids, and whatever moves to 1."""

@@ -30,6 +30,7 @@ HEADINGS = {
 HEADINGS |= {"color", "colour", "color_rgb", "parts", "actions", "category", "rgb"}
 COLOR = re.compile(r"^(?P<name>.*?)(?:[\s,;:]+)(?P<r>[0-9]+)[\s,;]+(?P<g>[0-9]+)[\s,;]+(?P<b>[0-9]+)[\s,;:]*$")
 NUMBERED = re.compile(r"^(?P<id>[0-9]+)[\s,;:.)]+(?P<name>\S.*)$")
+CLASS_FILES = ("classes.txt", "labelmap.txt", "labels.txt")
 IGNORED = "__ignore__"
 """The line of labelme's labels.txt for ignored pixels."""
 NUMBERS = re.compile(r"^[0-9\s,;]+$")
@@ -46,6 +47,11 @@ class ClassList:
 
     task: Task
     colors: Mapping[Color, int]
+
+
+def class_file(root: Path) -> Path:
+    """Returns the file of a folder that lists the classes: classes.txt, CVAT's labelmap.txt or labelme's labels.txt."""
+    return next((root / name for name in CLASS_FILES if (root / name).is_file()), root / CLASS_FILES[0])
 
 
 def find_classes(classes: Sequence[str] | None, path: Path) -> ClassList:
@@ -96,10 +102,11 @@ def _yaml_names(path: Path, text: str) -> list[str]:
     if inline:
         items = inline[1].split(",")
     elif below:
-        items = [re.sub(r"^\s*(-|\d+:)", "", line) for line in below[1].splitlines()]
+        items = [line.strip().removeprefix("-") for line in below[1].splitlines()]
     else:
         raise ValueError(f"{path} has no list of names that is understood; pass classes (--classes)")
-    return [item.strip().strip("'\"") for item in items if item.strip()]
+    # The ids stay, since they may be in another order.
+    return [re.sub(r"^(\d+:\s*)?(['\"])(.*)\2$", r"\1\3", item.strip()) for item in items if item.strip()]
 
 
 def _parse(numbered: list[tuple[int, str]], place: str) -> ClassList:

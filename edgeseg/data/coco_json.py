@@ -85,15 +85,12 @@ class CocoJson(LabelledShapes):
 
     def _add(self, number: Any, each: Mapping[str, Any]) -> None:
         """Files an annotation under its image."""
-        if each.get("image_id") not in self.objects:
-            raise ValueError(
-                f"{self.json}: annotation {number} belongs to image {each.get('image_id')!r}, which is not listed"
-            )
-        if each.get("category_id") not in self.labels:
-            raise ValueError(
-                f"{self.json}: annotation {number} has category {each.get('category_id')!r}, which is not listed"
-            )
-        self.objects[each["image_id"]].append(each)
+        image, category = each.get("image_id"), each.get("category_id")
+        if not isinstance(image, int | str) or image not in self.objects:
+            raise ValueError(f"{self.json}: annotation {number} belongs to image {image!r}, which is not listed")
+        if not isinstance(category, int | str) or category not in self.labels:
+            raise ValueError(f"{self.json}: annotation {number} has category {category!r}, which is not listed")
+        self.objects[image].append(each)
 
     def _photos(self, pictures: Mapping[Any, Any], folders: list[Path], *, missing_is_error: bool) -> dict[Path, Any]:
         """The files of the photos, with the ids of their images."""
@@ -172,13 +169,13 @@ def _category_names(path: Path, categories: Mapping[Any, Any], objects: Mapping[
     for number, each in categories.items():
         if not isinstance(each.get("name"), str) or not each["name"].strip():
             raise ValueError(f"{path}: category {number} has no name")
-    used = {each.get("category_id") for each in objects.values()}
+    used = {str(each.get("category_id")) for each in objects.values()}
     names: dict[Any, str] = {}
     for number in sorted(categories, key=lambda number: (isinstance(number, str), number)):
         name = categories[number]["name"]
-        others = [each.get("supercategory") for key, each in categories.items() if key != number]
+        others = [str(each.get("supercategory")) for key, each in categories.items() if key != number]
         group = len(others) > 0 and set(others) == {name} and categories[number].get("supercategory") == "none"
-        if number in used or not group:
+        if str(number) in used or not group:
             names[number] = name
     return names
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from edgeseg.data.base import Files, LabelledImages, require
-from edgeseg.data.classes import find_classes
+from edgeseg.data.classes import class_file, find_classes
 from edgeseg.data.splits import part
 from edgeseg.labels import IGNORE
 from edgeseg.vision.listing import PHOTO_SUFFIXES, by_stem, list_files, photo_suffixes
@@ -81,8 +81,8 @@ class ImagesMasks(LabelledImages):
         folder = Path(root)
         self.image_folder = _split_folder(folder, images, split, val_fraction)
         self.mask_folder = _split_folder(folder, masks, split, val_fraction)
-        require([] if classes is not None else [folder / "classes.txt"], LAYOUT, folder)
-        self.classes = find_classes(classes, folder / "classes.txt")
+        require([] if classes is not None else [class_file(folder)], LAYOUT, folder)
+        self.classes = find_classes(classes, class_file(folder))
         self.values = None if mask_values is None else _values(mask_values, self.classes.task.channels)
         photos = self._photos(image_suffix, mask_suffix, options.get("channels", 3))
         if val_fraction is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeseg.data.base import Files, require
-from edgeseg.data.classes import IGNORED
+from edgeseg.data.classes import IGNORED, class_file
 from edgeseg.data.coco_json import read_json
 from edgeseg.data.shapes import LabelledShapes, Shape, listed, picture_size, polygons
 from edgeseg.data.splits import SPELLINGS, part
@@ -39,9 +39,8 @@ class LabelMe(LabelledShapes):
         folder = Path(root)
         places = [folder / name for name in SPELLINGS.get(split, (split,))] if val_fraction is None else [folder]
         place = next((each for each in places if each.is_dir()), places[0])
-        lists = [path for path in (folder / "classes.txt", folder / "labels.txt") if path.is_file()]
-        require([place, *([folder / "classes.txt"] if classes is None and not lists else [])], LAYOUT, folder)
-        task, labels, outside = listed(classes, lists[0] if lists else folder, background)
+        require([place, *([class_file(folder)] if classes is None else [])], LAYOUT, folder)
+        task, labels, outside = listed(classes, class_file(folder), background)
         self.labels = {task.classes[label]: label for label in labels} | {IGNORED: IGNORE}
         self.content = {path: _content(path) for path in list_files(place, {".json"})}
         items = [
@@ -64,9 +63,10 @@ class LabelMe(LabelledShapes):
         path = files.targets["segmentation"]
         for number, each in enumerate(self.content[path]["shapes"], start=1):
             where = f"{path}: shape {number}"
-            if each.get("label") not in self.labels:
-                raise ValueError(f"{where} has the label {each.get('label')!r}, which is no class: {list(self.labels)}")
-            yield Shape(self.labels[each["label"]], polygons([_outline(each, where)], size, where))
+            label = str(each.get("label"))
+            if label not in self.labels:
+                raise ValueError(f"{where} has the label {label!r}, which is no class: {list(self.labels)}")
+            yield Shape(self.labels[label], polygons([_outline(each, where)], size, where))
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def _photo(path: Path, content: dict[str, Any]) -> Path:
 
 def _outline(each: dict[str, Any], where: str) -> list[float]:
     """x and y of the corners of a shape in turn."""
-    kind, points = each.get("shape_type", "polygon"), each.get("points")
+    kind, points = str(each.get("shape_type", "polygon")), each.get("points")
     count = {"polygon": 3, "rectangle": 2}.get(kind, math.inf)
     pairs = isinstance(points, list) and all(isinstance(point, list) and len(point) == 2 for point in points)
     if not isinstance(points, list) or not pairs or len(points) < count:

@@ -239,7 +239,7 @@ def _corners(points: Any, size: tuple[int, int], where: str) -> np.ndarray:
     if not numbers or len(points) % 2 or len(points) < 6:
         count = f"{len(points)} values" if isinstance(points, Sequence) else repr(points)
         raise ValueError(f"{where}: a polygon is a list of at least three pairs x, y of numbers, got {count}")
-    corners = np.array(points, np.float64).reshape(-1, 2)
+    corners = np.array([min(max(value, -1e9), 1e9) for value in points], np.float64).reshape(-1, 2)
     limits = np.array(size[::-1])
     if not ((corners >= -TOLERANCE) & (corners <= limits + TOLERANCE)).all():
         far = corners[((corners < -TOLERANCE) | (corners > limits + TOLERANCE) | np.isnan(corners)).any(1)][0].tolist()
@@ -254,7 +254,7 @@ def run_lengths(segmentation: Mapping[str, Any], size: tuple[int, int], where: s
         ValueError: no counts, another size than the picture's, or counts that do not fill it.
     """
     counts, stated = segmentation.get("counts"), segmentation.get("size")
-    if stated is not None and list(stated) != list(size):
+    if stated is not None and stated != list(size):
         raise ValueError(f"{where}: its run lengths are for the size {stated}, and the picture is {list(size)}")
     if isinstance(counts, str):
         counts = _decompressed(counts, where)

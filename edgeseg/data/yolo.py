@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeseg.data.base import Files, require
+from edgeseg.data.classes import class_file
 from edgeseg.data.shapes import LabelledShapes, Shape, listed, picture_size, polygons
 from edgeseg.data.splits import SPELLINGS, part
 from edgeseg.vision.listing import by_stem, list_files, photo_suffixes
@@ -30,11 +31,9 @@ class YoloPolygons(LabelledShapes):
         form = next((form for form in forms if (folder / form.format("images")).is_dir()), forms[0])
         form = form if val_fraction is None else "{}"
         images, labels = folder / form.format("images"), folder / form.format("labels")
-        names = next((path for path in (folder / "classes.txt", folder / "data.yaml") if path.is_file()), None)
-        require(
-            [images, labels, *([folder / "data.yaml"] if classes is None and names is None else [])], LAYOUT, folder
-        )
-        task, self.labels, outside = listed(classes, names or folder, background)
+        names = class_file(folder) if class_file(folder).is_file() else folder / "data.yaml"
+        require([images, labels, *([names] if classes is None else [])], LAYOUT, folder)
+        task, self.labels, outside = listed(classes, names, background)
         photos = by_stem(list_files(images, photo_suffixes(options.get("channels", 3))), images)
         found = {stem: Files((path,), {"segmentation": labels / f"{stem}.txt"}) for stem, path in photos.items()}
         items = [(Path(stem).as_posix(), files) for stem, files in found.items()]
