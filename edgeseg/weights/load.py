@@ -146,7 +146,7 @@ def _read(model: nn.Module, path: str | os.PathLike[str], *, adapt: bool) -> Map
         name, task = next(iter(model.tasks.items()))
         single = build(ModelConfig(name=model.name, spec=model.config.spec, tasks={name: task}))
         return original_onnx.read_onnx(path, single)
-    state = read_weights(path)
+    state = read_weights(path, model.state_dict())
     if espnet.is_espnet(state) and isinstance(model, Pixel2Pixel):
         classes = next(iter(model.tasks.values())).channels
         return espnet.convert(state, tasks=list(model.tasks), classes=classes)
