@@ -10,7 +10,7 @@ from edgeseg.machine.download import HUB, cache_folder, fetch, file_sha256
 from edgeseg.machine.files import replacing
 from edgeseg.networks.build import build
 from edgeseg.spec import ModelSpec, Preprocess, Task
-from edgeseg.storage.checkpoint import read_weights, save_checkpoint
+from edgeseg.storage.checkpoint import read_checkpoint_config, read_weights, save_checkpoint
 from edgeseg.weights.load import count_classes, load_checkpoint
 from edgeseg.zoo.networks import ZOO
 from edgeseg.zoo.weights import ENCODER_WEIGHTS, WEIGHTS
@@ -98,7 +98,8 @@ def encoder_normalization(source: str | os.PathLike[str], spec: ModelSpec | None
 
     text = str(source)
     name = text.removeprefix("timm/") if text.startswith("timm/") else spec.encoder if spec else ""
-    if name in ENCODERS or not name:
+    says_itself = Path(source).is_file() and read_checkpoint_config(source) is not None
+    if name in ENCODERS or not name or says_itself:
         return None
     import timm
 
