@@ -6,7 +6,7 @@ import codecs
 import re
 from pathlib import Path
 
-from edgeseg.labels import generic_palette
+from edgeseg.labels import generic_palette, task_of_classes
 from edgeseg.spec import Color, Task
 
 HEADINGS = {
@@ -32,7 +32,7 @@ NUMBERS = re.compile(r"^[0-9\s,;]+$")
 
 
 def read_classes(path: Path) -> Task:
-    """Reads the segmentation task of a file of classes, one class per line in the order of the ids.
+    """Reads the task of a file of classes, one class per line in the order of the ids: a single one is a binary task.
 
     A line is "name" or "name R G B", with spaces, commas or colons between them (as in CVAT's labelmap.txt), and may
     begin with its own id, if all lines do. Empty lines and lines that begin with "#" are skipped. The file is UTF-8, or
@@ -59,9 +59,9 @@ def read_classes(path: Path) -> Task:
             raise ValueError(f"{path}, line {number}: class {name!r} stands in line {names[name]} already")
         names[name] = number
         colors.append(color)
-    fallback = generic_palette(len(names))
+    fallback = generic_palette(len(names)) if len(names) > 1 else generic_palette(2)[1:]
     palette = tuple(color or fallback[i] for i, color in enumerate(colors))
-    return Task("segmentation", len(names), classes=tuple(names), palette=palette)
+    return task_of_classes(tuple(names), palette)
 
 
 def _text(path: Path) -> str:
