@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 import edgeseg
 from edgeseg import Task
 from edgeseg.cli import main
+from edgeseg.deploy.graph import Output
 from edgeseg.deploy.quantize import quantize_onnx
 from edgeseg.engine import BinaryScores, TrainConfig, choose_threshold, evaluate, evaluate_tasks, train
 from edgeseg.engine.report import TITLES
@@ -185,11 +186,11 @@ def test_loss() -> None:
     smooth = F.binary_cross_entropy_with_logits(logits[:, 0][counted], 0.9 * true + 0.05)
     torch.testing.assert_close(binary_loss(logits, target, label_smoothing=0.1), smooth)
     for options in ({"ohem": 0.4}, {"count_ignored": True}):
-        expected = segmentation_loss(two_classes(logits), target, **options)  # type: ignore[arg-type]
-        torch.testing.assert_close(binary_loss(logits, target, **options), expected)  # type: ignore[arg-type]
+        expected = segmentation_loss(two_classes(logits), target, **options)
+        torch.testing.assert_close(binary_loss(logits, target, **options), expected)
     ignored = binary_loss(logits, torch.full_like(target, 255), dice=1.0)
     assert float(ignored.detach()) == 0
-    ignored.backward()  # type: ignore[no-untyped-call]
+    ignored.backward()
 
 
 def test_divergence_is_that_of_two_bernoulli_distributions() -> None:
@@ -353,19 +354,31 @@ def test_threshold_is_chosen_and_stored(trained: edgeseg.Pixel2Pixel, run: Path,
     assert again.tasks["road"].threshold == threshold
     optimized = edgeseg.optimize(trained)
     assert (optimized.predict(image) != expected).mean() < 0.01
-    for output in ("logits", "labels", "small_logits", "small_labels"):
-        path = tmp_path / f"{output}.onnx"
-        edgeseg.export_onnx(trained, path, size=SIZE, output=output)  # type: ignore[arg-type]
-        segmenter = edgeseg.OnnxSegmenter(path)
-        assert segmenter.tasks["road"].threshold == threshold
-        found = segmenter.predict(image)
-        assert found.dtype == np.uint8
-        assert (found != expected).mean() < (0.1 if output == "small_labels" else 0.005)
-        figure = evaluate_tasks(segmenter, data)["road"].headline("native")[1]
-        assert figure == pytest.approx(better, abs=15 if output == "small_labels" else 0.5)
-        with pytest.raises(ValueError, match="threshold of an exported file is fixed"):
-            choose_threshold(segmenter, data)  # type: ignore[arg-type]
-    edgeseg.export_program(trained, tmp_path / "road.pt2", size=SIZE, output="labels")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("output", ["logits", "labels", "small_logits", "small_labels"])
+def test_files_have_the_threshold(output: Output, trained: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
+    trained.configure(tasks={"road": replace(ROAD, threshold=0.8)})
+    data = Blobs(2, seed=1)
+    image, _ = data[0]
+    expected, figure = trained.predict(image), evaluate(trained, data).headline("native")[1]
+    dynamic = ("batch", "height", "width") if output == "labels" else ()
+    edgeseg.export_onnx(trained, tmp_path / "road.onnx", size=SIZE, output=output, dynamic=dynamic)
+    segmenter = edgeseg.OnnxSegmenter(tmp_path / "road.onnx")
+    assert segmenter.tasks["road"].threshold == 0.8
+    found = segmenter.predict(image)
+    assert found.dtype == np.uint8
+    coarse = output == "small_labels"  # which are enlarged by nearest neighbour
+    assert (found != expected).mean() < (0.15 if coarse else 0.005)
+    scores = evaluate_tasks(segmenter, data)["road"].headline("native")[1]
+    assert scores == pytest.approx(figure, abs=25 if coarse else 0.5)
+    with pytest.raises(ValueError, match="threshold of an exported file is fixed"):
+        choose_threshold(segmenter, data)  # type: ignore[arg-type]
+
+
+def test_program(trained: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
+    result = edgeseg.export_program(trained, tmp_path / "road.pt2", size=SIZE, dynamic=(), output="labels")
+    assert result.differences["road"] < 1e-3
 
 
 def test_threshold_needs_a_binary_task(tiny: edgeseg.Pixel2Pixel, trained: edgeseg.Pixel2Pixel) -> None:
@@ -379,7 +392,7 @@ def test_int8(trained: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
     data = Blobs(6, seed=1)
     photos = [data[index][0] for index in range(6)]
     trained.configure(tasks={"road": replace(ROAD, threshold=0.3)})
-    result = quantize_onnx(trained, tmp_path / "int8.onnx", photos, output="labels")
+    result = quantize_onnx(trained, tmp_path / "int8.onnx", photos, output="labels", dynamic=())
     assert 0.9 < result.agreement["road"] <= 1
     segmenter = edgeseg.OnnxSegmenter(tmp_path / "int8.onnx")
     assert evaluate_tasks(segmenter, data)["road"].headline("native")[1] > 80
@@ -393,7 +406,7 @@ def test_agreement_counts_pixels_that_change_sides(tmp_path: Path) -> None:
     small = model.decode(*model.prepare(photos[0]))["road"]
     middle = float(small.median().sigmoid())
     model.configure(tasks={"road": replace(ROAD, threshold=middle)})
-    result = quantize_onnx(model, tmp_path / "int8.onnx", photos, power_of_two=True)
+    result = quantize_onnx(model, tmp_path / "int8.onnx", photos, power_of_two=True, dynamic=())
     assert result.agreement["road"] < 1
 
 
@@ -404,12 +417,12 @@ def test_quantization_aware_training_with_distillation(trained: edgeseg.Pixel2Pi
     assert rows[-1]["iou"] > 85
     choose_threshold(quantized, Blobs(4, seed=1))
     path = tmp_path / "int8.onnx"
-    edgeseg.export_onnx(quantized, path, output="labels", preprocess=True)
+    edgeseg.export_onnx(quantized, path, output="labels", preprocess=True, dynamic=())
     assert evaluate_tasks(edgeseg.OnnxSegmenter(path), Blobs(4, seed=1))["road"].headline("native")[1] > 80
 
 
 @pytest.mark.parametrize("balancing", ["fixed", "uncertainty"])
-def test_beside_depth(balancing: str, tmp_path: Path) -> None:
+def test_beside_depth(balancing: Literal["fixed", "uncertainty"], tmp_path: Path) -> None:
     data = Blobs(8, depth=True)
     model = new_model(data.tasks)
     recipe = replace(RECIPE, epochs=3, evaluate_every=3, balancing=balancing, aux_loss=0.2)
@@ -456,22 +469,7 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str], photo: Pat
     """One name in classes.txt is a binary task; the threshold is printed and stored."""
     root, out = written(tmp_path / "own"), tmp_path / "run"
     dataset = ["--dataset", "images_masks", "--data-path", str(root)]
-    short = [
-        "--epochs",
-        "2",
-        "--batch-size",
-        "4",
-        "--img-resize",
-        "32",
-        "48",
-        "--rand-crop",
-        "32",
-        "48",
-        "--lr",
-        "0.05",
-        "--workers",
-        "0",
-    ]
+    short = "--epochs 2 --batch-size 4 --img-resize 32 48 --rand-crop 32 48 --lr 0.05 --workers 0".split()  # noqa: SIM905
     model = edgeseg.create_model("fpn", encoder=TINY, channels=16, num_classes=1)
     edgeseg.save_checkpoint(model, tmp_path / "start.safetensors")
 
@@ -512,17 +510,8 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str], photo: Pat
 
 def test_folder_of_0_and_255(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = written(tmp_path / "own", (0, 255))
-    command = [
-        "train",
-        "--dataset",
-        "images_masks",
-        "--model",
-        "fpn_aspp_mobilenetv2_tv_edgeailite",
-        "--workers",
-        "0",
-        "--batch-size",
-        "4",
-    ]
+    model = "fpn_aspp_mobilenetv2_tv_edgeailite"
+    command = ["train", "--dataset", "images_masks", "--model", model, "--workers", "0", "--batch-size", "4"]
     assert main([*command, "--data-path", str(root), "-o", str(tmp_path / "run")]) == 2
     assert "--mask-values" in capsys.readouterr().err
 

@@ -11,7 +11,6 @@ from edgeseg.config import DEFAULT_TASKS, ModelConfig, as_inputs
 from edgeseg.labels import task_of_classes
 from edgeseg.machine.download import FOLDER, HUB
 from edgeseg.spec import Input, ModelSpec, Task
-from edgeseg.tasks import kind_of
 from edgeseg.zoo.networks import FAMILIES, ZOO
 from edgeseg.zoo.registry import BUILDERS, find_weights, split
 from edgeseg.zoo.weights import WEIGHTS
@@ -185,6 +184,8 @@ def _tasks(known: ModelConfig | None, num_classes: int | None, tasks: Mapping[st
 
 def _build(config: ModelConfig) -> Pixel2Pixel:
     """The untrained network, quantized if its record says so."""
+    from edgeseg.tasks import kind_of
+
     for task in config.tasks.values():
         kind_of(task).check(task)
     if config.name in BUILDERS and config.spec is None:
