@@ -17,6 +17,7 @@ from torch.nn import functional as F
 import edgeseg
 from edgeseg import Task
 from edgeseg.cli import main
+from edgeseg.config import read_config
 from edgeseg.deploy.graph import Output
 from edgeseg.deploy.quantize import quantize_onnx
 from edgeseg.engine import BinaryScores, TrainConfig, choose_threshold, evaluate, evaluate_tasks, train
@@ -138,8 +139,17 @@ def test_tasks_that_are_refused(task: Task, message: str) -> None:
 
 def test_the_record_of_other_tasks_stays_as_it_was(tiny: edgeseg.Pixel2Pixel) -> None:
     assert "threshold" not in tiny.config.to_json()["tasks"]["segmentation"]
-    tiny.configure(tasks={"segmentation": replace(ROAD, threshold=0.25)})
-    assert tiny.config.to_json()["tasks"]["segmentation"]["threshold"] == 0.25
+    config = replace(tiny.config, tasks={"road": replace(ROAD, threshold=0.25)})
+    assert config.to_json()["tasks"]["road"]["threshold"] == 0.25
+    assert read_config(json.dumps(config.to_json()), "here") == config
+
+
+def test_a_network_keeps_its_channels(tiny: edgeseg.Pixel2Pixel) -> None:
+    for tasks in ({"segmentation": ROAD}, {"road": tiny.tasks["segmentation"]}):
+        with pytest.raises(ValueError, match=r"built for the channels {'segmentation': 3} by task"):
+            tiny.configure(tasks=tasks)
+    with pytest.raises(ValueError, match="threshold is for binary tasks only"):
+        tiny.configure(tasks={"segmentation": replace(tiny.tasks["segmentation"], threshold=0.2)})
 
 
 def test_map_is_the_bilinear_logit_above_the_threshold() -> None:
