@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from edgeseg.records import Record
-from edgeseg.spec import Input, ModelSpec, Preprocess, Quantization, Task
+from edgeseg.spec import DEFAULT_THRESHOLD, Input, ModelSpec, Preprocess, Quantization, Task
 
 FORMAT = 2
 REQUIRED = ("name", "spec", "tasks", "inputs", "preprocess", "notes")  # keys that every file has
@@ -64,6 +64,9 @@ class ModelConfig(Record):
         content = asdict(self)
         if self.quantization is None:
             del content["quantization"]
+        for task in content["tasks"].values():  # earlier versions do not know the field
+            if task["threshold"] == DEFAULT_THRESHOLD:
+                del task["threshold"]
         return {"format": FORMAT, **content}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from edgeseg.spec import Color, Task
 
 IGNORE = 255
@@ -118,9 +120,24 @@ def segmentation_task(labels: str) -> Task:
 
 def palette_of(task: Task) -> tuple[Color, ...]:
     """Returns the colours of a task's classes; generic ones if the task does not define any."""
-    return task.palette or generic_palette(task.channels)
+    return task.palette or generic_palette(task.class_count)
 
 
 def class_names(task: Task) -> tuple[str, ...]:
     """Returns the names of a task's classes; "class 0", "class 1", ... if the task does not define any."""
-    return task.classes or tuple(f"class {i}" for i in range(task.channels))
+    return task.classes or tuple(f"class {i}" for i in range(task.class_count))
+
+
+def task_of_classes(names: Sequence[str] = (), palette: Sequence[Color] = (), *, count: int | None = None) -> Task:
+    """Returns the task that classes mean: segmentation, or a binary task for a single class.
+
+    Args:
+        names: Names of the classes.
+        palette: Their colours; none or one per name.
+        count: Number of classes; by default that of the names.
+
+    Raises:
+        ValueError: there are no classes, or the names and colours do not fit.
+    """
+    count = len(names) if count is None else count
+    return Task("binary" if count == 1 else "segmentation", count, classes=tuple(names), palette=tuple(palette))

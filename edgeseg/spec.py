@@ -10,8 +10,13 @@ from edgeseg.records import Record
 
 Color = tuple[int, int, int]
 
-KIND_NAMES = {"segmentation", "depth"}
+KIND_NAMES = {"segmentation", "binary", "depth"}
 """Names of the kinds of tasks; `edgeseg.register_kind` adds to them. What a kind does stands in `edgeseg.tasks`."""
+
+KIND_CLASSES = {"binary": ("background", "foreground")}
+"""Class names of the kinds whose classes are not one per channel."""
+
+DEFAULT_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +65,14 @@ class Task(Record):
     """What one decoder predicts.
 
     Args:
-        kind: "segmentation" (a class per pixel), "depth" (a distance per pixel, in metres), or a kind that was
-            registered with `edgeseg.register_kind`.
-        channels: Number of classes; 1 for depth.
+        kind: "segmentation" (a class per pixel), "binary" (one class of interest against the background), "depth" (a
+            distance per pixel, in metres), or a kind that was registered with `edgeseg.register_kind`.
+        channels: Number of classes; 1 for binary and depth.
         range: Lowest and highest value of a regressed map; the output is clamped to it.
-        classes: Class names, one per channel, all different.
-        palette: RGB colours, 0 to 255, one per channel.
+        classes: Class names, one per channel, all different. A binary task has two, by default ("background",
+            "foreground"); a single one is the name of the class of interest.
+        palette: RGB colours, 0 to 255, one per class; a single one of a binary task is that of the class of interest.
+        threshold: Of a binary task: a pixel belongs to the class of interest if its probability is above this.
     """
 
     kind: str = "segmentation"
@@ -73,6 +80,20 @@ class Task(Record):
     range: tuple[float, float] | None = None
     classes: tuple[str, ...] = ()
     palette: tuple[Color, ...] = ()
+    threshold: float = DEFAULT_THRESHOLD
+
+    def __post_init__(self) -> None:
+        given = KIND_CLASSES.get(self.kind, ()) if isinstance(self.kind, str) else ()
+        if given and isinstance(self.classes, tuple | list) and len(self.classes) < len(given):
+            object.__setattr__(self, "classes", (*given[: len(given) - len(self.classes)], *self.classes))
+        if given and isinstance(self.palette, tuple | list) and len(self.palette) == 1:
+            object.__setattr__(self, "palette", ((0, 0, 0), *self.palette))
+        super().__post_init__()
+
+    @property
+    def class_count(self) -> int:
+        """Number of class ids in the ground truth and in the maps: as many as channels, and 2 for a binary task."""
+        return len(KIND_CLASSES.get(self.kind, ())) or self.channels
 
     def check(self) -> None:
         """The kind is known, and names and colours are as many as channels."""
@@ -81,12 +102,14 @@ class Task(Record):
         self.require(self.channels >= 1, "channels", "is at least 1")
         self.require(self.range is None or self.range[0] < self.range[1], "range", "is a lower and a higher value")
         for name, values in (("class names", self.classes), ("palette colours", self.palette)):
-            if values and len(values) != self.channels:
-                raise ValueError(f"{len(values)} {name} for a task of {self.channels} channels")
+            if values and len(values) != self.class_count:
+                own = f", which has {self.class_count} classes" if self.class_count != self.channels else ""
+                raise ValueError(f"{len(values)} {name} for a task of {self.channels} channels{own}")
         twice = [name for name, count in Counter(self.classes).items() if count > 1]
         if twice:
             raise ValueError(f"Task.classes has {', '.join(map(repr, twice))} more than once")
         self.require(all(0 <= value <= 255 for color in self.palette for value in color), "palette", "is 0 to 255")
+        self.require(0 < self.threshold < 1, "threshold", "is between 0 and 1")
 
 
 @dataclass(frozen=True)

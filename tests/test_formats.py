@@ -752,3 +752,22 @@ def test_prefixes_of_ones_own(tmp_path: Path) -> None:
     module.add_module("net", torch.nn.Linear(2, 3))
     torch.save(module.state_dict(), tmp_path / "own.pt")
     assert load_checkpoint(module, tmp_path / "own.pt").matched == ["net.bias", "net.weight"]
+
+
+@pytest.mark.parametrize("foreground", [1, 255])
+def test_one_class_of_interest(foreground: int, tmp_path: Path) -> None:
+    """Masks of 0 and 1 or of 0 and 255, 8 bit or 1 bit, for a single class."""
+    for split in ("train", "val"):
+        for i in range(2):
+            mask = np.zeros((8, 10), np.uint8)
+            mask[2 + i :] = foreground
+            for folder, picture in (("images", Image.new("RGB", (10, 8))), ("masks", Image.fromarray(mask))):
+                path = tmp_path / folder / split / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                (picture.convert("1") if folder == "masks" and i else picture).save(path)
+    dataset = load_dataset("images_masks", tmp_path, "train", classes=("road",))
+    assert dataset.task.kind == "binary"
+    assert dataset.task.classes == ("background", "road")
+    for i in range(2):
+        assert dataset[i][1].unique().tolist() == [0, 1]
+        assert int(dataset[i][1].sum()) == (6 - i) * 10

@@ -141,7 +141,7 @@ def test_pictures_on_the_command_line(model: edgeseg.Pixel2Pixel, photo: Path, t
 
 
 def test_kinds_are_checked() -> None:
-    with pytest.raises(ValueError, match="unknown task kind 'normals'; the kinds are depth, segmentation"):
+    with pytest.raises(ValueError, match="unknown task kind 'normals'; the kinds are binary, depth, segmentation"):
         Task("normals", 3)
     with pytest.raises(ValueError, match="named 'depth' is registered already"):
         edgeseg.register_kind("depth", Normals())

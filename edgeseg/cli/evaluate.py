@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeseg.cli.model import add_dataset, add_model, load_network, load_split
+import edgeseg
+from edgeseg.cli.model import add_dataset, add_model, load_model, load_network, load_split
 
 if TYPE_CHECKING:
     from edgeseg.predict.predictor import Predictor
@@ -17,7 +20,8 @@ def add(verbs: Any) -> None:
     verb = verbs.add_parser(
         "evaluate",
         help="score a model on a dataset",
-        description="Scores all tasks of a model in one pass over a dataset: IoU of the classes, errors of depth. "
+        description="Scores all tasks of a model in one pass over a dataset: IoU of the classes, errors of depth; of "
+        "a binary task F1, precision, recall and the best threshold too. "
         "Started by torchrun, each process scores its share of the dataset.",
     )
     add_dataset(verb)
@@ -53,6 +57,11 @@ def add(verbs: Any) -> None:
         "-o", "--output", type=Path, nargs="+", default=[], metavar="FILE",
         help=".json and .csv files to write the scores to",
     )  # fmt: skip
+    verb.add_argument(
+        "--store-threshold", type=Path, metavar="FILE",
+        help="of a binary task: .safetensors file to write the model to, with the threshold of the highest IoU on the "
+        "split as its threshold",
+    )  # fmt: skip
     verb.set_defaults(run=_evaluate)
 
 
@@ -60,11 +69,11 @@ def _evaluate(options: argparse.Namespace) -> int:
     from edgeseg.engine import distributed, evaluate_tasks
     from edgeseg.engine.report import print_scores, write_scores
 
-    wrong = [path for path in options.output if path.suffix not in (".json", ".csv")]
-    if wrong:
-        raise ValueError(f"--output takes .json and .csv files, got {wrong[0]}")
+    _check_files(options)
     with distributed.process_group(options.device) as device:
-        model = load_network(options, device)
+        # A network that is optimized for inference could not be trained further once it is stored.
+        model = load_network(options, device) if options.store_threshold is None else load_model(options, device)
+        _check_threshold(options, model)
         dataset = load_split(options, options.split, model)
         _check_classes(options.dataset, dataset, model)
         metrics = evaluate_tasks(
@@ -77,12 +86,51 @@ def _evaluate(options: argparse.Namespace) -> int:
                 print_scores(figures, title=name if len(scores) > 1 else "")
             for path in options.output:
                 write_scores(scores, path)
+            if options.store_threshold is not None:
+                _store_threshold(options.store_threshold, model, scores)
     return 0
+
+
+def _check_files(options: argparse.Namespace) -> None:
+    """Raises a ValueError if a file to write has a suffix that is not written."""
+    wrong = [path for path in options.output if path.suffix not in (".json", ".csv")]
+    if wrong:
+        raise ValueError(f"--output takes .json and .csv files, got {wrong[0]}")
+    if options.store_threshold is None:
+        return
+    if options.store_threshold.suffix != ".safetensors":
+        raise ValueError(f"--store-threshold takes a .safetensors file, got {options.store_threshold}")
+    if options.onnx is not None:
+        raise ValueError(
+            "--store-threshold cannot be combined with --onnx, whose threshold is fixed; choose it for the checkpoint "
+            "and export that"
+        )
+
+
+def _check_threshold(options: argparse.Namespace, model: Predictor) -> None:
+    """Raises a ValueError if --store-threshold is given and the model does not have one binary task."""
+    from edgeseg.tasks import kind_of
+
+    binary = [name for name, task in model.tasks.items() if kind_of(task).has_threshold]
+    if options.store_threshold is not None and len(binary) != 1:
+        has = ", ".join(f"{name} ({task.kind})" for name, task in model.tasks.items())
+        raise ValueError(f"--store-threshold needs a model with one binary task; this one has {has}")
+
+
+def _store_threshold(path: Path, model: Any, scores: Mapping[str, Mapping[str, Any]]) -> None:
+    """Writes the model with the best threshold of its binary task."""
+    chosen = {name: figures["best_threshold"] for name, figures in scores.items() if "best_threshold" in figures}
+    if not chosen:
+        raise ValueError("no pixel of the split is foreground; no threshold can be chosen on it")
+    tasks = {name: replace(task, threshold=chosen.get(name, task.threshold)) for name, task in model.tasks.items()}
+    model.configure(tasks=tasks)
+    edgeseg.save_checkpoint(model, path)
+    print(f"wrote {path}, with the threshold {next(iter(chosen.values())):.4g}")
 
 
 def _check_classes(name: str, dataset: Any, model: Predictor) -> None:
     """Raises a ValueError if a task of the dataset has more classes than the model predicts."""
     for task in set(dataset.tasks) & set(model.tasks):
-        wanted, known = dataset.tasks[task].channels, model.tasks[task].channels
+        wanted, known = dataset.tasks[task].class_count, model.tasks[task].class_count
         if wanted > known:
             raise ValueError(f"{name} has {wanted} classes for {task}, but the model predicts only {known}")

@@ -127,7 +127,7 @@ class LabelledImages(Dataset[Sample]):
             ValueError: the file is not a label map, or has ids that are not classes; names the file.
         """
         labels = self.to_classes(name, self.read_labels(path))
-        classes = self.tasks[name].channels
+        classes = self.tasks[name].class_count
         wrong = torch.unique(labels[(labels < 0) | ((labels >= classes) & (labels != IGNORE))]).tolist()
         if wrong:
             raise ValueError(f"{path} has ids {wrong}; there are {classes} classes, and {IGNORE} for ignored pixels")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeseg.labels import IGNORE, generic_palette
+from edgeseg.labels import IGNORE, generic_palette, task_of_classes
 from edgeseg.spec import Color, Task
 
 HEADINGS = {
@@ -128,13 +128,18 @@ def _parse(numbered: list[tuple[int, str]], place: str) -> ClassList:
         colors.append(color)
     if not 1 <= len(names) <= IGNORE:
         raise ValueError(f"{source} has {len(names)} classes; there are 1 to {IGNORE}, since {IGNORE} means ignored")
-    fallback = generic_palette(len(names))
+    # A single class is the foreground of a binary task, with id 1.
+    single = len(names) == 1
+    fallback = generic_palette(2)[1:] if single else generic_palette(len(names))
     palette = tuple(color or fallback[i] for i, color in enumerate(colors))
     void = [_name_and_color(place, number, line)[1] for number, line in ignored]
-    known = {color: IGNORE for color in void if color} | {color: i for i, color in enumerate(colors) if color}
+    known = {color: IGNORE for color in void if color}
+    known |= {color: i for i, color in enumerate(colors, start=int(single)) if color}
+    if single and known:
+        known = {(0, 0, 0): 0} | known
     # Masks can be decoded if every class has a colour of its own; those of ids do not need the colours.
-    decodes = None not in colors and len(known) == len(colors) + len({color for color in void if color})
-    return ClassList(Task("segmentation", len(names), classes=tuple(names), palette=palette), known if decodes else {})
+    decodes = None not in colors and len(known) >= len(colors) + len({color for color in void if color})
+    return ClassList(task_of_classes(tuple(names), palette), known if decodes else {})
 
 
 def read_text(path: Path) -> str:

@@ -83,7 +83,7 @@ class ImagesMasks(LabelledImages):
         self.mask_folder = _split_folder(folder, masks, split, val_fraction)
         require([] if classes is not None else [class_file(folder)], LAYOUT, folder)
         self.classes = find_classes(classes, class_file(folder))
-        self.values = None if mask_values is None else _values(mask_values, self.classes.task.channels)
+        self.values = None if mask_values is None else _values(mask_values, self.classes.task.class_count)
         photos = self._photos(image_suffix, mask_suffix, options.get("channels", 3))
         if val_fraction is not None:
             items = [(Path(stem).as_posix(), (stem, photo)) for stem, photo in photos.items()]
@@ -124,16 +124,21 @@ class ImagesMasks(LabelledImages):
         return by_stem(photos, self.image_folder, suffix or "")
 
     def _check_meaning(self) -> None:
-        """Raises a ValueError if no mask has another value than 0 and 255: 255 would be ignored, and 0 all there is."""
+        """Says what 255 means where no mask has another value than 0 and 255.
+
+        With one class, 255 is that class. With several classes it would be ignored, and 0 all there is: a ValueError.
+        """
         found: set[int] = set()
         for files in self.files if self.values is None else ():
             with contextlib.suppress(OSError, ValueError):  # named when it is read
                 found.update(np.unique(read_mask(files.targets["segmentation"], self.classes.colors)).tolist())
             if not found <= {0, IGNORE}:
                 return
-        if found == {0, IGNORE}:
+        if found == {0, IGNORE} and self.classes.task.channels == 1:
+            self.values = {0: 0, IGNORE: 1}
+        elif found == {0, IGNORE}:
             names = ", ".join(self.classes.task.classes)
-            pairs = " ".join(f"{i}:{i}" for i in [*range(self.classes.task.channels), IGNORE])
+            pairs = " ".join(f"{i}:{i}" for i in [*range(self.classes.task.class_count), IGNORE])
             raise ValueError(
                 f"the masks in {self.mask_folder} have no values but 0 and 255, and 255 means ignored; if 255 is the "
                 f"second class of {names}, pass mask_values=(0, 255) (--mask-values 0 255); if it does mean ignored, "

@@ -316,13 +316,15 @@ def _agreement(
     segmenter: OnnxSegmenter, feeds: Sequence[Mapping[str, np.ndarray]], expected: Sequence[Sequence[np.ndarray]]
 ) -> dict[str, float]:
     """Per segmentation task, the share of pixels that keep their class of the float file."""
-    same: dict[str, list[float]] = {name: [] for name, task in segmenter.tasks.items() if kind_of(task).has_classes}
+    kinds = {name: kind_of(task) for name, task in segmenter.tasks.items()}
+    same: dict[str, list[float]] = {name: [] for name, kind in kinds.items() if kind.has_classes}
     for feed, before in zip(feeds, expected, strict=False):
         after = segmenter.session.run(None, feed)
         for name, a, b in zip(segmenter.tasks, before, after, strict=True):
             if name in same:
-                labels = [x if segmenter.output.endswith("labels") else x.argmax(axis=1) for x in (a, b)]
-                same[name].append(float((labels[0] == labels[1]).mean()))
+                if not segmenter.output.endswith("labels"):
+                    a, b = (np.stack([kinds[name].map(each, each.shape[1:]) for each in x]) for x in (a, b))
+                same[name].append(float((a == b).mean()))
     return {name: float(np.mean(values)) for name, values in same.items()}
 
 

@@ -8,17 +8,30 @@ from typing import TYPE_CHECKING, Any
 from edgeseg.recipes import RECIPES, TrainConfig
 
 if TYPE_CHECKING:
-    from edgeseg.engine.evaluation import evaluate, evaluate_tasks
+    from edgeseg.engine.evaluation import choose_threshold, evaluate, evaluate_tasks
     from edgeseg.engine.training import train
+    from edgeseg.tasks.binary_metrics import BinaryScores
     from edgeseg.tasks.depth_metrics import DepthErrors
     from edgeseg.tasks.metrics import ConfusionMatrix
 
-__all__ = ["RECIPES", "ConfusionMatrix", "DepthErrors", "TrainConfig", "evaluate", "evaluate_tasks", "train"]
+__all__ = [
+    "RECIPES",
+    "BinaryScores",
+    "ConfusionMatrix",
+    "DepthErrors",
+    "TrainConfig",
+    "choose_threshold",
+    "evaluate",
+    "evaluate_tasks",
+    "train",
+]
 
 # Names that need torch, imported at their first use (PEP 562).
 _LAZY = {
+    "BinaryScores": "edgeseg.tasks.binary_metrics",
     "ConfusionMatrix": "edgeseg.tasks.metrics",
     "DepthErrors": "edgeseg.tasks.depth_metrics",
+    "choose_threshold": "edgeseg.engine.evaluation",
     "evaluate": "edgeseg.engine.evaluation",
     "evaluate_tasks": "edgeseg.engine.evaluation",
     "train": "edgeseg.engine.training",

@@ -120,7 +120,44 @@ def evaluate_tasks(
     empty = [name for name, metric in metrics.items() if not metric.counted]
     if empty:
         raise ValueError(f"the dataset has no target for {', '.join(empty)}")
+    for name, metric in metrics.items():
+        wrong = kind_of(model.tasks[name]).wrong_metric(metric)
+        if wrong:
+            raise ValueError(f"{name}: {wrong}")
     return metrics
+
+
+def choose_threshold(model: Pixel2Pixel, dataset: LabelledDataset, *, task: str | None = None, **options: Any) -> float:
+    """Chooses the threshold of a binary task at which the IoU on a dataset is highest, and sets it in the model.
+
+    One pass gives the IoU at every multiple of 1/256. `predict`, files that are exported, and everything that is saved
+    of the model have the threshold from then on.
+
+    Args:
+        model: A network; its record gets the threshold.
+        dataset: As of `evaluate_tasks`; the validation set, since a threshold that is chosen on the test set makes the
+            scores there too good.
+        task: Name of the task; by default the only binary one.
+        options: Further arguments of `evaluate_tasks`, such as `workers`.
+
+    Returns:
+        The threshold, 0 to 1.
+
+    Raises:
+        ValueError: the model has no binary task, or several and no `task` is given; or no pixel is foreground.
+    """
+    if not isinstance(model, Pixel2Pixel):
+        raise ValueError("the threshold of an exported file is fixed; choose it for the network, and export it again")
+    names = [name for name, each in model.tasks.items() if kind_of(each).has_threshold and task in (None, name)]
+    if len(names) != 1:
+        has = ", ".join(f"{name} ({each.kind})" for name, each in model.tasks.items())
+        raise ValueError(f"choose_threshold needs one binary task; pass task=NAME of one. This model has {has}")
+    metric = evaluate_tasks(model, dataset, tasks=names, **options)[names[0]]
+    threshold: float | None = getattr(metric, "best_threshold", None)
+    if threshold is None:
+        raise ValueError(f"no pixel of {names[0]} is foreground in the dataset; no threshold can be chosen on it")
+    model.configure(tasks={**model.tasks, names[0]: replace(model.tasks[names[0]], threshold=threshold)})
+    return threshold
 
 
 Scored = list[tuple[str, Tensor, Tensor]]  # name of a task, prediction, target
@@ -178,7 +215,7 @@ class _NetworkScorer:
             native = self.protocol == "native"
             size = target.shape[-2:] if native else input_size(images[-1].shape[-2:], self.preprocess)
             outputs = [view[name] for view in views]
-            prediction = kind_of(self.model.tasks[name]).predictions(outputs, size)[0].to(target.device)
+            prediction = kind_of(self.model.tasks[name]).scored(outputs, size)[0].to(target.device)
             if not native:
                 at = torch.Size(self.output_size or target.shape[-2:])
                 prediction, target = _nearest(prediction, at), _nearest(target, at)

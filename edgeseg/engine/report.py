@@ -72,7 +72,9 @@ class Log:
 
 
 TITLES = {
-    "miou": "mIoU", "pixel_accuracy": "pixel accuracy", "frequency_weighted_iou": "frequency weighted IoU",
+    "miou": "mIoU", "f1": "F1 (Dice)", "precision": "precision", "recall": "recall",
+    "pixel_accuracy": "pixel accuracy", "frequency_weighted_iou": "frequency weighted IoU",
+    "threshold": "threshold", "best_threshold": "best threshold", "best_iou": "IoU at the best threshold",
     "ard": "relative error", "ard_3_to_80": "relative error, 3 to 80 m", "rmse": "RMSE in metres",
     "delta": "within a factor of 1.25", "outside": "ground truth out of range",
 }  # fmt: skip
@@ -123,7 +125,7 @@ def draw_curves(folder: Path) -> None:
         return
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     figure = Figure(figsize=(12, 3.5), layout="constrained")
-    panels = {"loss": ("loss",), "scores in percent": ("miou", "ard"), "lr": ("lr",)}
+    panels = {"loss": ("loss",), "scores in percent": ("miou", "iou", "ard"), "lr": ("lr",)}
     for axes, (title, kinds) in zip(figure.subplots(1, 3), panels.items(), strict=True):
         for name in dict.fromkeys(key for row in rows for key in row if key.rpartition("_")[2] in kinds):
             points = [(row["epoch"], row[name]) for row in rows if name in row]

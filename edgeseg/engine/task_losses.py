@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from edgeseg.networks.layers import resize
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.recipes import TrainConfig
 from edgeseg.tasks import kind_of
-from edgeseg.tasks.losses import log_class_weights, segmentation_loss
+from edgeseg.tasks.losses import log_class_weights
 
 
 class Outputs(NamedTuple):
@@ -65,7 +66,13 @@ class TaskLosses:
         self.class_weights: dict[str, Tensor] = {}
         published = getattr(train_set, "class_weights", None)
         if config.class_weights == "dataset" and published is not None:
-            self.class_weights[next(iter(model.tasks))] = torch.tensor(published, device=self.device)
+            name, task = next(iter(model.tasks.items()))
+            if len(published) != task.class_count:
+                raise ValueError(
+                    f"the dataset has {len(published)} class weights, and {name} has {task.class_count} classes; set "
+                    "class_weights to log or none"
+                )
+            self.class_weights[name] = torch.tensor(published, device=self.device)
         elif config.class_weights == "log":
             counts = _count_pixels(samples, model)
             self.class_weights = {name: log_class_weights(pixels).to(self.device) for name, pixels in counts.items()}
@@ -104,20 +111,15 @@ class TaskLosses:
             size, weights = target.shape[-2:], self.class_weights.get(name) if weighted else None
             losses[name] = kind_of(task).loss(resize(outputs.by_task[name], size), target, config, weights)
             if name in outputs.auxiliary:
-                losses[name] = losses[name] + config.aux_loss * segmentation_loss(
-                    resize(outputs.auxiliary[name], size),
-                    target,
-                    class_weights=weights,
-                    label_smoothing=config.label_smoothing,
-                    ohem=config.ohem,
-                    count_ignored=config.count_ignored,
-                )
+                auxiliary = resize(outputs.auxiliary[name], size)
+                loss = kind_of(task).loss(auxiliary, target, replace(config, dice=0.0), weights)
+                losses[name] = losses[name] + config.aux_loss * loss
         return losses
 
 
 def _count_pixels(samples: Augmented, model: Pixel2Pixel) -> dict[str, Tensor]:
     """Pixels per class, for the tasks that have classes."""
-    pixels = {name: torch.zeros(task.channels) for name, task in model.tasks.items() if kind_of(task).has_classes}
+    pixels = {name: torch.zeros(task.class_count) for name, task in model.tasks.items() if kind_of(task).has_classes}
     for index in range(len(samples)):
         _, targets = samples.decoded[index] if samples.decoded else samples.sample(index)
         for name, target in ((name, targets[name]) for name in pixels):

@@ -22,6 +22,7 @@ from edgeseg.data.transforms import AUGMENTATIONS, Augmented
 from edgeseg.engine import distributed
 from edgeseg.engine.balancing import BALANCERS
 from edgeseg.engine.evaluation import evaluate_tasks
+from edgeseg.engine.ground_truth import check_ground_truth
 from edgeseg.engine.optimization import build_optimizer, set_learning_rate
 from edgeseg.engine.report import Log, draw_curves, draw_samples
 from edgeseg.engine.run_state import FILE, RunState
@@ -115,6 +116,7 @@ class _Run:
         self.train_set, self.val_set, self.config, self.output = train_set, val_set, config, output
         self.device = device = next(model.parameters()).device
         samples = _samples(train_set, model, config)
+        check_ground_truth(model.tasks, samples, val_set)
         self.sampler = EpochSampler(samples, config)
         self.steps = len(self.sampler)
         self.loader = _loader(samples, self.sampler, config, device)

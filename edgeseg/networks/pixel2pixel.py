@@ -51,9 +51,18 @@ class Pixel2Pixel(nn.Module, Predictor):
         """Replaces fields of the record, such as `preprocess=Preprocess(size=(480, 640))` or `notes={...}`.
 
         Raises:
-            ValueError: a value does not fit its field.
+            ValueError: a value does not fit its field, or the tasks do not fit the decoders.
         """
-        self.config = replace(self.config, **changes)
+        config = replace(self.config, **changes)
+        wanted, built = ({name: each.channels for name, each in one.tasks.items()} for one in (config, self.config))
+        if wanted != built:
+            raise ValueError(
+                f"this model was built for the channels {built} by task, not for {wanted}; "
+                "create_model(..., tasks=...) builds one for other tasks"
+            )
+        for task in config.tasks.values():
+            kind_of(task).check(task)
+        self.config = config
 
     def forward(self, *images: Tensor) -> dict[str, Tensor]:
         """Computes the logits at the size of the images, in training and in evaluation mode alike.

@@ -13,6 +13,7 @@ from typing import Any
 from edgeseg.config import ModelConfig, read_config
 from edgeseg.machine.download import FOLDER, HUB, hub_file
 from edgeseg.machine.files import replacing
+from edgeseg.spec import DEFAULT_THRESHOLD
 from edgeseg.storage.checkpoint import Recorded, save_checkpoint
 
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
@@ -127,7 +128,8 @@ def _model_card(
     lines += ["```python", "import edgeseg", "", f'model = edgeseg.create_model("{HUB}{repo_id}")']
     lines += ['labels = model.predict("photo.jpg")', "```", ""]
     for name, task in config.tasks.items():
-        lines += [f"- **{name}**: {task.kind}, {task.channels} channels" + _classes(task.classes)]
+        at = "" if task.threshold == DEFAULT_THRESHOLD else f", threshold {task.threshold:.4g}"
+        lines += [f"- **{name}**: {task.kind}, {task.channels} channels" + _classes(task.classes) + at]
     lines += [f"- **{metric}** on {dataset}: {value}" for metric, value in metrics.items()]
     return f"---\n{data.to_yaml()}\n---\n\n" + "\n".join(lines)
 

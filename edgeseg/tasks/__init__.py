@@ -6,13 +6,14 @@ To add a kind of your own, subclass `Kind` or `Regression` and register an insta
 from __future__ import annotations
 
 from edgeseg.spec import KIND_NAMES, Task
+from edgeseg.tasks.binary import Binary
 from edgeseg.tasks.depth import Depth
-from edgeseg.tasks.kind import Kind, Metric, Regression, to_map, to_target
+from edgeseg.tasks.kind import Classification, Kind, Metric, Regression, to_map, to_target
 from edgeseg.tasks.segmentation import Segmentation
 
-__all__ = ["KINDS", "Kind", "Metric", "Regression", "kind_of", "register_kind", "to_map", "to_target"]
+__all__ = ["KINDS", "Classification", "Kind", "Metric", "Regression", "kind_of", "register_kind", "to_map", "to_target"]
 
-KINDS: dict[str, Kind] = {"segmentation": Segmentation(), "depth": Depth()}
+KINDS: dict[str, Kind] = {"segmentation": Segmentation(), "binary": Binary(), "depth": Depth()}
 
 
 def register_kind(name: str, kind: Kind) -> None:
@@ -34,5 +35,5 @@ def register_kind(name: str, kind: Kind) -> None:
 
 
 def kind_of(task: Task) -> Kind:
-    """Returns the kind of a task."""
-    return KINDS[task.kind]
+    """Returns the kind of a task, which knows the fields of the task that its maps depend on."""
+    return KINDS[task.kind].of(task)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from edgeseg.recipes import TrainConfig
-from edgeseg.spec import Task
+from edgeseg.spec import DEFAULT_THRESHOLD, Task
 from edgeseg.tasks.kind import Regression
 from edgeseg.vision.visualize import colorize_depth, depth_scale
 
@@ -23,8 +23,9 @@ class Depth(Regression):
     """Outputs and ground truth are float32 metres [N, 1, H, W]. Pixels with a ground truth of 0 are ignored."""
 
     def check(self, task: Task) -> None:
-        """Raises a ValueError unless the task has one channel."""
+        """Raises a ValueError unless the task has one channel, and no threshold."""
         task.require(task.channels == 1, "channels", "is 1 for depth")
+        task.require(task.threshold == DEFAULT_THRESHOLD, "threshold", "is for binary tasks only")
 
     def empty_target(self, task: Task, size: Sequence[int]) -> Tensor:
         """float32 [1, H, W] of zeros."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from PIL import Image
 
+from edgeseg.labels import IGNORE, class_names, palette_of
 from edgeseg.recipes import TrainConfig
 from edgeseg.spec import Task
+from edgeseg.vision.visualize import color_map, legend, tint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,12 +47,18 @@ class Kind(ABC):
     [N, H, W] where a pixel has one class. Maps are what users see: [H, W], or [H, W, C] for several values per pixel.
 
     Attributes:
-        has_classes: Whether outputs are classes, with names and colours.
+        has_classes: Whether maps are classes, with names and colours.
+        has_threshold: Whether maps depend on `Task.threshold`.
         higher_is_better: Whether a higher headline of the metric is better.
     """
 
     has_classes: bool = False
+    has_threshold: bool = False
     higher_is_better: bool = False
+
+    def of(self, task: Task) -> Kind:
+        """The kind for one task; a kind whose maps depend on fields of the task returns a copy that knows them."""
+        return self
 
     def check(self, task: Task) -> None:  # noqa: B027 (most kinds have nothing to check)
         """Raises a ValueError if the fields of `task` do not suit the kind."""
@@ -73,6 +81,10 @@ class Kind(ABC):
             size: Height and width of the predictions.
         """
 
+    def scored(self, views: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+        """What the metric takes, from the same arguments as `predictions`: by default the predictions."""
+        return self.predictions(views, size)
+
     def in_graph(self, output: Tensor) -> Tensor:
         """The output of an exported file that was written with `output="labels"`, from an output [N, C, H, W]."""
         return output
@@ -94,7 +106,19 @@ class Kind(ABC):
         return target if isinstance(target, tv_tensors.TVTensor) else tv_tensors.Mask(target)
 
     def wrong_type(self, target: Tensor) -> str | None:
-        """Says what is wrong with the type of a ground truth, as the end of a sentence; None if nothing is."""
+        """Says what is wrong with the ground truth of a sample, as the end of a sentence; None if nothing is."""
+        return None
+
+    def wrong_dataset(self, targets: Iterable[Tensor]) -> str | None:
+        """Says why a dataset with these ground truths cannot be trained or scored, in a sentence; None if it can.
+
+        Args:
+            targets: The ground truth of all samples; no more are read than needed.
+        """
+        return None
+
+    def wrong_metric(self, metric: Metric) -> str | None:
+        """Says why the scores of a whole dataset mean nothing, in a sentence; None if they do."""
         return None
 
     @abstractmethod
@@ -105,7 +129,7 @@ class Kind(ABC):
             outputs: float [N, C, H, W] at the size of the targets.
             targets: Ground truth.
             recipe: Options of the losses.
-            class_weights: float [C], or None.
+            class_weights: float [`task.class_count`], or None.
 
         Returns:
             A scalar; 0 if no pixel has a ground truth.
@@ -130,6 +154,48 @@ class Kind(ABC):
     def files(self, values: np.ndarray) -> Mapping[str, Image.Image]:
         """The map as images to save without loss, by the suffix of the file's name, such as "labels"."""
         return {}
+
+
+class Classification(Kind):
+    """A kind whose maps are class ids [H, W]. Ground truth is integer [N, H, W]: class ids, or 255 for ignored."""
+
+    has_classes = True
+    higher_is_better = True
+
+    def resized(self, values: np.ndarray, size: Sequence[int]) -> np.ndarray:
+        """Class ids [H, W] by nearest neighbour."""
+        rows, columns = (np.arange(new) * old // new for new, old in zip(size, values.shape, strict=True))
+        return values[rows].take(columns, axis=1)
+
+    def empty_target(self, task: Task, size: Sequence[int]) -> Tensor:
+        """A ground truth uint8 [H, W] of 255, of which every pixel is ignored."""
+        import torch
+
+        return torch.full(tuple(size), IGNORE, dtype=torch.uint8)
+
+    def wrong_type(self, target: Tensor) -> str | None:
+        """Class ids are integers."""
+        import torch
+
+        kind = torch.as_tensor(target).dtype
+        if kind != torch.bool and not kind.is_floating_point:
+            return None
+        return f"is {kind}, and class ids are integers; convert it with .to(torch.uint8), and set ignored pixels to 255"
+
+    def picture(self, values: np.ndarray, task: Task, photo: Image.Image | None = None) -> Image.Image:
+        """The colours of the classes, mixed with the photo if there is one."""
+        palette = palette_of(task)
+        return tint(photo, values, palette) if photo else color_map(values, palette)
+
+    def key(self, values: np.ndarray, task: Task, width: int) -> Image.Image:
+        """A legend of the classes that occur in the map."""
+        palette, names = palette_of(task), class_names(task)
+        present = [int(i) for i in np.unique(values) if i < len(names)]
+        return legend([names[i] for i in present], [palette[i] for i in present], width)
+
+    def files(self, values: np.ndarray) -> Mapping[str, Image.Image]:
+        """Class ids as grey values, 8 bit or 16 bit."""
+        return {"labels": Image.fromarray(values)}
 
 
 class Regression(Kind):

@@ -52,6 +52,63 @@ def segmentation_loss(
     return loss
 
 
+def binary_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    class_weights: Tensor | None = None,
+    dice: float = 0.0,
+    label_smoothing: float = 0.0,
+    ohem: float = 0.0,
+    count_ignored: bool = False,
+) -> Tensor:
+    """Computes binary cross-entropy with logits, plus the Dice loss of the foreground.
+
+    The sigmoid of a logit is the softmax of two classes with the logits 0 and itself, so the cross-entropy and its
+    options are those of `segmentation_loss`.
+
+    Args:
+        logits: float [N, 1, H, W].
+        target: Integers [N, H, W]: 1 for the foreground, 0 for the background, 255 for ignored pixels.
+        class_weights: float [2], weights of background and foreground in the cross-entropy.
+        dice: Weight of the Dice loss, which a batch without foreground does not have.
+        label_smoothing, ohem, count_ignored: As of `segmentation_loss`.
+
+    Returns:
+        A scalar; 0 if every pixel is ignored.
+    """
+    loss = segmentation_loss(
+        two_classes(logits),
+        target,
+        class_weights=class_weights,
+        label_smoothing=label_smoothing,
+        ohem=ohem,
+        count_ignored=count_ignored,
+    )
+    if dice:
+        counted, true = target != IGNORE, (target == 1).float()
+        predicted = logits[:, 0].float().sigmoid() * counted
+        score = (2 * (predicted * true).sum() + 1) / (predicted.sum() + true.sum() + 1)
+        loss = loss + dice * (1 - score) * (true.sum() > 0)
+    return loss
+
+
+def two_classes(logits: Tensor) -> Tensor:
+    """The logits [N, 2, H, W] of background and foreground from those of a binary task [N, 1, H, W]."""
+    return torch.cat([torch.zeros_like(logits), logits], dim=1)
+
+
+def divergence(logits: Tensor, expected: Tensor) -> Tensor:
+    """Mean Kullback-Leibler divergence over the pixels (Hinton et al., 2015, https://arxiv.org/abs/1503.02531).
+
+    Args:
+        logits: float [N, C, H, W] of the network that learns.
+        expected: The logits of its teacher.
+    """
+    student, teacher = (F.log_softmax(each.float(), dim=1) for each in (logits, expected))
+    return F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1).mean()
+
+
 def _hard(log_probabilities: Tensor, target: Tensor, counted: Tensor, threshold: float) -> Tensor:
     """Mask [N, H, W] of the pixels that OHEM counts: probability of the true class up to `threshold`, or the worst."""
     with torch.no_grad():

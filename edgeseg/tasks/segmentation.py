@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
-from edgeseg.labels import IGNORE, class_names, palette_of
 from edgeseg.recipes import TrainConfig
-from edgeseg.spec import Task
-from edgeseg.tasks.kind import Kind
+from edgeseg.spec import DEFAULT_THRESHOLD, Task
+from edgeseg.tasks.kind import Classification
 from edgeseg.vision.upsample import upsampled_argmax
-from edgeseg.vision.visualize import color_map, legend, tint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,11 +18,18 @@ if TYPE_CHECKING:
     from edgeseg.tasks.metrics import ConfusionMatrix
 
 
-class Segmentation(Kind):
-    """Outputs are logits per class. Ground truth is integer [N, H, W]: class ids, or 255 for ignored pixels."""
+class Segmentation(Classification):
+    """Outputs are logits per class."""
 
-    has_classes = True
-    higher_is_better = True
+    def check(self, task: Task) -> None:
+        """Raises a ValueError for a single class, which every pixel would be, and for a threshold."""
+        task.require(
+            task.channels >= 2,
+            "channels",
+            "is at least 2 for segmentation, since with one class every pixel is that class: name the background as a "
+            "class of its own, or segment one class against the background with Task('binary')",
+        )
+        task.require(task.threshold == DEFAULT_THRESHOLD, "threshold", "is for binary tasks only")
 
     def map(self, output: np.ndarray, size: Sequence[int]) -> np.ndarray:
         """Class ids [H, W]: uint8, or uint16 beyond 256 classes."""
@@ -48,26 +52,6 @@ class Segmentation(Kind):
 
         return output.argmax(dim=1).to(torch.uint8 if output.shape[1] <= 256 else torch.int32)
 
-    def resized(self, values: np.ndarray, size: Sequence[int]) -> np.ndarray:
-        """Class ids [H, W] by nearest neighbour."""
-        rows, columns = (np.arange(new) * old // new for new, old in zip(size, values.shape, strict=True))
-        return values[rows].take(columns, axis=1)
-
-    def empty_target(self, task: Task, size: Sequence[int]) -> Tensor:
-        """A ground truth uint8 [H, W] of 255, of which every pixel is ignored."""
-        import torch
-
-        return torch.full(tuple(size), IGNORE, dtype=torch.uint8)
-
-    def wrong_type(self, target: Tensor) -> str | None:
-        """Class ids are integers."""
-        import torch
-
-        kind = torch.as_tensor(target).dtype
-        if kind != torch.bool and not kind.is_floating_point:
-            return None
-        return f"is {kind}, and class ids are integers; convert it with .to(torch.uint8), and set ignored pixels to 255"
-
     def loss(self, outputs: Tensor, targets: Tensor, recipe: TrainConfig, class_weights: Tensor | None) -> Tensor:
         """Cross-entropy and Dice loss with the weights of the recipe; see `segmentation_loss`."""
         from edgeseg.tasks.losses import segmentation_loss
@@ -84,28 +68,12 @@ class Segmentation(Kind):
 
     def divergence(self, outputs: Tensor, expected: Tensor) -> Tensor:
         """Mean Kullback-Leibler divergence over the pixels (Hinton et al., 2015, https://arxiv.org/abs/1503.02531)."""
-        from torch.nn import functional as F
+        from edgeseg.tasks.losses import divergence
 
-        student, teacher = (F.log_softmax(logits.float(), dim=1) for logits in (outputs, expected))
-        return F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1).mean()
+        return divergence(outputs, expected)
 
     def metric(self, task: Task) -> ConfusionMatrix:
         """An empty confusion matrix."""
         from edgeseg.tasks.metrics import ConfusionMatrix
 
         return ConfusionMatrix(task.channels)
-
-    def picture(self, values: np.ndarray, task: Task, photo: Image.Image | None = None) -> Image.Image:
-        """The colours of the classes, mixed with the photo if there is one."""
-        palette = palette_of(task)
-        return tint(photo, values, palette) if photo else color_map(values, palette)
-
-    def key(self, values: np.ndarray, task: Task, width: int) -> Image.Image:
-        """A legend of the classes that occur in the map."""
-        palette, names = palette_of(task), class_names(task)
-        present = [int(i) for i in np.unique(values) if i < len(names)]
-        return legend([names[i] for i in present], [palette[i] for i in present], width)
-
-    def files(self, values: np.ndarray) -> Mapping[str, Image.Image]:
-        """Class ids as grey values, 8 bit or 16 bit."""
-        return {"labels": Image.fromarray(values)}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from edgeseg.config import DEFAULT_TASKS, ModelConfig, as_inputs
+from edgeseg.labels import task_of_classes
 from edgeseg.machine.download import FOLDER, HUB
 from edgeseg.spec import Input, ModelSpec, Task
 from edgeseg.zoo.networks import FAMILIES, ZOO
@@ -38,7 +39,8 @@ def create_model(
             "deeplabv3plus", "bifpn", or one that was registered) together with `encoder=`; or a model that
             `save_pretrained` or `push_to_hub` wrote: `"local-dir:PATH"` or `"hf-hub:OWNER/REPO[@REVISION]"`.
         pretrained: Load the default weights of the name. A tag loads its weights with or without this.
-        num_classes: Short for a single segmentation task with that many classes, called "segmentation".
+        num_classes: Short for a single segmentation task with that many classes, called "segmentation"; 1 is a binary
+            task, one class of interest against the background.
         tasks: What to predict, with one decoder per task. By default what the weights were trained for, or 19 classes
             without weights. If the weights were trained for other tasks, everything except the prediction layers is
             loaded, and a warning says so.
@@ -177,11 +179,15 @@ def _tasks(known: ModelConfig | None, num_classes: int | None, tasks: Mapping[st
         return known.tasks if known else DEFAULT_TASKS
     if known and {name: task.channels for name, task in known.tasks.items()} == {"segmentation": num_classes}:
         return known.tasks  # the same classes: keep their names and colours
-    return {"segmentation": Task("segmentation", num_classes)}
+    return {"segmentation": task_of_classes(count=num_classes)}
 
 
 def _build(config: ModelConfig) -> Pixel2Pixel:
     """The untrained network, quantized if its record says so."""
+    from edgeseg.tasks import kind_of
+
+    for task in config.tasks.values():
+        kind_of(task).check(task)
     if config.name in BUILDERS and config.spec is None:
         return BUILDERS[config.name](config, **config.options)
     from edgeseg.networks.build import build
