@@ -175,6 +175,8 @@ def test_values(tmp_path: Path) -> None:
         (7, "VALUE:CLASS pairs"),
         ((0, 0), "a value stands twice"),
         ((0, 1, 2), r"class ids \[2\]; there are 2 classes"),
+        ({0: 0, 1.5: 1}, "VALUE:CLASS pairs"),
+        (True, "VALUE:CLASS pairs"),
         ({0: 0}, r"no value for the classes \[1\]"),
     ],
 )
@@ -405,6 +407,13 @@ def test_idd_lite_through_coco(tmp_path: Path) -> None:
         ("annotations/instances_train2017.json", "train2017", "{i}.jpg", "train2017", {}),
         ("train/_annotations.coco.json", "train", "{i}.jpg", "train", {}),
         ("valid/_annotations.coco.json", "valid", "{i}.jpg", "val", {}),
+        (
+            "train/_annotations.coco.json",
+            "train",
+            "{i}.jpg",
+            "train",
+            {"annotations": "train/_annotations.coco.json", "val_fraction": 1e-9},
+        ),
         ("result.json", "images", "images/{i}.jpg", "train", {"val_fraction": 1e-9}),
         ("result.json", "images", "images\\{i}.jpg", "train", {"val_fraction": 1e-9}),
         ("result.json", "images", "../../data/media/upload/1/{i}.jpg", "train", {"val_fraction": 1e-9}),
@@ -492,6 +501,19 @@ def test_categories_of_tools(tmp_path: Path) -> None:
     ]
     write(path, content)
     assert load_dataset("coco_json", tmp_path, "train").task.classes == ("background", "stop", "yield")
+
+
+def test_no_classes_and_other_types(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"_annotations\.coco\.json has no classes"):
+        load_dataset("coco_json", one_photo(tmp_path, [], ()), "train")
+    with pytest.raises(ValueError, match=r"has 256 classes; there are 1 to 255"):
+        load_dataset("coco_json", one_photo(tmp_path, [], [str(i) for i in range(255)]), "train")
+    with pytest.raises(ValueError, match="background is True or False, got 'no'"):
+        load_dataset("coco_json", one_photo(tmp_path, []), "train", background="no")
+    with pytest.raises(ValueError, match="on_unlabelled is 'background' or 'skip', got 'stop'"):
+        load_dataset("coco_json", one_photo(tmp_path, []), "train", on_unlabelled="stop")
+    with pytest.raises(ValueError, match="classes is a list of names"):
+        load_dataset("labelme", tmp_path, "train", classes=3)
 
 
 def test_photos_without_annotations(cvat: Path) -> None:
@@ -630,6 +652,9 @@ def test_layouts_of_yolo(tmp_path: Path) -> None:
     assert len(read("yolo", tmp_path / "b", "train", classes=("road", "car"), val_fraction=1e-9)) == 2
     with pytest.raises(FileNotFoundError, match=r"(?s)images/train is missing; expected.*data\.yaml"):
         load_dataset("yolo", tmp_path / "b", "train")
+    (tmp_path / "b/images/val").mkdir()
+    with pytest.raises(ValueError, match=r"has the folder 'val', so val_fraction"):
+        load_dataset("yolo", tmp_path / "b", "train", classes=("road", "car"), val_fraction=0.5)
 
 
 @pytest.mark.parametrize(

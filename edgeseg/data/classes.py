@@ -67,7 +67,11 @@ def find_classes(classes: Sequence[str] | None, path: Path) -> ClassList:
     """
     if classes is None:
         return read_class_list(path)
-    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+    if (
+        isinstance(classes, str)
+        or not isinstance(classes, Sequence)
+        or not all(isinstance(name, str) for name in classes)
+    ):
         raise ValueError(f"classes is a list of names such as ('ground', 'vine'), got {classes!r}")
     return _parse(list(enumerate(classes, start=1)), "classes (--classes), item")
 

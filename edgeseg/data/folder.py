@@ -14,7 +14,7 @@ from torch import Tensor
 
 from edgeseg.data.base import Files, LabelledImages, require
 from edgeseg.data.classes import class_file, find_classes
-from edgeseg.data.splits import part
+from edgeseg.data.splits import check_undivided, part
 from edgeseg.labels import IGNORE
 from edgeseg.vision.listing import PHOTO_SUFFIXES, by_stem, list_files, photo_suffixes
 from edgeseg.vision.masks import read_mask
@@ -175,12 +175,8 @@ def _split_folder(root: Path, place: str | os.PathLike[str], split: str, fractio
     parent = root / os.fspath(place).replace("{split}", split)
     if fraction is not None or "{split}" in os.fspath(place):
         require([parent], LAYOUT, root)
-        found = [name for name in (split, "train", "val") if fraction is not None and (parent / name).is_dir()]
-        if found:
-            raise ValueError(
-                f"{parent} has the folder {found[0]!r}, so val_fraction (--val-fraction) is not needed; to divide that "
-                f"folder, choose it by images and masks (--image-dir, --mask-dir)"
-            )
+        if fraction is not None:
+            check_undivided(parent, split)
         return parent
     if parent.is_dir() and not (parent / split).is_dir():
         folders = sorted(path.name for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))
@@ -211,7 +207,7 @@ def _values(given: Values, classes: int) -> dict[int, int]:
     problem = f"mask_values (--mask-values) is one value per class such as 0 255, or VALUE:CLASS pairs, got {given!r}"
     try:
         if isinstance(given, Mapping):
-            pairs = [(int(value), int(label)) for value, label in given.items()]
+            pairs = [(int(str(value)), int(str(label))) for value, label in given.items()]
         else:
             words = given.replace(",", " ").split() if isinstance(given, str) else [str(word) for word in given]
             split = [word.partition(":") for word in words]

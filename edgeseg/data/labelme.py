@@ -13,7 +13,7 @@ from edgeseg.data.base import Files, require
 from edgeseg.data.classes import IGNORED, class_file
 from edgeseg.data.coco_json import read_json
 from edgeseg.data.shapes import LabelledShapes, Shape, listed, picture_size, polygons
-from edgeseg.data.splits import SPELLINGS, part
+from edgeseg.data.splits import SPELLINGS, check_undivided, part
 from edgeseg.labels import IGNORE
 from edgeseg.vision.listing import PHOTO_SUFFIXES, list_files
 
@@ -40,6 +40,8 @@ class LabelMe(LabelledShapes):
         places = [folder / name for name in SPELLINGS.get(split, (split,))] if val_fraction is None else [folder]
         place = next((each for each in places if each.is_dir()), places[0])
         require([place, *([class_file(folder)] if classes is None else [])], LAYOUT, folder)
+        if val_fraction is not None:
+            check_undivided(place, split)
         task, labels, outside = listed(classes, class_file(folder), background)
         self.labels = {task.classes[label]: label for label in labels} | {IGNORED: IGNORE}
         self.content = {path: _content(path) for path in list_files(place, {".json"})}

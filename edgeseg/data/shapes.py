@@ -147,13 +147,17 @@ def with_background(names: Sequence[str], background: bool, where: str) -> tuple
     Raises:
         ValueError: names that occur twice, none, or more than 255.
     """
+    if not isinstance(background, bool):
+        raise ValueError(f"background is True or False, got {background!r}")
+    if not names:
+        raise ValueError(f"{where} has no classes")
     lower = {name: name.lower().strip("_") for name in names}
     front = [name for name in names if lower[name] == BACKGROUND][:1] or [BACKGROUND] if background else []
     ordered = [*front, *(name for name in names if name not in front)]
     twice = sorted({name for name in ordered if ordered.count(name) > 1})
     if twice:
         raise ValueError(f"{where} has several classes named {', '.join(map(repr, twice))}")
-    if not names or len(ordered) > IGNORE:
+    if len(ordered) > IGNORE:
         raise ValueError(f"{where} has {len(ordered)} classes; there are 1 to {IGNORE}, since {IGNORE} means ignored")
     task = Task("segmentation", len(ordered), classes=tuple(ordered), palette=generic_palette(len(ordered)))
     return task, {name: i for i, name in enumerate(ordered)}, 0 if background else IGNORE

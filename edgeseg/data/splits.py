@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TypeVar
 
 Item = TypeVar("Item")
 
 SPELLINGS = {"val": ("val", "valid", "validation")}
 """What annotation tools call a split."""
+
+
+def check_undivided(folder: Path, split: str) -> None:
+    """Raises a ValueError if a folder that a fraction is to divide has folders of splits."""
+    names = dict.fromkeys([split, "train", *SPELLINGS["val"]])
+    found = next((name for name in names if (folder / name).is_dir()), None)
+    if found:
+        raise ValueError(
+            f"{folder} has the folder {found!r}, so val_fraction (--val-fraction) is not needed; to divide that folder "
+            "alone, choose it as the folder of the dataset or of its photos"
+        )
 
 
 def part(items: Sequence[tuple[str, Item]], split: str, fraction: float) -> list[Item]:

@@ -10,7 +10,7 @@ from typing import Any
 from edgeseg.data.base import Files, require
 from edgeseg.data.classes import class_file
 from edgeseg.data.shapes import LabelledShapes, Shape, listed, picture_size, polygons
-from edgeseg.data.splits import SPELLINGS, part
+from edgeseg.data.splits import SPELLINGS, check_undivided, part
 from edgeseg.vision.listing import by_stem, list_files, photo_suffixes
 
 LAYOUT = """\
@@ -33,6 +33,8 @@ class YoloPolygons(LabelledShapes):
         images, labels = folder / form.format("images"), folder / form.format("labels")
         names = class_file(folder) if class_file(folder).is_file() else folder / "data.yaml"
         require([images, labels, *([names] if classes is None else [])], LAYOUT, folder)
+        if val_fraction is not None:
+            check_undivided(images, split)
         task, self.labels, outside = listed(classes, names, background)
         photos = by_stem(list_files(images, photo_suffixes(options.get("channels", 3))), images)
         found = {stem: Files((path,), {"segmentation": labels / f"{stem}.txt"}) for stem, path in photos.items()}
