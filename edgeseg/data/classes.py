@@ -6,7 +6,7 @@ import codecs
 import re
 from pathlib import Path
 
-from edgeseg.labels import generic_palette
+from edgeseg.labels import distinct_palette
 from edgeseg.spec import Color, Task
 
 HEADINGS = {
@@ -59,7 +59,7 @@ def read_classes(path: Path) -> Task:
             raise ValueError(f"{path}, line {number}: class {name!r} stands in line {names[name]} already")
         names[name] = number
         colors.append(color)
-    fallback = generic_palette(len(names))
+    fallback = distinct_palette(len(names))
     palette = tuple(color or fallback[i] for i, color in enumerate(colors))
     return Task("segmentation", len(names), classes=tuple(names), palette=palette)
 
