@@ -198,9 +198,10 @@ def test_outputs_tiles_and_batches(
 ) -> None:
     path = clip(tmp_path / "drive.mp4", [i / 10 for i in range(5)], pictures=noise(5))
     frames = [pixels for _, pixels in read(path)]
-    for number, (words, options) in enumerate(
-        [([], {}), (["--batch-size", "2"], {"batch_size": 2}), (["--tile", "32", "32"], {"tile": (32, 32)})]
-    ):
+    cases: list[tuple[list[str], dict[str, Any]]] = [
+        ([], {}), (["--batch-size", "2"], {"batch_size": 2}), (["--tile", "32", "32"], {"tile": (32, 32)}),
+    ]  # fmt: skip
+    for number, (words, options) in enumerate(cases):
         output = tmp_path / f"o{number}"
         call = [*predict[:-1], str(output), str(path), "--outputs", "labels", "color", *words]
         assert main(call) == 0

@@ -26,7 +26,7 @@ def named_writing(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         number = getattr(error, "errno", None)
-        if number not in errno.errorcode or number == errno.EINVAL:
+        if not isinstance(number, int) or number not in errno.errorcode or number == errno.EINVAL:
             raise
         raise NotWritten(f"cannot write {path}: {os.strerror(number)}") from error
 

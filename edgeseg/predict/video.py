@@ -204,7 +204,9 @@ class _Track:
     """
 
     def __init__(self, path: Path, writer: Any, drawn: Drawn, clip: Clip) -> None:
-        self.path, self.writer, self.audio, self.streams = path, writer, None, {}
+        self.path, self.writer = path, writer
+        self.audio: Audio | None = None
+        self.streams: dict[int, Any] = {}  # of audio, by their index in the source
         if drawn.lossless and drawn.image.mode not in LOSSLESS:
             raise ValueError(f"{drawn.ending} has pixels of mode {drawn.image.mode}, which a video does not have")
         self.format = LOSSLESS[drawn.image.mode] if drawn.lossless else "yuv420p"
@@ -251,7 +253,9 @@ class _Track:
             self.writer.close()
 
     def _copy_audio(self, time: Fraction | None) -> None:
-        for packet in self.audio.until(time) if self.audio else ():
+        if self.audio is None:
+            return
+        for packet in self.audio.until(time):
             if packet.stream.index in self.streams:
                 packet.stream = self.streams[packet.stream.index]
                 with named_writing(self.path):

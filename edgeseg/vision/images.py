@@ -169,9 +169,10 @@ def _to_channels(picture: Picture, channels: int) -> np.ndarray:
     image = _to_8_bit(picture)
     mode, bands = MODES.get(channels), len(image.getbands())
     if mode is None or (channels in (2, 4) and not _has_alpha(image, channels)):
+        also = "photos with alpha (RGBA), " if channels == 4 else ""
         raise ValueError(
             f"{picture.name} has {bands} channels ({picture.image.mode}) and the network takes {channels}; such inputs "
-            f"are TIFF files of {channels} bands, or .npy files with a uint8 array [H, W, {channels}]"
+            f"are {also}TIFF files of {channels} bands, or .npy files with a uint8 array [H, W, {channels}]"
         )
     if image.mode == "RGBX" and channels == 4:
         return picture.upright(np.array(image))
