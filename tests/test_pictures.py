@@ -12,6 +12,7 @@ from PIL import Image
 
 import edgeseg
 from edgeseg.data.classes import read_classes
+from edgeseg.engine.report import print_scores
 from edgeseg.labels import LABELS, distinct_palette, generic_palette, palette_of
 from edgeseg.machine.terminal import printable
 from edgeseg.tasks.pictures import picture_of, with_key
@@ -146,3 +147,8 @@ def test_control_characters_are_escaped() -> None:
     assert printable(Path("straße 道路.jpg")) == "straße 道路.jpg"
     assert printable("\ud800") == r"\ud800"
     assert text_and_font("two\nlines", 20)[0] == r"two\nlines"
+
+
+def test_names_of_classes_are_escaped_in_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    print_scores({"iou": {"a\x1b[2J": 50.0}, "miou": 50.0}, title="task\x07")
+    assert capsys.readouterr().out.splitlines() == [r"task\x07", r"a\x1b[2J   50.00", "mIoU       50.00"]

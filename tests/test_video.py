@@ -313,3 +313,13 @@ def test_full_disk(model: Predictor, tmp_path: Path) -> None:
     (tmp_path / "taken_photo.mkv").mkdir()
     with pytest.raises(NotWritten, match=r"cannot write .*taken_photo\.mkv: Is a directory"):
         segment_video(model, path, tmp_path / "taken", photos)
+
+
+def test_what_is_left_out_is_said(predict: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = clip(tmp_path / "loud.avi", audio="pcm_alaw")
+    assert main([*predict, str(path), "--outputs", "color"]) == 0
+    out, err = capsys.readouterr()
+    assert "1 of 1 segmented" in out
+    assert err.splitlines()[-1] == (
+        f"edgeseg predict: {path}: audio in the format pcm_alaw is left out, since MP4 files do not take it"
+    )
