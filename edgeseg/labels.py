@@ -65,7 +65,7 @@ def voc_color(label: int) -> Color:
     Each group of three bits of the label sets one bit of red, green and blue, from the highest bit down.
 
     Args:
-        label: Class id, 0 to 255.
+        label: Class id, from 0 to 2**24 - 1.
 
     Returns:
         RGB, 0 to 255.
@@ -75,8 +75,13 @@ def voc_color(label: int) -> Color:
     return red, green, blue
 
 
+def distinct_palette(classes: int) -> tuple[Color, ...]:
+    """Returns distinct colours for classes without colours of their own: those of Pascal VOC, without its black."""
+    return tuple(voc_color(label + 1) for label in range(classes))
+
+
 def generic_palette(classes: int) -> tuple[Color, ...]:
-    """Returns distinct colours for classes without a palette, as TI's zoo has them: a grid over RGB, darkest first."""
+    """Returns the colours that TI's zoo gives classes without a palette: a grid over RGB, black first."""
     step = 255 if classes < 8 else 127 if classes < 27 else 63 if classes < 64 else 31
     grid = _grid(step)
     return tuple(grid[i % len(grid)] for i in range(classes))
@@ -119,8 +124,12 @@ def segmentation_task(labels: str) -> Task:
 
 
 def palette_of(task: Task) -> tuple[Color, ...]:
-    """Returns the colours of a task's classes; generic ones if the task does not define any."""
-    return task.palette or generic_palette(task.class_count)
+    """Returns the colours of a task's classes; distinct ones if the task does not define any.
+
+    The background that a binary task has besides its channel is black.
+    """
+    background = ((0, 0, 0),) * (task.class_count - task.channels)
+    return task.palette or (*background, *distinct_palette(task.channels))
 
 
 def class_names(task: Task) -> tuple[str, ...]:

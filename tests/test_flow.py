@@ -121,8 +121,9 @@ def test_video_computes_its_flow(checkpoint: Path, tmp_path: Path) -> None:
         file.mux(stream.encode())
     call = ["predict", str(tmp_path / "drive.mp4"), "--checkpoint", str(checkpoint), "-o", str(tmp_path)]
     assert main(call) == 0
-    with av.open(str(tmp_path / "drive_overlay.mp4")) as file:
-        assert sum(1 for _ in file.decode(video=0)) == 4
+    for task in ("semantic", "depth", "motion"):
+        with av.open(str(tmp_path / f"drive_{task}_overlay.mp4")) as file:
+            assert sum(1 for _ in file.decode(video=0)) == 4
 
 
 def test_demo(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

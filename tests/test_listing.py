@@ -255,7 +255,7 @@ def test_videos_of_one_stem_and_in_folders(
     (folder / "deep/broken.ts").write_text("let x = 1")
     output = tmp_path / "out"
     assert main([*predict, str(folder), "-o", str(output)]) == 1
-    expected = ["a.avi_overlay.mp4", "a.mp4_overlay.mp4", "a_labels.png", "deep/b_overlay.mp4"]
+    expected = ["a.avi_labels.mkv", "a.mp4_labels.mkv", "a_labels.png", "deep/b_labels.mkv"]
     assert written(output) == expected
     out, err = capsys.readouterr()
     assert "4 of 5" in out

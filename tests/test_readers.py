@@ -163,7 +163,7 @@ def test_pixels_are_the_same_everywhere(own: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["ramp.png", "ramp.tif", "ramp.pgm"])
-@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("channels", [1, 3])
 def test_16_bit_photos_are_scaled(name: str, channels: int, tmp_path: Path) -> None:
     if name == "ramp.pgm":
         (tmp_path / name).write_bytes(b"P5 256 256 65535\n" + RAMP.astype(">u2").tobytes())
@@ -214,7 +214,24 @@ def test_integers_of_unknown_range(tmp_path: Path) -> None:
     ],
 )
 def test_modes(mode: str, channels: int) -> None:
-    assert read_photo(Image.new(mode, (30, 20)), channels).shape == (20, 30, channels)
+    image = Image.new(mode, (30, 20))
+    if channels == 4 and mode not in ("LA", "PA", "RGBA"):
+        with pytest.raises(ValueError, match=rf"channels \({mode}\) and the network takes 4; .* photos with alpha"):
+            read_photo(image, channels)
+    else:
+        assert read_photo(image, channels).shape == (20, 30, channels)
+
+
+def test_transparent_colour_is_alpha(tmp_path: Path) -> None:
+    """Of palette and RGB files that name one; no other channel is made up."""
+    pixels = picture()
+    Image.fromarray(pixels).save(tmp_path / "key.png", transparency=tuple(int(c) for c in pixels[0, 0]))
+    found = read_photo(tmp_path / "key.png", 4)
+    assert found[0, 0, 3] == 0
+    assert found[..., 3].max() == 255
+    Image.fromarray(pixels).save(tmp_path / "plain.jpg")
+    with pytest.raises(ValueError, match=r"plain\.jpg has 3 channels \(RGB\) and the network takes 4"):
+        read_photo(tmp_path / "plain.jpg", 4)
 
 
 def test_alpha_and_gray() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import edgeseg
 from edgeseg.cli import demo, evaluate, export, flow, predict, quantize, train, weights, zoo
 from edgeseg.machine.memory import keep_freed_memory
+from edgeseg.machine.terminal import printable_lines
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,10 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except KeyboardInterrupt as error:
-        print(f"edgeseg {options.verb}: {error or 'interrupted'}", file=sys.stderr)
+        print(f"edgeseg {options.verb}: {str(error) or 'interrupted'}", file=sys.stderr)
         return 130
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        print(f"edgeseg {options.verb}: error: {error}", file=sys.stderr)
+        print(f"edgeseg {options.verb}: error: {printable_lines(error)}", file=sys.stderr)
         return 2
 
 

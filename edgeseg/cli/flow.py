@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from edgeseg.cli.outputs import require_folder
+from edgeseg.machine.terminal import printable
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def add(verbs: Any) -> None:
@@ -15,7 +23,12 @@ def add(verbs: Any) -> None:
     )
     verb.add_argument("current", type=Path, nargs="?", help="the frame to segment; not given with a folder of frames")
     verb.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FILE|DIR", help="a .png file, or a folder for such files"
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE|DIR",
+        help="a .png file, or a folder for such files (of two frames: one that exists)",
     )
     verb.set_defaults(run=_flow)
 
@@ -25,34 +38,81 @@ def _flow(options: argparse.Namespace) -> int:
 
     The first frame of a folder has no previous frame and gets no flow.
     """
-    if options.current is not None:
-        if options.output.resolve() in (options.previous.resolve(), options.current.resolve()):
-            raise ValueError(f"--output {options.output} would overwrite a frame; choose another name")
-        _write(options.previous, options.current, options.output)
-        return 0
-    from itertools import pairwise
+    from edgeseg.vision.flow import require_opencv
 
+    require_opencv()
+    return _flow_of_folder(options) if options.current is None else _flow_of_two(options)
+
+
+def _flow_of_two(options: argparse.Namespace) -> int:
+    from PIL import Image
+
+    from edgeseg.predict.output import NotWritten, save_png
+    from edgeseg.vision.flow import farneback_flow
+    from edgeseg.vision.images import read_photo
+
+    target: Path = options.output / f"{options.current.stem}.png" if options.output.is_dir() else options.output
+    if target.suffix.lower() != ".png":
+        raise ValueError(f"--output {target}: flow is written as .png; choose such a name, or an existing folder")
+    if target.resolve() in (options.previous.resolve(), options.current.resolve()):
+        raise ValueError(f"--output {target} would overwrite a frame; choose another name")
+    require_folder(target.parent)
+    flow = farneback_flow(read_photo(options.previous), read_photo(options.current))
+    try:
+        save_png(Image.fromarray(flow), target)
+    except NotWritten as error:
+        print(f"edgeseg flow: {printable(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _flow_of_folder(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from edgeseg.vision.listing import PHOTO_SUFFIXES, by_stem, list_files
 
     folder: Path = options.previous
     if not folder.is_dir():
+        if not folder.exists():
+            raise ValueError(f"{folder}: no such file or folder")
         raise ValueError(f"{folder} is no folder; pass PREVIOUS and CURRENT, or a folder of frames")
+    require_folder(options.output)
     frames = by_stem(list_files(folder, PHOTO_SUFFIXES, without=options.output, recursive=False), folder)
     if len(frames) < 2:
         raise ValueError(f"{folder} has {len(frames)} images; flow needs two or more")
-    for (_, previous), (stem, current) in tqdm(list(pairwise(frames.items())), unit="frame", disable=None):
-        _write(previous, current, options.output / f"{stem}.png")
-    return 0
+    steps = _steps(list(frames.items()), options.output)
+    problems = [problem for problem in tqdm(steps, total=len(frames), unit="frame", disable=None) if problem]
+    for problem in problems:
+        print(f"edgeseg flow: {printable(problem)}", file=sys.stderr)
+    return 1 if problems else 0
 
 
-def _write(previous: Path, current: Path, target: Path) -> None:
+def _steps(frames: Sequence[tuple[str, Path]], output: Path) -> Iterator[str | None]:
+    """Writes the flow of each frame since the one before it, and yields None per frame, or what is wrong."""
     from PIL import Image
 
+    from edgeseg.predict.output import NotWritten, save_png
     from edgeseg.vision.flow import farneback_flow
     from edgeseg.vision.images import read_photo
 
-    flow = farneback_flow(read_photo(previous), read_photo(current))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(flow).save(target, format="png")
+    previous: np.ndarray | None = None
+    before: Path | None = None
+    for stem, path in frames:
+        try:
+            current = read_photo(path)
+        except (OSError, ValueError) as error:
+            previous, before = None, path
+            yield str(error) if str(path) in str(error) else f"{path}: {error}"
+            continue
+        try:
+            if previous is not None:
+                save_png(Image.fromarray(farneback_flow(previous, current)), output / f"{stem}.png")
+            yield (
+                f"{path} gets no flow, since {before} before it cannot be read" if before and previous is None else None
+            )
+        except NotWritten as error:
+            yield f"{error}; the frames after it get no flow"
+            return
+        except ValueError as error:
+            yield f"{path}: {error}"
+        previous, before = current, path

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeseg.cli.model import add_model, load_network
+from edgeseg.cli.outputs import (
+    OUTPUTS,
+    draw_frame,
+    named_shortage,
+    require_folder,
+    require_other_files,
+    require_outputs,
+    write_photo,
+)
+from edgeseg.machine.terminal import printable
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
-    from PIL import Image
 
     from edgeseg.predict.predictor import Predictor
-    from edgeseg.spec import Task
+    from edgeseg.predict.video import Drawn
 
-COMPRESSION = 1  # of PNG files: takes about a quarter of the time of Pillow's 6, for 14 to 28 % more bytes
-OUTPUTS = ("labels", "color", "overlay", "label_ids")
 File = tuple[Path, str]  # a file, and what the names of its results begin with
+Finder = Callable[[Path, str], Path]  # returns the file of another input for a photo and the name of its results
 Steps = Iterator[tuple[File, Exception | None]]  # files that are done, or what went wrong
 
 
@@ -50,18 +58,23 @@ def add(verbs: Any) -> None:
         nargs="+",
         choices=OUTPUTS,
         default=["labels", "color", "overlay"],
-        help="what to write per photo: class ids (for depth, 16-bit metres x 256), colours, the photo tinted by the "
-        "colours with a legend, or Cityscapes' label ids",
+        help="what to write per photo or video: class ids (for depth, 16-bit metres x 256), colours, the photo tinted "
+        "by the colours with a legend, or Cityscapes' label ids; of videos, colours are .mp4 files and the rest are "
+        "lossless .mkv files of gray values (default: labels color overlay)",
     )
     verb.add_argument(
-        "--tile", nargs=2, type=int, metavar=("H", "W"), help="segment larger photos in tiles of this height and width"
+        "--tile",
+        nargs=2,
+        type=int,
+        metavar=("H", "W"),
+        help="segment larger photos and frames in tiles of this height and width",
     )
     verb.add_argument(
         "--batch-size",
         type=int,
         default=1,
         metavar="N",
-        help="number of photos of one size that go through the network together",
+        help="number of photos of one size, or of frames, that go through the network together",
     )
     verb.add_argument(
         "--max-pixels",
@@ -76,51 +89,96 @@ def _predict(options: argparse.Namespace) -> int:
     """Segments files; under torchrun each process segments its share of them."""
     from edgeseg.engine.distributed import process_group
 
-    if options.max_pixels is not None and options.max_pixels < 1:
-        raise ValueError(f"--max-pixels is at least 1, got {options.max_pixels}")
+    _check_options(options)
+    missing = _check_files(options)
     with process_group(options.device) as device:
-        return _predict_share(options, device)
+        return _predict_share(options, device, missing)
 
 
-def _predict_share(options: argparse.Namespace, device: torch.device) -> int:
-    from tqdm import tqdm
-
+def _predict_share(options: argparse.Namespace, device: torch.device, missing: list[str]) -> int:
     from edgeseg.engine import distributed
+    from edgeseg.predict.output import NotWritten
 
-    _require_files(options)
     model = load_network(options, device)
     photos, videos = _find(options, model.in_channels[-1])
-    _check_label_ids(model, options.outputs)
-    step, first = distributed.world_size(), distributed.rank()
-    share, clips = photos[first::step], videos[first::step]
-    missing = [f"{path}: no such file or folder" for path in options.images if not path.exists()]
+    require_outputs(model, options.outputs)
+    require_other_files(model, [*photos, *videos], options)
+    beside = _beside(options.input, list(model.inputs)[:-1], needed=bool(photos))
     if not photos and not videos and not missing:
         raise ValueError(f"no images in {', '.join(map(str, options.images))} that this model can take")
+    step, first = distributed.world_size(), distributed.rank()
+    share, clips = photos[first::step], videos[first::step]
     done, problems = 0, [] if first else missing
-    hidden = None if len(share) > 1 and not first else True
-    bar = tqdm(
-        _segment_photos(model, share, options, needed=bool(photos)), total=len(share), unit="image", disable=hidden
-    )
-    for steps in (bar, _segment_videos(model, clips, options)):
-        for (path, _), error in steps:
-            if error is None:
-                done += 1
-            else:
-                problems.append(str(error) if str(path) in str(error) else f"{path}: {error}")
+    steps = _segment_photos(model, share, beside, options)
+    try:
+        for part in (_with_bar(steps, len(share), shown=not first), _segment_videos(model, clips, options)):
+            for (path, _), error in part:
+                if error is None:
+                    done += 1
+                else:
+                    problems.append(str(error) if str(path) in str(error) else f"{path}: {error}")
+    except NotWritten as error:
+        problems.append(f"{error}; the files after it were not segmented")
+    return _report(done, problems, options.output)
+
+
+def _report(done: int, problems: Sequence[str], output: Path) -> int:
+    """Prints what was done and what was not, and returns the exit status."""
     for problem in problems:
-        print(f"edgeseg predict: not segmented: {problem}", file=sys.stderr)
-    print(f"{done} of {done + len(problems)} segmented into {options.output}")
+        print(f"edgeseg predict: not segmented: {printable(problem)}", file=sys.stderr)
+    if done:
+        print(f"{done} of {done + len(problems)} segmented into {printable(output)}")
+    elif problems:
+        print("edgeseg predict: nothing was segmented", file=sys.stderr)
     return 1 if problems else 0
 
 
-def _require_files(options: argparse.Namespace) -> None:
-    """Raises a ValueError if there is nothing to segment, before a model is loaded."""
+def _with_bar(steps: Steps, total: int, *, shown: bool) -> Steps:
+    """Shows a progress bar, if there is a terminal and more than one file."""
+    from tqdm import tqdm
+
+    yield from tqdm(steps, total=total, unit="image", disable=None if shown and total > 1 else True)
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    """Raises a ValueError for options that no model can work with."""
+    if options.max_pixels is not None and options.max_pixels < 1:
+        raise ValueError(f"--max-pixels is at least 1, got {options.max_pixels}")
+    if options.batch_size < 1:
+        raise ValueError(f"--batch-size is at least 1, got {options.batch_size}")
+    if options.tile is not None and min(options.tile) < 1:
+        raise ValueError(f"--tile is a height and a width of at least 1, got {' '.join(map(str, options.tile))}")
+    if options.onnx is not None and options.device != "cpu":
+        raise ValueError(f"--onnx runs on the CPU; it cannot be combined with --device {options.device}")
+    names = [each.partition("=")[0] for each in options.input]
+    for name, each in zip(names, options.input, strict=True):
+        place = each.partition("=")[2]
+        if not name or not place:
+            raise ValueError(f"--input is NAME=FILE|FOLDER, got {each!r}")
+        if names.count(name) > 1:
+            raise ValueError(f"--input {name} is given twice")
+        if not Path(place).exists():
+            raise ValueError(f"--input {name}: {place}: no such file or folder")
+    require_folder(options.output)
+
+
+def _check_files(options: argparse.Namespace) -> list[str]:
+    """Returns a sentence per argument that is missing or has nothing to segment.
+
+    Raises:
+        ValueError: none of the arguments can be segmented.
+    """
     from edgeseg.vision.listing import VIDEO_SUFFIXES, list_files, photo_suffixes
 
-    suffixes = photo_suffixes(0) | VIDEO_SUFFIXES
-    empty = [path.is_dir() and not list_files(path, suffixes, without=options.output) for path in options.images]
-    if all(empty):
-        raise ValueError(f"no images in {', '.join(map(str, options.images))}, and no videos")
+    problems, suffixes = [], photo_suffixes(0) | VIDEO_SUFFIXES
+    for path in options.images:
+        if not path.exists():
+            problems.append(f"{path}: no such file or folder")
+        elif path.is_dir() and not list_files(path, suffixes, without=options.output):
+            problems.append(f"no images in {path}, and no videos")
+    if len(problems) == len(options.images):
+        raise ValueError("; ".join(problems))
+    return problems
 
 
 def _find(options: argparse.Namespace, channels: int) -> tuple[list[File], list[File]]:
@@ -136,22 +194,12 @@ def _find(options: argparse.Namespace, channels: int) -> tuple[list[File], list[
     )
 
 
-def _check_label_ids(model: Predictor, outputs: Sequence[str]) -> None:
-    from edgeseg.tasks import kind_of
-
-    classes = [task.channels for task in model.tasks.values() if kind_of(task).has_classes]
-    if "label_ids" in outputs and 19 not in classes:
-        has = " and ".join(map(str, classes))
-        raise ValueError(f"--outputs label_ids needs a model of Cityscapes' 19 classes, this one has {has or 'none'}")
-
-
-def _segment_photos(model: Predictor, photos: Sequence[File], options: argparse.Namespace, *, needed: bool) -> Steps:
+def _segment_photos(
+    model: Predictor, photos: Sequence[File], beside: Sequence[Finder], options: argparse.Namespace
+) -> Steps:
     """Reads, segments and writes photos, and yields each when it is done."""
     from edgeseg.predict.pipeline import overlapped
     from edgeseg.vision.images import read_input
-    from edgeseg.vision.visualize import as_picture
-
-    beside = _beside(options.input, list(model.inputs)[:-1], needed=needed)
 
     def read(file: File) -> list[np.ndarray]:
         paths = [*(find(*file) for find in beside), file[0]]
@@ -159,60 +207,44 @@ def _segment_photos(model: Predictor, photos: Sequence[File], options: argparse.
         return [read_input(path, each, max_pixels=options.max_pixels) for path, each in inputs]
 
     def segment(frames: list[list[np.ndarray]]) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
-        predictions = model.predict_frames(frames, tile=options.tile, batch_size=options.batch_size)
+        with named_shortage():
+            predictions = list(model.predict_frames(frames, tile=options.tile, batch_size=options.batch_size))
         return [(pixels[-1], maps) for pixels, maps in zip(frames, predictions, strict=True)]
 
     def write(file: File, result: tuple[np.ndarray, dict[str, np.ndarray]]) -> None:
         pixels, maps = result
-        for task, values in maps.items():
-            target = options.output / (file[1] if len(maps) == 1 else f"{file[1]}_{task}")
-            _write(values, as_picture(pixels), model.tasks[task], target, options.outputs)
+        write_photo(maps, pixels, model, file[1], options)
 
     return overlapped(
-        photos, read, segment, write, failures=(OSError, ValueError), batch_size=options.batch_size,
-        alike=lambda frame: frame[-1].shape,
+        photos, read, segment, write, failures=(OSError, ValueError), unwritable=(ValueError,),
+        batch_size=options.batch_size, alike=lambda frame: frame[-1].shape,
     )  # fmt: skip
 
 
 def _segment_videos(model: Predictor, videos: Sequence[File], options: argparse.Namespace) -> Steps:
     """Segments videos, and yields each when it is done."""
-    for path, name in videos:
-        from edgeseg.predict.video import segment_video
+    from edgeseg.predict.output import NotWritten
+    from edgeseg.predict.video import segment_video
 
-        target = options.output / f"{name}_overlay.mp4"
-        target.parent.mkdir(parents=True, exist_ok=True)
+    def draw(maps: Mapping[str, np.ndarray], pixels: np.ndarray) -> Iterable[Drawn]:
+        return draw_frame(maps, pixels, model, options.outputs)
+
+    for path, name in videos:
+        target = options.output / name
         try:
-            segment_video(model, path, target)
-            yield (path, name), None
+            with named_shortage():
+                done = segment_video(model, path, target, draw, tile=options.tile, batch_size=options.batch_size)
+        except NotWritten:
+            raise
         except (OSError, ValueError, ImportError) as error:
             yield (path, name), error
+            continue
+        for note in done.notes:
+            print(f"edgeseg predict: {printable(path)}: {printable(note)}", file=sys.stderr)
+        yield (path, name), None
 
 
-def _write(values: np.ndarray, photo: Image.Image, task: Task, target: Path, outputs: Sequence[str]) -> None:
-    """Writes the pictures of one photo and task, under names that begin with `target`."""
-    from PIL import Image
-
-    from edgeseg.tasks import kind_of
-    from edgeseg.tasks.pictures import picture_of, with_key
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for ending, picture in kind_of(task).files(values).items() if "labels" in outputs else ():
-        picture.save(f"{target}_{ending}.png")
-    if "color" in outputs:
-        picture_of(values, task).save(f"{target}_color.png", compress_level=COMPRESSION)
-    if "overlay" in outputs:
-        with_key(picture_of(values, task, photo), values, task).save(
-            f"{target}_overlay.png", compress_level=COMPRESSION
-        )
-    if "label_ids" in outputs and task.channels == 19:
-        import torch
-
-        from edgeseg.data.cityscapes import to_label_ids
-
-        Image.fromarray(to_label_ids(torch.from_numpy(values)).numpy()).save(f"{target}_label_ids.png")
-
-
-def _beside(given: Sequence[str], names: Sequence[str], *, needed: bool) -> list[Callable[[Path, str], Path]]:
+def _beside(given: Sequence[str], names: Sequence[str], *, needed: bool) -> list[Finder]:
     """Makes, per input beside the photo, a function that returns its file for a photo and the name of its results."""
     from edgeseg.vision.listing import PHOTO_SUFFIXES, by_stem, list_files
 
@@ -222,7 +254,7 @@ def _beside(given: Sequence[str], names: Sequence[str], *, needed: bool) -> list
         takes = " and ".join(f"--input {name}=FILE|FOLDER" for name in names) or "no --input"
         raise ValueError(f"this model takes {takes} beside the photos, got {', '.join(paths) or 'none'}")
 
-    def finder(place: Path) -> Callable[[Path, str], Path]:
+    def finder(place: Path) -> Finder:
         if not place.is_dir():
             return lambda path, name: place
         files = by_stem(list_files(place, PHOTO_SUFFIXES | {".npy"}), place)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeseg.labels import IGNORE, generic_palette, task_of_classes
+from edgeseg.labels import IGNORE, distinct_palette, task_of_classes
 from edgeseg.spec import Color, Task
 
 HEADINGS = {
@@ -134,7 +134,7 @@ def _parse(numbered: list[tuple[int, str]], place: str) -> ClassList:
         raise ValueError(f"{source} has {len(names)} classes; there are 1 to {IGNORE}, since {IGNORE} means ignored")
     # A single class is the foreground of a binary task, with id 1.
     single = len(names) == 1
-    fallback = generic_palette(2)[1:] if single else generic_palette(len(names))
+    fallback = distinct_palette(len(names))
     palette = tuple(color or fallback[i] for i, color in enumerate(colors))
     void = [_name_and_color(place, number, line)[1] for number, line in ignored]
     known = {color: IGNORE for color in void if color}

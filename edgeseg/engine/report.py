@@ -16,6 +16,7 @@ from torch import Tensor
 from edgeseg.data.base import LabelledDataset, as_sample
 from edgeseg.engine import distributed
 from edgeseg.machine.files import replacing
+from edgeseg.machine.terminal import printable
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.tasks import to_map
 from edgeseg.tasks.pictures import picture_of, with_key
@@ -92,10 +93,10 @@ def print_scores(scores: Mapping[str, Any], *, title: str = "") -> None:
         scores: Figures of one task, as `Metric.scores` returns them.
         title: Line above the table.
     """
-    rows = [(TITLES.get(name, name), value) for name, value in _rows(scores)]
+    rows = [(TITLES.get(name, printable(name)), value) for name, value in _rows(scores)]
     width = max(len(name) for name, _ in rows)
     if title:
-        print(title)
+        print(printable(title))
     for name, value in rows:
         print(f"{name:{width}}  {'-' if value is None else f'{value:.2f}':>6}")
 

@@ -22,6 +22,7 @@ def overlapped(
     write: Callable[[Item, Answer], None],
     *,
     failures: tuple[type[Exception], ...],
+    unwritable: tuple[type[Exception], ...] = (),
     ahead: int = 4,
     batch_size: int = 1,
     alike: Callable[[Given], Hashable] = lambda given: None,
@@ -33,8 +34,10 @@ def overlapped(
         read: Called in a thread with an item; returns what `run` takes.
         run: Called in the calling thread with a batch, in the order of the items; returns one result per item. If it
             fails, the items of the batch run one by one.
-        write: Called in a thread with an item and its result. An error of it ends the iteration.
+        write: Called in a thread with an item and its result.
         failures: Types of errors of `read` and `run` that concern one item only; other types end the iteration.
+        unwritable: Types of errors of `write` that concern one item only; others, such as a full disk, end the
+            iteration.
         ahead: Number of items that are read ahead, and of results that wait to be written; with one batch, this bounds
             the memory.
         batch_size: Largest number of items in a batch.
@@ -56,11 +59,9 @@ def overlapped(
                     writing.append((item, writers.submit(write, item, cast(Answer, answer))))
             while len(writing) > ahead:
                 item, written = writing.popleft()
-                written.result()
-                yield item, None
+                yield item, _error_of(written, unwritable)
         for item, written in writing:
-            written.result()
-            yield item, None
+            yield item, _error_of(written, unwritable)
 
 
 def equal_runs(values: Iterable[Given], kind: Callable[[Given], Hashable], limit: int) -> Iterator[list[Given]]:
@@ -92,6 +93,13 @@ def _read(
             yield item, given.result()
         except failures as error:
             yield item, error
+
+
+def _error_of(written: Future[None], unwritable: tuple[type[Exception], ...]) -> Exception | None:
+    try:
+        return written.result()
+    except unwritable as error:
+        return error
 
 
 def _attempt(

@@ -50,6 +50,15 @@ def turn_flow(flow: np.ndarray, matrix: Matrix) -> np.ndarray:
     return turned
 
 
+def require_opencv() -> Any:
+    """Imports OpenCV; raises an ImportError that says how to install it."""
+    try:
+        import cv2
+    except ImportError as error:
+        raise ImportError("computing optical flow needs OpenCV: pip install edgeseg[flow]") from error
+    return cv2
+
+
 def farneback_flow(previous: np.ndarray, current: np.ndarray) -> np.ndarray:
     """Computes how far each pixel of `current` moved since `previous`, and the confidence of that.
 
@@ -67,10 +76,7 @@ def farneback_flow(previous: np.ndarray, current: np.ndarray) -> np.ndarray:
         ImportError: OpenCV is not installed.
         ValueError: the frames have different sizes.
     """
-    try:
-        import cv2
-    except ImportError as error:
-        raise ImportError("computing optical flow needs OpenCV: pip install edgeseg[flow]") from error
+    cv2 = require_opencv()
     if previous.shape != current.shape:
         raise ValueError(f"both frames need one size, got previous {previous.shape[:2]}, current {current.shape[:2]}")
     before, now = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (previous, current))

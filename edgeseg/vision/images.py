@@ -62,8 +62,9 @@ def read_photo(image: ImageLike, channels: int = 3, *, max_pixels: int | None = 
     """Reads a photo with the channels that an input of a network has.
 
     Files and PIL images are turned upright by their EXIF orientation. They become gray for one channel, gray and alpha
-    for two, RGB for three and RGBA for four; TIFF files with as many bands as there are channels keep their bands. Gray
-    values of 16 bit are divided by 257, floating-point values of 0 to 1 are multiplied by 255.
+    for two, RGB for three and RGBA for four; TIFF files with as many bands as there are channels keep their bands. A
+    photo without alpha is refused where the network takes it: no channel is made up. Gray values of 16 bit are divided
+    by 257, floating-point values of 0 to 1 are multiplied by 255.
 
     Args:
         image: See `ImageLike`. Arrays and tensors have the channels already; a gray array is repeated for RGB.
@@ -167,10 +168,11 @@ def _loaded(image: Image.Image, name: str = "") -> Picture:
 def _to_channels(picture: Picture, channels: int) -> np.ndarray:
     image = _to_8_bit(picture)
     mode, bands = MODES.get(channels), len(image.getbands())
-    if mode is None or (channels == 2 and bands != 2):
+    if mode is None or (channels in (2, 4) and not _has_alpha(image, channels)):
+        also = "photos with alpha (RGBA), " if channels == 4 else ""
         raise ValueError(
             f"{picture.name} has {bands} channels ({picture.image.mode}) and the network takes {channels}; such inputs "
-            f"are TIFF files of {channels} bands, or .npy files with a uint8 array [H, W, {channels}]"
+            f"are {also}TIFF files of {channels} bands, or .npy files with a uint8 array [H, W, {channels}]"
         )
     if image.mode == "RGBX" and channels == 4:
         return picture.upright(np.array(image))
@@ -180,6 +182,13 @@ def _to_channels(picture: Picture, channels: int) -> np.ndarray:
         return picture.upright(np.array(image.convert(mode)).reshape(image.height, image.width, channels))
     except ValueError as error:
         raise ValueError(f"{picture.name} cannot become {mode}: {error}; convert it to RGB first") from error
+
+
+def _has_alpha(image: Image.Image, channels: int) -> bool:
+    """Whether an image has the second or fourth channel of a network that takes two or four channels."""
+    if channels == 2:
+        return len(image.getbands()) == 2
+    return image.mode == "RGBX" or image.has_transparency_data
 
 
 def _to_8_bit(picture: Picture) -> Image.Image:

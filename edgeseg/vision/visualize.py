@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from edgeseg.spec import Color
 from edgeseg.vision.flow import ZERO
+from edgeseg.vision.fonts import Font, text_and_font
 
 
 def as_picture(pixels: np.ndarray) -> Image.Image:
@@ -72,6 +73,8 @@ _DEPTH_COLORS = (
     (50, 90, 180),
     (50, 20, 90),
 )
+LONGEST = 30  # width that a name of a legend may take on narrow pictures, in heights of its font
+NARROWEST_SCALE = 160  # pixels, of the scale of depth
 DEPTH_LIMITS = (2.0, 128.0)  # metres, at the ends of the colours, which follow the logarithm
 
 
@@ -87,7 +90,8 @@ def colorize_depth(depth: np.ndarray) -> Image.Image:
 
 
 def depth_scale(width: int) -> Image.Image:
-    """Draws the colours of depth and their metres, on a white strip of a width in pixels."""
+    """Draws the colours of depth and their metres, on a white strip of a width in pixels, or the width it needs."""
+    width = max(width, NARROWEST_SCALE)
     size = max(width // 40, 11)
     font, left, right = ImageFont.load_default(size), 2 * size, width - 4 * size
     ramp = np.geomspace(*DEPTH_LIMITS, right - left)
@@ -115,20 +119,42 @@ def colorize_flow(flow: np.ndarray, limit: float = 16.0) -> Image.Image:
 
 
 def legend(names: Sequence[str], colors: Sequence[Color], width: int) -> Image.Image:
-    """Draws colour swatches with names on a white strip, wrapped to `width` pixels."""
+    """Draws colour swatches with names in columns on a white strip; equal entries are drawn once.
+
+    Args:
+        names: One per colour, in any script; see `edgeseg.vision.fonts`.
+        colors: RGB, 0 to 255.
+        width: Width of the strip in pixels. The strip is wider if an entry needs it, so that it stays legible.
+    """
     size = max(width // 40, 11)
-    font = ImageFont.load_default(size)
-    line, x, y = round(1.6 * size), size // 2, size // 2
-    places = []
-    for name in names:
-        needed = round(2 * size + font.getlength(name))
-        if x > size // 2 and x + needed > width:
-            x, y = size // 2, y + line
-        places.append((x, y))
-        x += needed + size // 2
-    strip = Image.new("RGB", (width, y + line), "white")
+    entries = list(dict.fromkeys(zip(names, colors, strict=True)))
+    texts = [_shortened(name, size, max(width, LONGEST * size) - 3 * size) for name, _ in entries]
+    columns = _columns([round(2.5 * size + font.getlength(text)) for text, font in texts], width - size // 2)
+    rows, line = -(-len(entries) // max(len(columns), 1)), round(1.6 * size)
+    strip = Image.new("RGB", (max(width, sum(columns) + size // 2), size // 2 + rows * line), "white")
     draw = ImageDraw.Draw(strip)
-    for (x, y), name, color in zip(places, names, colors, strict=True):
+    for i, ((text, font), (_, color)) in enumerate(zip(texts, entries, strict=True)):
+        x, y = size // 2 + sum(columns[: i // rows]), size // 2 + i % rows * line
         draw.rectangle((x, y, x + size, y + size), fill=color, outline="black")
-        draw.text((x + 1.4 * size, y + size // 2), name, fill="black", font=font, anchor="lm")
+        draw.text((x + 1.4 * size, y + size // 2), text, fill="black", font=font, anchor="lm")
     return strip
+
+
+def _shortened(name: str, size: int, limit: int) -> tuple[str, Font]:
+    """A name as it can be drawn in `limit` pixels, and its font."""
+    text, font = text_and_font(name, size)
+    if font.getlength(text) <= limit:
+        return text, font
+    while text and font.getlength(f"{text}...") > limit:
+        text = text[:-1]
+    return f"{text}...", font
+
+
+def _columns(needed: Sequence[int], width: int) -> list[int]:
+    """Widths of as many columns as fit, filled from top to bottom with entries of the widths `needed`."""
+    for count in range(min(len(needed), max(width // min(needed, default=1), 1)), 0, -1):
+        rows = -(-len(needed) // count)
+        columns = [max(needed[start : start + rows]) for start in range(0, len(needed), rows)]
+        if sum(columns) <= width or count == 1:
+            return columns
+    return []

@@ -1,0 +1,59 @@
+"""Files of results: each appears whole or not at all, and errors of writing name it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+
+from edgeseg.machine.files import replacing
+
+
+class NotWritten(OSError):
+    """A file cannot be written, for instance because the disk is full; names the file."""
+
+
+@contextmanager
+def named_writing(path: Path) -> Iterator[None]:
+    """Turns errors of the system into a `NotWritten` that names the file. Errors of FFmpeg count if they are such."""
+    try:
+        yield
+    except NotWritten:
+        raise
+    except Exception as error:
+        number = getattr(error, "errno", None)
+        if not isinstance(number, int) or number not in errno.errorcode or number == errno.EINVAL:
+            raise
+        raise NotWritten(f"cannot write {path}: {os.strerror(number)}") from error
+
+
+def require_place(path: Path) -> None:
+    """Creates the folder of a file.
+
+    Raises:
+        NotWritten: the folder cannot be created, or the file is a folder.
+    """
+    with named_writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+
+
+def save_png(picture: Image.Image, path: Path, compression: int = 6) -> None:
+    """Writes a PNG file, and creates its folder.
+
+    Args:
+        picture: What to write.
+        path: The file.
+        compression: From 0 to 9; higher is smaller and slower.
+
+    Raises:
+        NotWritten: the file cannot be written.
+    """
+    require_place(path)
+    with named_writing(path), replacing(path) as temporary:
+        picture.save(temporary, format="PNG", compress_level=compression)
