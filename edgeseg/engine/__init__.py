@@ -8,15 +8,21 @@ from typing import TYPE_CHECKING, Any
 from edgeseg.recipes import RECIPES, TrainConfig
 
 if TYPE_CHECKING:
+    from edgeseg.engine.callbacks import Callback, EarlyStopping
     from edgeseg.engine.evaluation import evaluate, evaluate_tasks
     from edgeseg.engine.training import train
     from edgeseg.tasks.depth_metrics import DepthErrors
     from edgeseg.tasks.metrics import ConfusionMatrix
 
-__all__ = ["RECIPES", "ConfusionMatrix", "DepthErrors", "TrainConfig", "evaluate", "evaluate_tasks", "train"]
+__all__ = [
+    "RECIPES", "Callback", "ConfusionMatrix", "DepthErrors", "EarlyStopping", "TrainConfig", "evaluate",
+    "evaluate_tasks", "train",
+]  # fmt: skip
 
 # Names that need torch, imported at their first use (PEP 562).
 _LAZY = {
+    "Callback": "edgeseg.engine.callbacks",
+    "EarlyStopping": "edgeseg.engine.callbacks",
     "ConfusionMatrix": "edgeseg.tasks.metrics",
     "DepthErrors": "edgeseg.tasks.depth_metrics",
     "evaluate": "edgeseg.engine.evaluation",
