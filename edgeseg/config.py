@@ -14,7 +14,14 @@ FORMAT = 2
 REQUIRED = ("name", "spec", "tasks", "inputs", "preprocess", "notes")  # keys that every file has
 DEFAULT_TASKS = {"segmentation": Task("segmentation", 19)}
 FLOW: Literal["flow"] = "flow"
-ORIGIN = ("weights", "license", "started_from", "started_from_license", "encoder", "source")  # notes on where weights come from
+ORIGIN = (
+    "weights",
+    "license",
+    "started_from",
+    "started_from_license",
+    "encoder",
+    "source",
+)  # notes on where weights come from
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import sys
@@ -73,8 +74,9 @@ def test_hooks_and_stop(camvid: Path, tmp_path: Path) -> None:
 
 def test_stopped_and_resumed_is_never_stopped(camvid: Path, tmp_path: Path) -> None:
     data, config = CamVid(camvid), replace(SMALL, epochs=2)
-    train(make(), data, None, config, tmp_path / "whole")
-    train(make(), data, None, config, tmp_path / "parts", callbacks=[Recorder(stop_at=2)])
+    model = make()
+    train(copy.deepcopy(model), data, None, config, tmp_path / "whole")
+    train(model, data, None, config, tmp_path / "parts", callbacks=[Recorder(stop_at=2)])
     train(make(), data, None, config, tmp_path / "parts", resume=True)
     names = [tmp_path / run / "last.safetensors" for run in ("whole", "parts")]
     assert names[0].read_bytes() == names[1].read_bytes()

@@ -275,7 +275,11 @@ def test_flip_and_scales_average(tiny: edgeseg.Pixel2Pixel) -> None:
     image = torch.cat([half, half.flip(-1)], dim=-1)
     with torch.inference_mode():
         labels = [
-            evaluate(tiny, [(image, torch.full((64, 64), 255, dtype=torch.uint8).index_fill_(1, torch.tensor([column]), 0))], flip=True)
+            evaluate(
+                tiny,
+                [(image, torch.full((64, 64), 255, dtype=torch.uint8).index_fill_(1, torch.tensor([column]), 0))],
+                flip=True,
+            )
             for column in (5, 58)
         ]
     assert torch.equal(labels[0].counts, labels[1].counts)

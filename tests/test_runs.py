@@ -133,7 +133,7 @@ def test_two_trainings_in_one_folder(camvid: Path, tmp_path: Path, monkeypatch: 
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
-        with pytest.raises(BlockingIOError, match="another process is training in .*run; wait"):
+        with pytest.raises(BlockingIOError, match=r"another process is training in .*run; wait"):
             train(make(), CamVid(camvid), None, SMALL, tmp_path / "run")
         process.kill()
     train(make(), CamVid(camvid), None, SMALL, tmp_path / "run")
@@ -228,6 +228,7 @@ def test_licence_of_imagenet_encoders() -> None:
 
 def test_a_killed_run_goes_on(camvid: Path, tmp_path: Path) -> None:
     """The state that is written before the first step is one that a run can start from."""
+
     class Stop(Exception):
         pass
 

@@ -125,9 +125,7 @@ class RunState:
         changed = {key: f"{key} {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]}
         fixed = [change for key, change in changed.items() if key not in FREE and key != "epochs"]
         if fixed:
-            raise ValueError(
-                f"cannot resume from {path} with another recipe; these options differ: {', '.join(fixed)}"
-            )
+            raise ValueError(f"cannot resume from {path} with another recipe; these options differ: {', '.join(fixed)}")
         steps = content.get("steps", self.steps)
         if steps != self.steps:
             raise ValueError(

@@ -329,6 +329,7 @@ class _Run:
             output_size=config.output_size,
             bf16=self.bf16,
             workers=config.workers,
+            progress="evaluation",
         )
         figures = {name: metric.headline(config.protocol) for name, metric in metrics.items()}
         (kind, first), alone = next(iter(figures.values())), len(figures) == 1

@@ -68,7 +68,9 @@ def save_pretrained(
     save_checkpoint(model, folder / WEIGHTS_FILE, **notes)
     record = replace(model.config, notes={**model.config.notes, **notes})
     config = json.dumps(record.to_json(), indent=2)
-    card = _model_card(record, record.notes.get("license"), dataset, metrics or {}, description, repo_id or "OWNER/REPO")
+    card = _model_card(
+        record, record.notes.get("license"), dataset, metrics or {}, description, repo_id or "OWNER/REPO"
+    )
     for name, text in ((CONFIG_FILE, config), (CARD_FILE, card)):
         with replacing(folder / name) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
