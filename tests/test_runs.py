@@ -45,7 +45,7 @@ def test_a_second_run_is_refused(camvid: Path, tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
     with pytest.raises(FileExistsError, match=r"run holds a run at epoch 1; pass resume=True, overwrite=True, or an"):
         train(make(), data, None, SMALL, str(run))
-    with pytest.raises(ValueError, match="resume or overwrite, not both"):
+    with pytest.raises(ValueError, match="resume=True or overwrite=True, not both"):
         train(make(), data, None, SMALL, run, resume=True, overwrite=True)
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match="file is a file; the output of training is a folder"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import select
 import sys
@@ -26,7 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: after `--help` and `--version`, and with status 2 for words that are no options of the command.
     """
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     if arguments is None:  # the process belongs to this command, and not to a program that calls this function
         keep_freed_memory()
         os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # otherwise a line per retry; our error says it in one
@@ -35,18 +35,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except KeyboardInterrupt as error:
-        print(f"edgeseg {options.verb}: {_text(error, options) or 'interrupted'}", file=sys.stderr)
+        print(
+            f"edgeseg {options.verb}: {in_shell_words(str(error), parser.names(options.verb)) or 'interrupted'}",
+            file=sys.stderr,
+        )
         return 130
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         if isinstance(error, BrokenPipeError) and _reader_has_left():
             return 0
-        print(f"edgeseg {options.verb}: error: {_text(error, options)}", file=sys.stderr)
+        print(
+            f"edgeseg {options.verb}: error: {in_shell_words(str(error), parser.names(options.verb))}", file=sys.stderr
+        )
         return 2
-
-
-def _text(error: BaseException, options: argparse.Namespace) -> str:
-    """The message of an error in the words of the command line."""
-    return in_shell_words(str(error), vars(options))
 
 
 def _reader_has_left() -> bool:

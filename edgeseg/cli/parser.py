@@ -16,7 +16,7 @@ class Parser(argparse.ArgumentParser):
     """A parser whose errors show the usage of their own verb in short, and suggest what may have been meant."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, allow_abbrev=False, **options)
+        super().__init__(*arguments, **{**options, "allow_abbrev": False})
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Refuses unknown options first: otherwise a mistyped option is reported as a required one that is missing."""
@@ -47,13 +47,23 @@ class Parser(argparse.ArgumentParser):
             names = [str(choice) for choice in action.choices]
             is_verb = isinstance(action, argparse._SubParsersAction)
             hint = _hint(str(value), names, all_if_few=True)
-            raise argparse.ArgumentError(
-                None if is_verb else action, f"{'no verb' if is_verb else 'got'} {value}{hint}"
-            )
+            what = "no verb" if is_verb else f"{next(iter(action.option_strings), action.dest)}: no choice"
+            raise argparse.ArgumentError(None, f"{what} {value}{hint}")
 
     def error(self, message: str) -> NoReturn:
         """Prints the error and the usage in short, and exits with status 2."""
         self.exit(2, f"{self.prog}: error: {message}\n{self._short_usage()}\n")
+
+    def names(self, verb: str) -> set[str]:
+        """The names in Python of the options of a verb, and of its own verbs."""
+        found: set[str] = set()
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                below = [action.choices[verb]] if verb in action.choices else action.choices.values()
+                found = found.union(*(each.names("") for each in below))
+            elif action.option_strings:
+                found.add(action.dest)
+        return found
 
     def _short_usage(self) -> str:
         """The usage with positional arguments and required options only."""
@@ -62,7 +72,8 @@ class Parser(argparse.ArgumentParser):
             if isinstance(action, argparse._SubParsersAction):
                 words.append(f"{{{','.join(action.choices)}}} ...")
             elif not action.option_strings or action.required:
-                text = self._get_formatter()._format_args(action, action.metavar or action.dest)
+                metavar: Any = action.metavar or action.dest
+                text = self._get_formatter()._format_args(action, metavar)
                 words.append(" ".join([*action.option_strings[:1], text]))
         return f"usage: {' '.join([self.prog, *words])} [options]; {self.prog} --help explains them"
 

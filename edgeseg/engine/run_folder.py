@@ -70,7 +70,7 @@ def check(folder: Path, *, resume: bool, overwrite: bool) -> None:
             a run is resumed from.
     """
     if resume and overwrite:
-        raise ValueError("pass resume or overwrite, not both")
+        raise ValueError("pass resume=True or overwrite=True, not both")
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file; the output of training is a folder")
     if overwrite:
