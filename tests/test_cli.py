@@ -346,7 +346,10 @@ def test_errors_name_options(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         (["--model", "nothing_like_it"], "see edgeseg list"),
         (["--model", NAME, "--resume", "--overwrite"], "pass --resume or --overwrite, not both"),
         (["--model", NAME, "--patience", "3", "--val-split", "none"], "--patience watches the score on --val-split"),
-        (["--model", "fpn", "--option", "channels"], "--option is KEY=VALUE, such as channels=64; got 'channels'"),
+        (
+            ["--model", "fpn", "--option", "channels"],
+            "--option is KEY=VALUE, such as dilations=[6,12,18]; got 'channels'",
+        ),
     ):
         assert main([*data, *words]) == 2
         assert problem in capsys.readouterr().err

@@ -215,6 +215,18 @@ def test_origin_of_files_and_encoders(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "CC BY-NC" in out
 
 
+def test_origin_of_a_resumed_run(camvid: Path, tmp_path: Path) -> None:
+    """It is that of the run, also if the model to resume was made without the weights that the run started from."""
+    model = make()
+    model.configure(notes={"license": "CC BY-NC", "weights": "x.camvid"})
+    train(model, CamVid(camvid), None, SMALL, tmp_path)
+    train(make(), CamVid(camvid), None, replace(SMALL, epochs=2), tmp_path, resume=True)
+    config = read_checkpoint_config(tmp_path / "last.safetensors")
+    assert config is not None
+    assert config.notes["started_from"] == "x.camvid"
+    assert config.notes["license"] == "CC BY-NC"
+
+
 def test_licence_of_imagenet_encoders() -> None:
     from edgeseg.zoo.networks import ZOO
     from edgeseg.zoo.pretrained import encoder_note

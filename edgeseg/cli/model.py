@@ -69,7 +69,7 @@ def network(options: argparse.Namespace) -> dict[str, Any]:
     for text in options.option:
         name, _, value = text.partition("=")
         if not name or not value:
-            raise ValueError(f"--option is KEY=VALUE, such as channels=64; got {text!r}")
+            raise ValueError(f"--option is KEY=VALUE, such as dilations=[6,12,18]; got {text!r}")
         try:
             parsed = json.loads(value)
         except ValueError:

@@ -40,7 +40,7 @@ def say(text: str) -> None:
 class Log(Callback):
     """Writes one row per epoch to `metrics.jsonl`, prints it, and logs it to TensorBoard if that is installed.
 
-    Where no progress bar is shown, such as in a log file, a line says every minute how far an epoch is.
+    Where nobody sees the progress bar, such as in a log file, a line says every minute how far an epoch is.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,8 @@ class Log(Callback):
 
     def on_step_end(self, run: Run, losses: Mapping[str, float]) -> None:
         """Prints how far the epoch is, every minute."""
-        if sys.stderr.isatty() or time.monotonic() - self.said < HEARTBEAT:
+        shown = sys.stdout.isatty() and sys.stderr.isatty()  # the bar is on stderr
+        if shown or time.monotonic() - self.said < HEARTBEAT:
             return
         self.said = time.monotonic()
         epoch, step = divmod(run.step - 1, run.steps)

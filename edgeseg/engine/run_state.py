@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import pickle
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,7 @@ class RunState:
         optimizer: The optimizer.
         steps: Number of optimizer steps per epoch.
         callbacks: The callbacks, whose states are saved too.
+        origin: The notes that the weights inherit from those that the run started from, as JSON values.
 
     Attributes:
         step: Number of optimizer steps that are done.
@@ -62,9 +65,10 @@ class RunState:
         optimizer: torch.optim.Optimizer,
         steps: int,
         callbacks: Callbacks,
+        origin: Mapping[str, Any],
     ) -> None:
         self.name, self.config, self.modules, self.optimizer = name, config, modules, optimizer
-        self.steps, self.callbacks = steps, callbacks
+        self.steps, self.callbacks, self.origin = steps, callbacks, origin
         self.step = 0
         self.best = -math.inf
         self.score = ""
@@ -81,6 +85,7 @@ class RunState:
             "steps": self.steps,
             "best": self.best,
             "score": self.score,
+            "origin": json.dumps(dict(self.origin)),
             "callbacks": self.callbacks.state_dict(),
             "losses": self.losses,
         }
@@ -115,6 +120,7 @@ class RunState:
         self.optimizer.load_state_dict(copy.deepcopy(content["optimizer"]))
         self.step, self.best, self.losses = content["step"], content["best"], content["losses"]
         self.score = content.get("score", "")
+        self.origin = json.loads(content["origin"]) if "origin" in content else self.origin
         self.callbacks.load_state_dict(content.get("callbacks", {}))
         return epochs
 

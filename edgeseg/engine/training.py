@@ -144,10 +144,14 @@ class _Run:
         self.bf16 = trains_faster_in_bf16(device) if config.bf16 is None else config.bf16
         modules = {"model": self.model, "average": self.average}
         modules |= {"auxiliary": self.network.auxiliary, "balancer": self.balancer}
-        self.state = RunState(self.model.name, config, modules, self.optimizer, self.steps, callbacks)
+        self.state = RunState(
+            self.model.name, config, modules, self.optimizer, self.steps, callbacks, self.model.config.notes
+        )
         self.saved = time.monotonic()
         if resume:
             self._say_schedule(self.state.load(output))
+            for each in (self.model, self.averaged):
+                each.configure(notes=self.state.origin)  # whatever weights the model had before it was resumed
         self.forward = _parallel(self.network, config, device)
         self.call = callbacks
         self.seen = Run(self.averaged, config, output, self.steps, self.state.step, val_set is not None)
