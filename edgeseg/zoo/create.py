@@ -110,6 +110,8 @@ def _resolve(
         from edgeseg.storage.hub import open_published
 
         file, config = open_published(name)
+        if name.startswith(HUB):
+            config = replace(config, notes={"source": name, **config.notes})
         return _Source(config.name, file=file, config=config, published=True)
     if entry is not None:
         from edgeseg.zoo.pretrained import weights_file
