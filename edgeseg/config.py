@@ -14,6 +14,14 @@ FORMAT = 2
 REQUIRED = ("name", "spec", "tasks", "inputs", "preprocess", "notes")  # keys that every file has
 DEFAULT_TASKS = {"segmentation": Task("segmentation", 19)}
 FLOW: Literal["flow"] = "flow"
+ORIGIN = (
+    "weights",
+    "license",
+    "started_from",
+    "started_from_license",
+    "encoder",
+    "source",
+)  # notes on where weights come from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +117,33 @@ def _from_format_1(content: dict[str, Any], where: str) -> dict[str, Any]:
         name: {"channels": channels, "kind": FLOW if FLOW in name else "image"} for name, channels in inputs.items()
     }
     return content
+
+
+def inherited(notes: Mapping[str, Any]) -> dict[str, Any]:
+    """The notes that weights inherit from those that they start from, which are known by `notes`.
+
+    Returns:
+        "license" and "encoder" as they are, and "started_from": what was "weights" or, without that, "source".
+    """
+    parent = notes.get("weights") or notes.get("started_from") or notes.get("source")
+    kept: dict[str, Any] = {"license": notes.get("license"), "started_from": parent, "encoder": notes.get("encoder")}
+    kept["started_from_license"] = notes.get("started_from_license")
+    return {name: value for name, value in kept.items() if value}
+
+
+def origin(notes: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Where weights come from, for people: titles and texts, of that which the notes of their record say."""
+    encoder = notes.get("encoder")
+    encoder = encoder if isinstance(encoder, Mapping) else {}
+    texts = {
+        "weights": notes.get("weights"),
+        "started from": notes.get("started_from") or notes.get("source"),
+        "licence": notes.get("license"),
+        "licence of what it started from": notes.get("started_from_license"),
+        "encoder started from": encoder.get("weights"),
+        "licence of that encoder": encoder.get("license"),
+    }
+    return [(title, str(text)) for title, text in texts.items() if text]
 
 
 def as_inputs(in_channels: Sequence[int] | Mapping[str, int | Input]) -> dict[str, Input]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -15,11 +16,14 @@ import pytest
 from PIL import Image
 
 import edgeseg
-from edgeseg.cli import main
+from edgeseg.cli import _parser, main
+from edgeseg.data import Streets
 from edgeseg.data.cityscapes import TRAIN_IDS
 from edgeseg.engine import TrainConfig
 from edgeseg.labels import segmentation_task
 from edgeseg.storage.checkpoint import read_weights
+
+from .conftest import TINY
 
 NAME = "fpn_aspp_regnetx400mf_edgeailite"
 
@@ -208,8 +212,8 @@ def test_several_inputs_and_tasks(tmp_path: Path, capsys: pytest.CaptureFixture[
     ]
     assert "relative error, 3 to 80 m" in out
     assert "moving" in out
-    assert main(["train", "--dataset", "camvid", "--model", NAME, "-o", run]) == 2
-    assert "camvid needs its folder; pass root (--data-path)" in capsys.readouterr().err
+    assert main(["train", "--dataset", "camvid", "--model", NAME, "-o", f"{run}2"]) == 2
+    assert "--data-path" in capsys.readouterr().err
 
 
 def test_train_from_weights(camvid: Path, checkpoint: Path, tmp_path: Path) -> None:
@@ -260,7 +264,7 @@ def test_stopped_by_the_user(number: int, camvid: Path, tmp_path: Path) -> None:
         assert process.poll() is None
         time.sleep(0.05)
     os.killpg(process.pid, number)
-    assert "go on with resume" in process.communicate(timeout=60)[1]
+    assert "go on with --resume and the folder" in process.communicate(timeout=60)[1]
     assert process.returncode == 130
 
 
@@ -282,3 +286,193 @@ def test_device_that_is_not_there(
 def test_missing_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "--dataset", "camvid", "--data-path", str(tmp_path), "--checkpoint", "x.safetensors"]) == 2
     assert "no weights file at x.safetensors" in capsys.readouterr().err
+
+
+def call(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command in a process of its own."""
+    command = [sys.executable, "-m", "edgeseg", *words]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=120)
+
+
+def test_a_reader_that_leaves() -> None:
+    """`edgeseg list | head -1` ends silently, with status 0."""
+    command = [sys.executable, "-m", "edgeseg", "list"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(timeout=60) == 0
+
+
+def test_a_word_is_a_pattern(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "FPN"]) == 0
+    assert capsys.readouterr().out.splitlines() == edgeseg.list_models("*fpn*")
+    assert main(["weights", "list", "ade20k"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(edgeseg.list_weights("*ade20k*")) > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ("trian", "no verb trian; did you mean train?"),
+        ("train --dateset camvid --model x -o run", "no option --dateset; did you mean --dataset?"),
+        ("train --dataset camvidd --model x -o run", "--dataset: no choice camvidd; did you mean camvid?"),
+        ("train --dataset camvid --model x -o run --lr=-1 --epoch 3", "no option --epoch; did you mean --epochs?"),
+        ("weights lst", "no verb lst; did you mean list?"),
+        ("list --pretraind", "no option --pretraind; did you mean --pretrained?"),
+        ("export -x", "no option -x"),
+        ("export", "the following arguments are required: -o/--output"),
+        ("train --resume=never", "--resume: no choice never; expected one of auto"),
+    ],
+)
+def test_a_typo_is_two_lines(words: str, problem: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit:
+        main(words.split())
+    assert exit.value.code == 2
+    error, usage = capsys.readouterr().err.splitlines()
+    assert error.endswith(problem)
+    verb = "edgeseg" if "trian" in words else f"edgeseg {words.split()[0]}"
+    assert usage.startswith(f"usage: {verb} ")
+    assert f"{verb} --help" in usage
+
+
+def test_errors_name_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ["train", "--dataset", "streets", "--length", "8", "-o", str(tmp_path / "run")]
+    for words, problem in (
+        (["--model", "fpn"], "'fpn' needs an encoder: --encoder resnet18"),
+        (["--model", NAME, "--lr", "-3"], "--lr is not negative, got -3.0"),
+        (["--model", NAME, "--batch-size", "64", "--img-resize", "32", "48"], "lower --batch-size or --iter-size"),
+        (["--model", "nothing_like_it"], "see edgeseg list"),
+        (["--model", NAME, "--resume", "--overwrite"], "pass --resume or --overwrite, not both"),
+        (["--model", NAME, "--patience", "3", "--val-split", "none"], "--patience watches the score on --val-split"),
+        (
+            ["--model", "fpn", "--option", "channels"],
+            "--option is KEY=VALUE, such as dilations=[6,12,18]; got 'channels'",
+        ),
+    ):
+        assert main([*data, *words]) == 2
+        assert problem in capsys.readouterr().err
+
+
+def test_offline_is_said_in_a_line(tmp_path: Path) -> None:
+    """And without the lines of huggingface_hub's retries before it."""
+    words = ["--dataset", "streets", "--model", "fpn", "--encoder", "resnet18", "-o", str(tmp_path / "run")]
+    done = call("train", *words, "--encoder-weights", "timm/resnet18.a1_in1k", HF_HUB_OFFLINE="1")
+    assert done.returncode == 2
+    assert "resnet18.a1_in1k" in done.stderr
+    assert len(done.stderr.splitlines()) <= 2, done.stderr
+    code = (
+        "import sys; sys.argv = ['edgeseg', 'list']; from edgeseg.cli import main; main(); "
+        "from huggingface_hub.utils import logging; sys.exit(logging.get_verbosity())"
+    )
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 40
+
+
+def test_many_addresses_that_fail_alike_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        OSError, match=r"HF_HUB_OFFLINE is set .* \(so too for 3 more addresses of the file\)$"
+    ) as error:
+        edgeseg.create_model("fpn_aspp_regnetx800mf_edgeailite.coco21")
+    assert "\n" not in str(error.value)
+
+
+TINY_RUN = ["--img-resize", "32", "48", "--rand-crop", "32", "48", "--batch-size", "4", "--workers", "0"]
+
+
+def test_runs_from_the_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A free combination; a second run is refused before any work; resumed, overwritten, and described."""
+    run = tmp_path / "run"
+    data = ["train", "--dataset", "streets", "--length", "8", "--model", "fpn", "--encoder", TINY, *TINY_RUN]
+    data += ["--option", "channels=16", "--class-weights", "none", "--epochs", "1", "-o", str(run)]
+    assert main([*data, "--patience", "2"]) == 0
+    assert main(data) == 2
+    assert "run holds a run at epoch 1; pass --resume, --overwrite, or another folder" in capsys.readouterr().err
+    for resume in (["--resume"], ["--resume", "auto"]):
+        assert main([*data, *resume]) == 0
+        assert "is finished at epoch 1 of 1, best miou" in capsys.readouterr().out
+    assert main([*data, "--resume", "--epochs", "2"]) == 0
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+    assert main([*data, "--overwrite"]) == 0
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 1
+    capsys.readouterr()
+    assert main(["info", str(run / "last.safetensors")]) == 0
+    out = capsys.readouterr().out
+    assert TINY in out
+    assert "origin: the file does not say" in out
+    assert "epochs 1" in out
+
+
+def test_export_of_a_free_combination(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "model.onnx"
+    words = ["--model", "unet", "--encoder", TINY, "--option", "channels=16", "--img-resize", "32", "48", "--fixed"]
+    assert main(["export", *words, "-o", str(file), "--file-output", "small_labels"]) == 0
+    assert "its weights are random" in capsys.readouterr().err
+    assert main(["info", str(file)]) == 0
+    assert TINY in capsys.readouterr().out
+    assert main(["info", "unet", "--encoder", TINY, "--size", "32", "48"]) == 0
+    assert "at 48x32" in capsys.readouterr().out
+    assert main(["export", *words, "--output", "labels"]) == 2
+    assert "--output is a .onnx or .pt2 file, got labels" in capsys.readouterr().err
+
+
+def test_info_of_a_file_that_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import onnx
+    import torch
+
+    torch.save({"a": torch.zeros(1)}, tmp_path / "a.pth")
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [])), tmp_path / "a.onnx")
+    (tmp_path / "bad.onnx").write_bytes(b"\xff" * 50)
+    for name, problem in (
+        ("a.pth", "has no record of edgeseg"),
+        ("a.onnx", "has no record of edgeseg"),
+        ("bad.onnx", "corrupt or truncated"),
+        ("none.safetensors", "no weights file at"),
+    ):
+        assert main(["info", str(tmp_path / name)]) == 2
+        assert problem in capsys.readouterr().err
+
+
+def test_output_is_a_path_in_every_verb() -> None:
+    """And no verb has two options that begin so."""
+    verbs = next(action for action in _parser()._actions if action.dest == "verb").choices
+    assert isinstance(verbs, dict)
+    for name, parser in verbs.items():
+        options = {text: action for action in parser._actions for text in action.option_strings}
+        if "-o" in options:
+            assert options["-o"] is options["--output"], name
+            assert options["--output"].type is Path, name
+
+
+class Terminal(io.StringIO):
+    """A terminal that keeps what is written."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_bars(tiny: edgeseg.Pixel2Pixel, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluate, quantize and demo show a bar on a terminal, and nothing in a file."""
+    edgeseg.save_checkpoint(tiny, tmp_path / "tiny.safetensors")
+    streets = edgeseg.create_model(
+        "fpn", encoder=TINY, channels=16, tasks={"semantic": Streets("test", length=4).tasks["semantic"]}
+    )
+    edgeseg.save_checkpoint(streets, tmp_path / "streets.safetensors")
+    (tmp_path / "photos").mkdir()
+    photo.rename(tmp_path / "photos/a.jpg")
+    model = ["--checkpoint", str(tmp_path / "streets.safetensors"), "--model", "fpn"]
+    calls = {
+        "evaluation": ["evaluate", "--dataset", "streets", "--length", "4", "--split", "test", *model],
+        "streets": ["demo", "--sequences", "1", *model, "-o", str(tmp_path / "demo.png")],
+        "calibration": ["quantize", "--images", str(tmp_path / "photos"), "--img-resize", "32", "48", "--checkpoint",
+                        str(tmp_path / "tiny.safetensors"), "-o", str(tmp_path / "int8.onnx")],
+    }  # fmt: skip
+    for title, words in calls.items():
+        streams = ((Terminal(), True), (io.StringIO(), False))[: 1 + (title == "evaluation")]
+        for stream, shown in streams:
+            monkeypatch.setattr(sys, "stderr", stream)
+            assert main(words) == 0, stream.getvalue()
+            assert (title in stream.getvalue()) == shown, title

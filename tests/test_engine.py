@@ -124,7 +124,7 @@ def test_killed_and_resumed_is_never_killed(camvid: Path, tmp_path: Path) -> Non
     assert killed.wait() == -signal.SIGKILL
     ended = child(camvid, tmp_path / "parts", workers=1)  # the order and the randomness do not depend on the workers
     stop_at(ended, tmp_path / "parts", signal.SIGTERM, 13)
-    assert "go on with resume" in ended.communicate(timeout=120)[1]
+    assert "go on with resume=True" in ended.communicate(timeout=120)[1]
     last = child(camvid, tmp_path / "parts")
     assert last.wait() == 0, last.communicate()
     assert whole.wait() == 0, whole.communicate()
@@ -275,11 +275,15 @@ def test_flip_and_scales_average(tiny: edgeseg.Pixel2Pixel) -> None:
     image = torch.cat([half, half.flip(-1)], dim=-1)
     with torch.inference_mode():
         labels = [
-            evaluate(tiny, [(image, torch.full((64, 64), 255).index_fill_(1, torch.tensor([column]), 0))], flip=True)
+            evaluate(
+                tiny,
+                [(image, torch.full((64, 64), 255, dtype=torch.uint8).index_fill_(1, torch.tensor([column]), 0))],
+                flip=True,
+            )
             for column in (5, 58)
         ]
     assert torch.equal(labels[0].counts, labels[1].counts)
-    several = evaluate(tiny, [(image, torch.zeros(64, 64))], scales=(0.5, 1.0, 1.5))
+    several = evaluate(tiny, [(image, torch.zeros(64, 64, dtype=torch.uint8))], scales=(0.5, 1.0, 1.5))
     assert int(several.counts.sum()) == 64 * 64
 
 

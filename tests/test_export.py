@@ -198,7 +198,7 @@ def test_command_and_metadata(
     weights, file, out = tmp_path / "w.safetensors", tmp_path / "model.onnx", tmp_path / "out"
     model.configure(tasks={"segmentation": Task("segmentation", 4, classes=("a", "b", "c", "d"))})
     save_checkpoint(model, weights, license="CC0", recipe={"epochs": 3})
-    call = ["export", "--checkpoint", str(weights), "--model", "fpn", "-o", str(file), "--output", "labels"]
+    call = ["export", "--checkpoint", str(weights), "--model", "fpn", "-o", str(file), "--file-output", "labels"]
     assert main([*call, "--preprocess", "--fixed", "--img-resize", "64", "96"]) == 0
     out_text = capsys.readouterr().out
     assert "segmentation: differs from the network by" in out_text
@@ -211,7 +211,7 @@ def test_command_and_metadata(
     labels = np.asarray(Image.open(out / "photo_labels.png"))
     assert (labels == edgeseg.OnnxSegmenter(file).predict(photo)).all()
     assert main(["export", "--checkpoint", str(weights), "-o", str(tmp_path / "model.tflite")]) == 2
-    assert "--output-file is a .onnx or .pt2 file" in capsys.readouterr().err
+    assert "--output is a .onnx or .pt2 file" in capsys.readouterr().err
 
 
 @pytest.mark.slow

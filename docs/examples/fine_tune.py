@@ -16,6 +16,8 @@ val_set = load_dataset("images_masks", folder, "val")
 print("classes:", ", ".join(train_set.tasks["segmentation"].classes))
 
 # All layers but the prediction layer start from weights for street scenes; a warning names the layer that does not.
+# These weights, the .camvid ones, are for non-commercial use only (CC BY-NC, as CamVid is), and so is what is trained
+# from them. For commercial use start from ImageNet: encoder_weights="imagenet" in place of pretrained=True.
 model = edgeseg.create_model("fpn_aspp_mobilenetv2_tv_edgeailite", pretrained=True, tasks=train_set.tasks)
 
 config = TrainConfig(epochs=20, batch_size=4, lr=0.005, img_resize=(360, 480), rand_crop=(320, 416))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
+import os
+import select
 import sys
 from collections.abc import Sequence
 
 import edgeseg
 from edgeseg.cli import demo, evaluate, export, flow, predict, quantize, train, weights, zoo
+from edgeseg.cli.parser import Parser, in_shell_words
 from edgeseg.machine.memory import keep_freed_memory
 from edgeseg.machine.terminal import printable_lines
 
@@ -24,22 +26,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: after `--help` and `--version`, and with status 2 for words that are no options of the command.
     """
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     if arguments is None:  # the process belongs to this command, and not to a program that calls this function
         keep_freed_memory()
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # otherwise a line per retry; our error says it in one
     try:
-        return int(options.run(options))
+        status = int(options.run(options))
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt as error:
-        print(f"edgeseg {options.verb}: {str(error) or 'interrupted'}", file=sys.stderr)
+        words = in_shell_words(str(error), parser.names(options.verb))
+        print(f"edgeseg {options.verb}: {words or 'interrupted'}", file=sys.stderr)
         return 130
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        print(f"edgeseg {options.verb}: error: {printable_lines(error)}", file=sys.stderr)
+        if isinstance(error, BrokenPipeError) and _reader_has_left():
+            return 0
+        words = in_shell_words(printable_lines(error), parser.names(options.verb))
+        print(f"edgeseg {options.verb}: error: {words}", file=sys.stderr)
         return 2
 
 
-def _parser() -> argparse.ArgumentParser:
+def _reader_has_left() -> bool:
+    """Whether the reader of standard output has left, such as `head` in `edgeseg list | head -1`.
+
+    If so, standard output is sent to nowhere, so that nothing is said of it when the process ends.
+    """
+    try:
+        number = sys.stdout.fileno()
+    except (OSError, ValueError):  # a stream that is no file
+        return False
+    if hasattr(select, "poll"):  # not on Windows
+        poll = select.poll()
+        poll.register(number, 0)
+        if not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+            return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    return True
+
+
+def _parser() -> Parser:
     """The parser of all verbs and their options."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "edgeseg", description="A zoo of semantic-segmentation networks for edge devices. Each verb has its own --help."
     )
     parser.add_argument("--version", action="version", version=f"edgeseg {edgeseg.__version__}")

@@ -51,7 +51,7 @@ def _demo(options: argparse.Namespace) -> int:
         options.model.partition(".")[0] if options.checkpoint else options.model, checkpoint_path=options.checkpoint
     ).eval()
     seed = SEED if options.seed is None else options.seed
-    metrics = run_demo(model, options.output, sequences=options.sequences, seed=seed)
+    metrics = run_demo(model, options.output, sequences=options.sequences, seed=seed, progress="streets")
     print(f"{model.name} on {4 * options.sequences} synthetic frames with exact ground truth, in percent")
     for name, metric in metrics.items():
         print_scores(metric.scores(model.tasks[name], "native"), title=f"\n{name}")

@@ -78,7 +78,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         _check_classes(options.dataset, dataset, model)
         metrics = evaluate_tasks(
             model, dataset, protocol=options.protocol, size=options.img_resize, output_size=options.output_size,
-            scales=options.scales, flip=options.flip, workers=options.workers,
+            scales=options.scales, flip=options.flip, workers=options.workers, progress="evaluation",
         )  # fmt: skip
         if distributed.rank() == 0:
             scores = {name: metric.scores(model.tasks[name], options.protocol) for name, metric in metrics.items()}

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from edgeseg.cli.model import add_model, load_model
+from edgeseg.cli.model import add_encoder, add_model, load_model
 
 OUTPUTS = ("logits", "labels", "small_logits", "small_labels")
 
@@ -20,9 +20,8 @@ def add(verbs: Any) -> None:
         "the same as the network.",
     )
     add_model(verb)
-    verb.add_argument(
-        "-o", "--output-file", type=Path, required=True, metavar="FILE", help=".onnx or .pt2 file to write"
-    )
+    add_encoder(verb)
+    verb.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help=".onnx or .pt2 file to write")
     add_file_options(verb, output="logits")
     verb.add_argument(
         "--opset", type=int, metavar="N", help="opset of an ONNX file (default: that of torch's exporter)"
@@ -31,7 +30,7 @@ def add(verbs: Any) -> None:
 
 
 def add_file_options(verb: argparse.ArgumentParser, *, output: str) -> None:
-    """Adds the options that say what goes into a file; `output` is the default of --output."""
+    """Adds the options that say what goes into a file; `output` is the default of --file-output."""
     verb.add_argument(
         "--img-resize", "--img_resize", nargs=2, type=int, metavar=("H", "W"),
         help="height and width of the input (default: as in training)",
@@ -42,7 +41,7 @@ def add_file_options(verb: argparse.ArgumentParser, *, output: str) -> None:
         help="write a file for one image of that size at a time; by default it takes any number of images of any size",
     )
     verb.add_argument(
-        "--output",
+        "--file-output",
         choices=OUTPUTS,
         default=output,
         help="output of the file: logits or class ids, at the size of the input or, if small, at the stride of the "
@@ -60,7 +59,7 @@ def file_options(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "size": options.img_resize,
         "dynamic": () if options.fixed else DIMENSIONS,
-        "output": options.output,
+        "output": options.file_output,
         "preprocess": options.preprocess,
     }
 
@@ -71,17 +70,17 @@ def _export(options: argparse.Namespace) -> int:
     from edgeseg.deploy.onnx import export_onnx
     from edgeseg.deploy.program import export_program
 
-    suffix = options.output_file.suffix
+    suffix = options.output.suffix
     if suffix not in (".onnx", ".pt2"):
-        raise ValueError(f"--output-file is a .onnx or .pt2 file, got {options.output_file}")
+        raise ValueError(f"--output is a .onnx or .pt2 file, got {options.output}")
     if suffix == ".pt2" and options.opset is not None:
         raise ValueError("--opset applies to .onnx files only")
     model = load_model(options, torch.device(options.device))
     if suffix == ".onnx":
-        exported = export_onnx(model, options.output_file, opset=options.opset, **file_options(options))
+        exported = export_onnx(model, options.output, opset=options.opset, **file_options(options))
     else:
-        exported = export_program(model, options.output_file, **file_options(options))
-    unit = "of the pixels" if options.output.endswith("labels") else "standard deviations"
+        exported = export_program(model, options.output, **file_options(options))
+    unit = "of the pixels" if options.file_output.endswith("labels") else "standard deviations"
     shapes = ", ".join("x".join(map(str, shape)) for shape in exported.sizes)
     for name, difference in exported.differences.items():
         print(f"{name}: differs from the network by {difference:.1e} {unit} at {shapes}")

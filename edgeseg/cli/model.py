@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +44,38 @@ def add_device(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--device", default="cpu", metavar="NAME", help="device of PyTorch, such as cuda or cuda:1 (default cpu)"
     )
+
+
+def add_encoder(verb: argparse.ArgumentParser) -> None:
+    """Adds --encoder and --option."""
+    verb.add_argument(
+        "--encoder", metavar="NAME",
+        help="encoder of a free combination, such as resnet18 or any other of timm, with --model fpn, unet, "
+        "deeplabv3plus or bifpn",
+    )  # fmt: skip
+    verb.add_argument(
+        "--option", action="append", default=[], metavar="KEY=VALUE",
+        help="another field of the network, such as channels=64; may be given several times",
+    )  # fmt: skip
+
+
+def network(options: argparse.Namespace) -> dict[str, Any]:
+    """Returns the keyword arguments of `create_model` that --encoder and --option stand for.
+
+    Raises:
+        ValueError: an --option without a name or a value.
+    """
+    given: dict[str, Any] = {} if options.encoder is None else {"encoder": options.encoder}
+    for text in options.option:
+        name, _, value = text.partition("=")
+        if not name or not value:
+            raise ValueError(f"--option is KEY=VALUE, such as dilations=[6,12,18]; got {text!r}")
+        try:
+            parsed = json.loads(value)
+        except ValueError:
+            parsed = value
+        given[name.replace("-", "_")] = tuple(parsed) if isinstance(parsed, list) else parsed
+    return given
 
 
 def add_dataset(verb: argparse.ArgumentParser, *, required: bool = True) -> None:
@@ -196,8 +230,11 @@ def load_model(options: argparse.Namespace, device: torch.device) -> Pixel2Pixel
         name = config.name if config else ""
         if not name:
             raise ValueError(f"{options.checkpoint} does not name its model; pass --model NAME")
+    given = network(options) if "encoder" in options else {}
     tagged = "." in name or options.checkpoint is not None
-    model = edgeseg.create_model(name, pretrained=not tagged, checkpoint_path=options.checkpoint)
+    model = edgeseg.create_model(name, pretrained=not tagged and not given, checkpoint_path=options.checkpoint, **given)
+    if given and not tagged:
+        print(f"warning: {name} with {given} has no trained weights; its weights are random", file=sys.stderr)
     return on_device(model, device).eval()
 
 

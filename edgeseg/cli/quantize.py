@@ -44,7 +44,7 @@ def add(verbs: Any) -> None:
         "--split", default="val", metavar="NAME",
         help="split of the dataset on which both files are scored; 'none' skips this (default val)",
     )  # fmt: skip
-    verb.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help=".onnx file to write")
+    verb.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help=".onnx file to write")
     add_file_options(verb, output="small_logits")
     verb.add_argument(
         "--calibration", choices=["minmax", "entropy", "percentile"], default="percentile",
@@ -80,14 +80,14 @@ def _quantize(options: argparse.Namespace) -> int:
     frames = _frames(options, model)
     choices = file_options(options)
     quantized = quantize_onnx(
-        model, options.out, frames, calibration=options.calibration, power_of_two=options.power_of_two,
-        keep_float=options.keep_float, reduce_range=not options.full_range, **choices,
+        model, options.output, frames, calibration=options.calibration, power_of_two=options.power_of_two,
+        keep_float=options.keep_float, reduce_range=not options.full_range, progress=True, **choices,
     )  # fmt: skip
     _print_sensitivity(quantized, options.keep_float + MORE_NODES)
     with tempfile.TemporaryDirectory() as folder:
         float_file = Path(folder) / "float.onnx"
         export_onnx(model, float_file, **choices)
-        files = {"float32": float_file, "int8": options.out}
+        files = {"float32": float_file, "int8": options.output}
         segmenters = {name: OnnxSegmenter(path) for name, path in files.items()}
         _print_speed(files, segmenters, frames[0])
         for task, share in quantized.agreement.items():
@@ -124,7 +124,7 @@ def _print_scores(options: argparse.Namespace, segmenters: Mapping[str, OnnxSegm
 
     dataset = load_split(options, options.split, model)
     for name, segmenter in segmenters.items():
-        for task, metric in evaluate_tasks(segmenter, dataset).items():
+        for task, metric in evaluate_tasks(segmenter, dataset, progress=f"evaluation of {name}").items():
             kind, figure = metric.headline("native")
             print(f"{name}: {task} {kind} {figure:.2f} on {options.split}")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import edgeseg
-from edgeseg.cli.model import add_dataset, add_device, load_split, on_device
+from edgeseg.cli.model import add_dataset, add_device, add_encoder, load_split, network, on_device
 from edgeseg.engine import RECIPES, TrainConfig
 
 METAVARS = {int: "N", float: "X", str: "NAME"}
@@ -43,7 +43,18 @@ def add(verbs: Any) -> None:
         "--pretrained", metavar="FILE|default",
         help="weights of the whole model to start from: a file, or 'default' for the default weights of the model",
     )  # fmt: skip
-    verb.add_argument("--resume", choices=["auto"], help="auto: resume the run in --output if there is one")
+    add_encoder(verb)
+    verb.add_argument(
+        "--resume", nargs="?", const="auto", choices=["auto"],
+        help="resume the run in --output if there is one; with more --epochs, a finished run continues",
+    )  # fmt: skip
+    verb.add_argument(
+        "--overwrite", action="store_true", help="remove the files of the run in --output if there is one"
+    )
+    verb.add_argument(
+        "--patience", type=int, metavar="N",
+        help="end the run when the score has not improved for N evaluations; see --evaluate-every",
+    )  # fmt: skip
     verb.add_argument(
         "-o", "--output", type=Path, required=True, metavar="DIR",
         help="folder of the run, for weights and metrics; created if it is missing",
@@ -109,9 +120,15 @@ def _train(options: argparse.Namespace) -> int:
     import torch
 
     from edgeseg.deploy.onnx import export_onnx
-    from edgeseg.engine import distributed, train
+    from edgeseg.engine import EarlyStopping, distributed, train
     from edgeseg.engine.distributed import process_group
+    from edgeseg.engine.run_folder import check
 
+    resume = options.resume is not None
+    check(options.output, resume=resume, overwrite=options.overwrite)
+    if options.patience is not None and options.val_split == "none":
+        raise ValueError("--patience watches the score on --val-split, which is none")
+    callbacks = [] if options.patience is None else [EarlyStopping(options.patience)]
     train_set = load_split(options, options.train_split)
     val_set = load_split(options, options.val_split) if options.val_split != "none" else None
     config = _config(options)
@@ -123,10 +140,14 @@ def _train(options: argparse.Namespace) -> int:
         in_channels=train_set.inputs,
         encoder_weights=options.encoder_weights,
         checkpoint_path=options.pretrained if options.pretrained != "default" else None,
+        **network(options),
     )
     with process_group(options.device) as device:
         model = on_device(model, device)
-        trained = train(model, train_set, val_set, config, options.output, resume=options.resume == "auto")
+        trained = train(
+            model, train_set, val_set, config, options.output, resume=resume, overwrite=options.overwrite,
+            callbacks=callbacks,
+        )  # fmt: skip
         if config.quantize != "none" and distributed.rank() == 0:
             file = export_onnx(trained.cpu(), options.output / "int8.onnx", output="small_logits", preprocess=True)
             print(f"wrote {file.path}, for edgeseg predict --onnx and edgeseg.OnnxSegmenter")

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from edgeseg.zoo.weights import Weights
 
 
+PATTERN_HELP = "word in the names, or shell pattern of the whole names such as 'fpn_*' (default: all names)"
+
+
 def add(top: Any) -> None:
     """Adds the verb, its own verbs and their options."""
     parser = top.add_parser(
@@ -36,9 +39,7 @@ def _add_list(verbs: Any) -> None:
         description="Lists trained weights as NAME.TAG with the mIoU measured here, or else the published one, and the "
         "protocol of the figure. Exits with status 1 if no name matches.",
     )
-    verb.add_argument(
-        "pattern", nargs="?", default="*", help="shell pattern of the names, such as '*.coco21' (default: all names)"
-    )
+    verb.add_argument("pattern", nargs="?", default="*", help=PATTERN_HELP)
     verb.set_defaults(run=_list)
 
 
@@ -100,7 +101,7 @@ def _add_names(verb: argparse.ArgumentParser) -> None:
 def _list(options: argparse.Namespace) -> int:
     from edgeseg.zoo.weights import WEIGHTS
 
-    names = edgeseg.list_weights(options.pattern)
+    names = edgeseg.list_weights(as_pattern(options.pattern))
     for name in names:
         entry = WEIGHTS[name]
         miou = entry.measured_miou or entry.published_miou
@@ -182,6 +183,11 @@ def print_weights(weights: Weights) -> None:
     ):
         if text:
             print(f"  {title:18} {text}")
+
+
+def as_pattern(text: str) -> str:
+    """The pattern that a user means: a word without wildcards stands for all names that contain it."""
+    return text if set(text) & set("*?[") else f"*{text.lower()}*"
 
 
 def nothing(pattern: str) -> int:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import edgeseg
-from edgeseg.cli.weights import nothing, print_weights
+from edgeseg.cli.model import add_encoder, network
+from edgeseg.cli.weights import PATTERN_HELP, as_pattern, nothing, print_weights
+from edgeseg.config import ORIGIN, ModelConfig, origin, read_config
+from edgeseg.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from edgeseg.networks.pixel2pixel import Pixel2Pixel
 
 
 def add(verbs: Any) -> None:
@@ -17,9 +25,7 @@ def add(verbs: Any) -> None:
         help="list the models of the zoo",
         description="Lists the names of the models of the zoo. Exits with status 1 if no name matches.",
     )
-    verb.add_argument(
-        "pattern", nargs="?", default="*", help="shell pattern of the names, such as 'fpn_*' (default: all names)"
-    )
+    verb.add_argument("pattern", nargs="?", default="*", help=PATTERN_HELP)
     verb.add_argument(
         "--pretrained", action="store_true", help="list trained weights only, as NAME.TAG, instead of all models"
     )
@@ -27,11 +33,15 @@ def add(verbs: Any) -> None:
 
     verb = verbs.add_parser(
         "info",
-        help="describe one model",
+        help="describe one model, or a file of one",
         description="Prints the fields of a model of the zoo, its parameters and multiply-accumulates, and its trained "
-        "weights with their scores and licences.",
+        "weights with their scores and licences; or the record of a .safetensors or .onnx file, with its origin.",
     )
-    verb.add_argument("name", metavar="NAME[.TAG]", help="name of the model, with or without the tag of weights")
+    verb.add_argument(
+        "name", metavar="NAME[.TAG]|FILE",
+        help="name of the model, with or without the tag of weights, or a file that edgeseg wrote",
+    )  # fmt: skip
+    add_encoder(verb)
     verb.add_argument(
         "--size", nargs=2, type=int, default=(384, 768), metavar=("H", "W"),
         help="height and width of the image whose multiply-accumulates are counted (default 384 768)",
@@ -40,7 +50,7 @@ def add(verbs: Any) -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
-    names = edgeseg.list_models(options.pattern, pretrained=options.pretrained)
+    names = edgeseg.list_models(as_pattern(options.pattern), pretrained=options.pretrained)
     if not names:
         return nothing(options.pattern)
     print("\n".join(names))
@@ -48,16 +58,82 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _info(options: argparse.Namespace) -> int:
+    if Path(options.name).suffix in (".safetensors", ".onnx") or Path(options.name).is_file():
+        return _info_of_file(Path(options.name))
     info = edgeseg.model_info(options.name)
+    model = edgeseg.create_model(info.name, **network(options))
     print(info.name)
-    if info.spec is not None:
-        for field in fields(info.spec):
-            print(f"  {field.name:18} {getattr(info.spec, field.name)}")
-    height, width = options.size
-    cost = edgeseg.complexity(edgeseg.create_model(info.name), (height, width))
-    print(f"  {'parameters':18} {cost.params:,} (19 classes)")
-    print(f"  {'GMACs':18} {cost.gmacs:.3f} at {width}x{height} (width x height)")
+    _print_spec(model.config.spec)
+    _print_cost(model, options.size)
     for tag, weights in info.weights.items():
         print(f"weights .{tag}{' (default)' if weights.default else ''}")
         print_weights(weights)
     return 0
+
+
+def _info_of_file(path: Path) -> int:
+    """Prints the record of a file."""
+    config = _record(path)
+    if config is None:
+        raise ValueError(f"{path} has no record of edgeseg: it does not say what its weights are, or where from")
+    print(config.name)
+    _print_spec(config.spec)
+    for name, task in config.tasks.items():
+        classes = f": {', '.join(task.classes)}" if task.classes else ""
+        _print("task", f"{name}, {task.kind}, {task.channels} channels{classes}")
+    for name, entry in config.inputs.items():
+        _print("input", f"{name}, {entry.kind}, {entry.channels} channels")
+    for field in fields(config.preprocess):
+        _print(field.name, getattr(config.preprocess, field.name))
+    if config.quantization is not None:
+        _print("quantization", config.quantization)
+    origins = origin(config.notes)
+    print("origin" if origins else "origin: the file does not say")
+    for title, text in origins:
+        _print(title, text)
+    others = {key: value for key, value in config.notes.items() if key not in ORIGIN}
+    if others:
+        print("notes")
+    for title, value in others.items():
+        _print(title, ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value)
+    return 0
+
+
+def _record(path: Path) -> ModelConfig | None:
+    """Reads the record of a file of weights or an ONNX file; None if the file has no record.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is corrupt, or a newer edgeseg wrote it.
+    """
+    from edgeseg.storage.checkpoint import is_onnx, read_checkpoint_config
+
+    if not is_onnx(path):
+        return read_checkpoint_config(path)
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        file = onnx.load(path, load_external_data=False)
+    except (DecodeError, ValueError) as error:
+        raise ValueError(f"cannot read {path}: corrupt or truncated ({error})") from error
+    facts = {entry.key: entry.value for entry in file.metadata_props}
+    return read_config(facts["edgeseg"], str(path)) if "edgeseg" in facts else None
+
+
+def _print(title: str, value: Any) -> None:
+    print(f"  {title:24} {value}")
+
+
+def _print_spec(spec: ModelSpec | None) -> None:
+    """Prints the fields of a network."""
+    for field in fields(spec) if spec is not None else ():
+        _print(field.name, getattr(spec, field.name))
+
+
+def _print_cost(model: Pixel2Pixel, size: Sequence[int]) -> None:
+    """Prints the number of parameters and of multiply-accumulates."""
+    height, width = size
+    cost = edgeseg.complexity(model, (height, width))
+    _print("parameters", f"{cost.params:,} (19 classes)")
+    _print("GMACs", f"{cost.gmacs:.3f} at {width}x{height} (width x height)")

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgeseg.config import ORIGIN
 from edgeseg.deploy.graph import AXES, DIMENSIONS, Ends, Graph, Output, trace_graph
 from edgeseg.deploy.grids import simplify
 from edgeseg.deploy.same_padding import same_padding_as_attribute
@@ -133,6 +134,6 @@ def _facts(graph: Graph, size: Sequence[int] | None) -> dict[str, str]:
         "edgeseg_file": {"output": graph.ends.output, "preprocess": graph.ends.preprocess},
         "classes": {name: class_names(task) for name, task in tasks.items()},
         "palette": {name: palette_of(task) for name, task in tasks.items()},
-        **{key: config.notes[key] for key in ("weights", "license") if key in config.notes},
+        **{key: config.notes[key] for key in ORIGIN if key in config.notes},
     }
     return {name: fact if isinstance(fact, str) else json.dumps(fact) for name, fact in facts.items()}

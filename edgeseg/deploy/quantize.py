@@ -66,6 +66,7 @@ def quantize_onnx(
     power_of_two: bool = False,
     keep_float: int = 0,
     reduce_range: bool = True,
+    progress: bool = False,
 ) -> Quantized:
     """Writes an ONNX file whose convolutions run in 8 bit (QDQ form), by post-training quantization.
 
@@ -107,7 +108,7 @@ def quantize_onnx(
         export_onnx(model, folder / "float.onnx", size=size, dynamic=dynamic, output=output, preprocess=preprocess)
         plain = OnnxSegmenter(folder / "float.onnx")
         feeds = [plain.feed(*frame) for frame in frames]
-        quantizer = _Quantizer(model, folder, feeds, calibration, power_of_two, reduce_range)
+        quantizer = _Quantizer(model, folder, feeds, calibration, power_of_two, reduce_range, progress)
         sensitivity = _sensitivity(quantizer, plain, feeds) if keep_float else {}
         kept = [*quantizer.kept, *list(sensitivity)[:keep_float]]
         with replacing(Path(path)) as temporary:
@@ -159,12 +160,13 @@ class _Quantizer:
         calibration: str,
         power_of_two: bool,
         reduce_range: bool,
+        progress: bool = False,
     ) -> None:
         import onnx
         from onnxruntime.quantization.shape_inference import quant_pre_process
 
         self.folder, self.feeds, self.calibration = folder, feeds, calibration
-        self.power_of_two, self.reduce_range = power_of_two, reduce_range
+        self.power_of_two, self.reduce_range, self.progress = power_of_two, reduce_range, progress
         self.source, self.ranges = folder / "prepared.onnx", folder / "ranges.json"
         quant_pre_process(folder / "float.onnx", self.source, skip_symbolic_shape=True)
         graph = onnx.load(self.source).graph
@@ -195,7 +197,7 @@ class _Quantizer:
         quantize_static(
             self.source,
             path,
-            _reader(self.feeds),
+            _reader(self.feeds, progress=self.progress),
             quant_format=QuantFormat.QDQ,
             per_channel=not self.power_of_two,
             reduce_range=self.reduce_range and not self.power_of_two,
@@ -216,7 +218,7 @@ class _Quantizer:
             quantize_static(
                 self.source,
                 Path(folder) / "unused.onnx",
-                _reader(self.feeds),
+                _reader(self.feeds, progress=self.progress),
                 activation_type=QuantType.QUInt8,
                 calibrate_method=method,
                 extra_options=ONE_AT_A_TIME,
@@ -224,8 +226,13 @@ class _Quantizer:
             )
 
 
-def _reader(feeds: Sequence[Mapping[str, np.ndarray]]) -> Any:
+def _reader(feeds: Sequence[Mapping[str, np.ndarray]], *, progress: bool) -> Any:
     from onnxruntime.quantization import CalibrationDataReader
+    from tqdm import tqdm
+
+    bar = tqdm(
+        total=len(feeds), desc="calibration", unit="image", leave=False, disable=None if progress else True
+    )  # None: hidden unless on a terminal
 
     class Reader(CalibrationDataReader):
         """Passes the inputs of one run at a time to onnxruntime."""
@@ -242,7 +249,9 @@ def _reader(feeds: Sequence[Mapping[str, np.ndarray]]) -> Any:
 
         def get_next(self) -> Mapping[str, np.ndarray] | None:
             """The inputs of the next run; None at the end."""
-            return next(self.feeds, None)
+            feed = next(self.feeds, None)
+            bar.close() if feed is None else bar.update()
+            return feed
 
     return Reader()
 

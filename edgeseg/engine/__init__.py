@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from edgeseg.recipes import RECIPES, TrainConfig
 
 if TYPE_CHECKING:
+    from edgeseg.engine.callbacks import Callback, EarlyStopping
     from edgeseg.engine.evaluation import choose_threshold, evaluate, evaluate_tasks
     from edgeseg.engine.training import train
     from edgeseg.tasks.binary_metrics import BinaryScores
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
 __all__ = [
     "RECIPES",
     "BinaryScores",
+    "Callback",
     "ConfusionMatrix",
     "DepthErrors",
+    "EarlyStopping",
     "TrainConfig",
     "choose_threshold",
     "evaluate",
@@ -29,6 +32,8 @@ __all__ = [
 # Names that need torch, imported at their first use (PEP 562).
 _LAZY = {
     "BinaryScores": "edgeseg.tasks.binary_metrics",
+    "Callback": "edgeseg.engine.callbacks",
+    "EarlyStopping": "edgeseg.engine.callbacks",
     "ConfusionMatrix": "edgeseg.tasks.metrics",
     "DepthErrors": "edgeseg.tasks.depth_metrics",
     "choose_threshold": "edgeseg.engine.evaluation",

@@ -21,7 +21,9 @@ from edgeseg.vision.visualize import beside, colorize_flow, stack
 SEED = 7  # a town that the weights were not trained in
 
 
-def run_demo(model: Pixel2Pixel, path: Path, *, sequences: int = 2, seed: int = SEED) -> dict[str, Metric]:
+def run_demo(
+    model: Pixel2Pixel, path: Path, *, sequences: int = 2, seed: int = SEED, progress: str = ""
+) -> dict[str, Metric]:
     """Renders synthetic streets, scores a model on them, and writes a picture of one frame.
 
     Args:
@@ -30,6 +32,7 @@ def run_demo(model: Pixel2Pixel, path: Path, *, sequences: int = 2, seed: int = 
         path: PNG file to write: the inputs, the ground truth and the predictions of the second frame.
         sequences: Number of sequences of four frames each.
         seed: Seed of the town.
+        progress: Title of a progress bar, which is shown on a terminal; none if it is empty.
 
     Returns:
         The metric of each task.
@@ -40,7 +43,7 @@ def run_demo(model: Pixel2Pixel, path: Path, *, sequences: int = 2, seed: int = 
     streets = Streets(
         "test", seed=seed, length=FRAMES * sequences, inputs=tuple(model.inputs), targets=tuple(model.tasks)
     )
-    metrics = evaluate_tasks(model, streets)
+    metrics = evaluate_tasks(model, streets, progress=progress)
     with replacing(path) as temporary:
         draw_frame(model, streets, 1).save(temporary, format="png")
     return metrics

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from edgeseg.data.base import LabelledDataset, checked_sample
 from edgeseg.engine import distributed
@@ -62,6 +63,7 @@ def evaluate_tasks(
     flip: bool = False,
     bf16: bool = False,
     workers: int = 0,
+    progress: str = "",
 ) -> dict[str, Metric]:
     """Scores tasks of a model in one pass over a dataset. Images are preprocessed as the weights need.
 
@@ -83,6 +85,7 @@ def evaluate_tasks(
         flip: Average with the mirrored image too.
         bf16: Run the network under bfloat16 autocast.
         workers: Number of processes that decode.
+        progress: Title of a progress bar, which is shown on a terminal; none if it is empty.
 
     Returns:
         The metric of each task.
@@ -112,7 +115,8 @@ def evaluate_tasks(
         num_workers=workers,
         worker_init_fn=leave_signals_to_the_main_process,
     )
-    for images, targets in samples:
+    hidden = True if not progress or distributed.rank() else None  # None: hidden unless on a terminal
+    for images, targets in tqdm(samples, progress, unit="image", leave=False, disable=hidden):
         for name, prediction, target in scorer.score(images, {n: targets[n] for n in names if n in targets}):
             metrics[name].update(prediction.reshape(target.shape), target)
     for metric in metrics.values():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from edgeseg.data.base import LabelledDataset, as_sample
-from edgeseg.engine import distributed
+from edgeseg.engine.callbacks import Callback, Run
 from edgeseg.machine.files import replacing
 from edgeseg.machine.terminal import printable
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
@@ -25,51 +27,82 @@ from edgeseg.vision.visualize import as_picture, beside, colorize_flow, stack
 SAMPLES, COLUMN = 4, 400  # number of samples on a page, and the width of its columns in pixels
 
 
-class Log:
+HEARTBEAT = 60.0  # seconds between the lines that are printed within an epoch
+
+
+def say(text: str) -> None:
+    """Prints a line at once. Whoever reads the output may leave: training goes on without a reader."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
+
+
+class Log(Callback):
     """Writes one row per epoch to `metrics.jsonl`, prints it, and logs it to TensorBoard if that is installed.
 
-    Only process 0 writes.
-
-    Args:
-        folder: Folder of the run.
-        epochs: Number of epochs that are done. Rows of an earlier part of the run are kept up to there, and later ones
-            are removed, since these epochs run again.
+    Where nobody sees the progress bar, such as in a log file, a line says every minute how far an epoch is.
     """
 
-    def __init__(self, folder: Path, epochs: int) -> None:
-        self.path = folder / "metrics.jsonl"
-        self.quiet = distributed.rank() != 0
+    def __init__(self) -> None:
         self.tensorboard: Any = None
-        if self.quiet:
-            return
-        kept = self.path.read_text().splitlines()[:epochs] if epochs and self.path.is_file() else []
-        self.path.write_text("".join(f"{line}\n" for line in kept))
+        self.path = Path()
+        self.said = time.monotonic()
+
+    def on_run_start(self, run: Run) -> None:
+        """Keeps the rows of epochs that are done. Later rows are removed, since these epochs run again."""
+        self.path = run.output / "metrics.jsonl"
+        kept = self.path.read_text().splitlines()[: run.epoch] if run.epoch and self.path.is_file() else []
+        with replacing(self.path) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in kept))
         try:
             from torch.utils.tensorboard import SummaryWriter  # in the extra edgeseg[tensorboard]
         except ImportError:
             return
-        self.tensorboard = SummaryWriter(folder / "tensorboard", purge_step=epochs + 1)
+        self.tensorboard = SummaryWriter(run.output / "tensorboard", purge_step=run.epoch + 1)
 
-    def __enter__(self) -> Log:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.tensorboard is not None:
-            self.tensorboard.close()
-
-    def write(self, row: Mapping[str, float]) -> None:
-        """Writes the figures of one epoch; `row["epoch"]` is its number, counted from 1."""
-        if self.quiet:
+    def on_step_end(self, run: Run, losses: Mapping[str, float]) -> None:
+        """Prints how far the epoch is, every minute."""
+        shown = sys.stdout.isatty() and sys.stderr.isatty()  # the bar is on stderr
+        if shown or time.monotonic() - self.said < HEARTBEAT:
             return
+        self.said = time.monotonic()
+        epoch, step = divmod(run.step - 1, run.steps)
+        say(f"epoch {epoch + 1}/{run.config.epochs}  step {step + 1}/{run.steps}  loss {losses['loss']:.4g}")
+
+    def on_epoch_end(self, run: Run, row: Mapping[str, float]) -> None:
+        """Writes the figures of one epoch; `row["epoch"]` is its number, counted from 1."""
         rounded = {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in row.items()}
         with self.path.open("a") as file:
             file.write(json.dumps(rounded) + "\n")
-        print("  ".join(f"{name} {value:.4g}" for name, value in rounded.items()), flush=True)
+        say("  ".join(f"{name} {value:.4g}" for name, value in rounded.items()))
+        self.said = time.monotonic()
         if self.tensorboard is not None:
             for name, value in rounded.items():
                 self.tensorboard.add_scalar(name, value, int(rounded["epoch"]))
+
+    def on_run_end(self, run: Run, error: BaseException | None) -> None:
+        """Closes the files of TensorBoard."""
+        if self.tensorboard is not None:
+            self.tensorboard.close()
+
+
+class Pictures(Callback):
+    """Draws `curves.png` and, with a validation set, `samples.png` at the end of a run.
+
+    Args:
+        val_set: The validation set.
+    """
+
+    def __init__(self, val_set: LabelledDataset | None) -> None:
+        self.val_set = val_set
+
+    def on_run_end(self, run: Run, error: BaseException | None) -> None:
+        """Draws both pictures, unless the run was interrupted."""
+        if error is None:
+            draw_curves(run.output)
+            if self.val_set is not None:
+                draw_samples(run.model, self.val_set, run.output / "samples.png")
 
 
 TITLES = {

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import math
 import pickle
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,12 +14,28 @@ from typing import Any
 import torch
 from torch import nn
 
+from edgeseg.engine.callbacks import Callbacks
 from edgeseg.machine.files import replacing
 from edgeseg.recipes import TrainConfig
 
 FILE = "run.pt"
 # Options that may change when a run is resumed, since they do not affect the result.
 FREE = {"workers", "cache", "save_every", "evaluate_every", "compile"}
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Reads the file of a run without executing code from it. The tensors stay on disk until they are used.
+
+    Raises:
+        ValueError: a corrupt file, or not one of a run.
+    """
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        if not {"model", "config", "modules", "optimizer", "step"} <= set(content):
+            raise ValueError("it is not the state of a run")
+    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, TypeError) as error:
+        raise ValueError(f"{path} is corrupt or truncated: {error}") from error
+    return content
 
 
 class RunState:
@@ -27,19 +46,32 @@ class RunState:
         config: The recipe.
         modules: Modules whose state is saved, by name.
         optimizer: The optimizer.
+        steps: Number of optimizer steps per epoch.
+        callbacks: The callbacks, whose states are saved too.
+        origin: The notes that the weights inherit from those that the run started from, as JSON values.
 
     Attributes:
         step: Number of optimizer steps that are done.
         best: Best headline figure of the first task so far, negated if lower is better.
+        score: That figure for people, such as "miou 71.30 at epoch 30"; empty before the first evaluation.
         losses: Sums of the losses over the steps of the current epoch: "loss" for the total, and one per task.
     """
 
     def __init__(
-        self, name: str, config: TrainConfig, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer
+        self,
+        name: str,
+        config: TrainConfig,
+        modules: dict[str, nn.Module],
+        optimizer: torch.optim.Optimizer,
+        steps: int,
+        callbacks: Callbacks,
+        origin: Mapping[str, Any],
     ) -> None:
         self.name, self.config, self.modules, self.optimizer = name, config, modules, optimizer
+        self.steps, self.callbacks, self.origin = steps, callbacks, origin
         self.step = 0
         self.best = -math.inf
+        self.score = ""
         self.losses: dict[str, float] = {}
 
     def save(self, folder: Path) -> None:
@@ -50,33 +82,33 @@ class RunState:
             "modules": {name: module.state_dict() for name, module in self.modules.items()},
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
+            "steps": self.steps,
             "best": self.best,
+            "score": self.score,
+            "origin": json.dumps(dict(self.origin)),
+            "callbacks": self.callbacks.state_dict(),
             "losses": self.losses,
         }
         with replacing(folder / FILE) as temporary:
             torch.save(content, temporary)
 
-    def load(self, folder: Path) -> None:
+    def load(self, folder: Path) -> int:
         """Restores the state that `save` wrote to the folder of the run.
 
+        Returns:
+            The number of epochs that the run had until now, which may differ from that of the recipe.
+
         Raises:
-            ValueError: a corrupt file, or one of another model or recipe.
+            ValueError: a corrupt file, or one of another model, recipe or number of steps per epoch.
         """
         path = folder / FILE
         try:
-            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
-            raise ValueError(f"cannot resume from {path}: corrupt or truncated ({error})") from error
+            content = read_state(path)
+        except ValueError as error:
+            raise ValueError(f"cannot resume: {error}") from error
         if content["model"] != self.name:
             raise ValueError(f"cannot resume {self.name} from {path}: the run trained {content['model']}")
-        # Options that are newer than the run had no effect in it, which is what their defaults stand for.
-        before, now = _plain(TrainConfig()) | content["config"], _plain(self.config)
-        changed = [f"{key} {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]]
-        changed = [change for change in changed if change.split()[0] not in FREE]
-        if changed:
-            raise ValueError(
-                f"cannot resume from {path} with another recipe; these options differ: {', '.join(changed)}"
-            )
+        epochs = self._check_recipe(path, content)
         try:
             for name, module in self.modules.items():
                 module.load_state_dict(content["modules"][name])
@@ -84,8 +116,34 @@ class RunState:
             raise ValueError(
                 f"cannot resume from {path}: the network of the run differs from this {self.name} ({error})"
             ) from error
-        self.optimizer.load_state_dict(content["optimizer"])
+        # A copy: the file is replaced while its tensors are in use.
+        self.optimizer.load_state_dict(copy.deepcopy(content["optimizer"]))
         self.step, self.best, self.losses = content["step"], content["best"], content["losses"]
+        self.score = content.get("score", "")
+        self.origin = json.loads(content["origin"]) if "origin" in content else self.origin
+        self.callbacks.load_state_dict(content.get("callbacks", {}))
+        return epochs
+
+    def _check_recipe(self, path: Path, content: dict[str, Any]) -> int:
+        """Checks that the recipe and the training set are those of the run; returns its number of epochs."""
+        # Options that are newer than the run had no effect in it, which is what their defaults stand for.
+        before, now = _plain(TrainConfig()) | content["config"], _plain(self.config)
+        changed = {key: f"{key} {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]}
+        fixed = [change for key, change in changed.items() if key not in FREE and key != "epochs"]
+        if fixed:
+            raise ValueError(f"cannot resume from {path} with another recipe; these options differ: {', '.join(fixed)}")
+        steps = content.get("steps", self.steps)
+        if steps != self.steps:
+            raise ValueError(
+                f"cannot resume from {path} with another training set: an epoch of the run has {steps} steps, and one "
+                f"of this training set has {self.steps}"
+            )
+        if content["step"] > self.config.epochs * self.steps:
+            raise ValueError(
+                f"cannot resume from {path} with epochs={self.config.epochs}: the run is at epoch "
+                f"{content['step'] // self.steps} already"
+            )
+        return int(before["epochs"])
 
 
 def _plain(config: TrainConfig) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
@@ -17,15 +18,18 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from edgeseg.config import inherited
 from edgeseg.data.base import LabelledDataset, as_sample, name_of
 from edgeseg.data.transforms import AUGMENTATIONS, Augmented
 from edgeseg.engine import distributed
 from edgeseg.engine.balancing import BALANCERS
+from edgeseg.engine.callbacks import Callback, Callbacks, Run
 from edgeseg.engine.evaluation import evaluate_tasks
 from edgeseg.engine.ground_truth import check_ground_truth
-from edgeseg.engine.optimization import build_optimizer, set_learning_rate
-from edgeseg.engine.report import Log, draw_curves, draw_samples
-from edgeseg.engine.run_state import FILE, RunState
+from edgeseg.engine.optimization import build_optimizer, learning_rate_factor, set_learning_rate
+from edgeseg.engine.report import Log, Pictures, say
+from edgeseg.engine.run_folder import claimed, clear, has_state
+from edgeseg.engine.run_state import RunState
 from edgeseg.engine.sampling import EpochSampler
 from edgeseg.engine.signals import leave_signals_to_the_main_process, stoppable
 from edgeseg.engine.task_losses import Outputs, TaskLosses
@@ -53,6 +57,8 @@ def train(
     output: str | os.PathLike[str],
     *,
     resume: bool = False,
+    overwrite: bool = False,
+    callbacks: Sequence[Callback] = (),
 ) -> Pixel2Pixel:
     """Trains the tasks of `model` in place (for quantization-aware training, a copy of it).
 
@@ -67,31 +73,36 @@ def train(
         output: Folder of the run, created if it is missing: `last.safetensors`, `best.safetensors` (by the first
             task), `metrics.jsonl`, and `run.pt`, from which a stopped run is resumed. At the end `samples.png` (image,
             ground truth, prediction) and, if matplotlib is installed, `curves.png`.
-        resume: Resume the run in `output` if there is one.
+        resume: Resume the run in `output` if there is one. `config.epochs` may be higher than before.
+        overwrite: Remove the files of the run in `output` if there is one, and no others.
+        callbacks: Called while the run runs; see `edgeseg.engine.Callback`.
 
     Returns:
         The moving average of the model, in evaluation mode.
 
     Raises:
+        BlockingIOError: another process is training in `output`.
+        FileExistsError: `output` holds a run, and neither `resume` nor `overwrite` says what becomes of it.
         FloatingPointError: the loss is not finite; the message names the images of the batch.
         KeyboardInterrupt: on Ctrl-C and SIGTERM, after saving.
         ValueError: fewer images than an optimizer step uses, labels outside the classes, or a run to resume that had
-            another model or recipe.
+            another model, recipe or number of images.
     """
     output = Path(output)
-    output.mkdir(parents=True, exist_ok=True)
-    run = _Run(model, train_set, val_set, config, output, resume=resume)
-    with stoppable() as stopped, Log(output, run.state.step // run.steps) as log:
-        while run.state.step < config.epochs * run.steps:
-            log.write(run.epoch(stopped))
-            run.save_epoch()
-            if stopped() and run.state.step < config.epochs * run.steps:
-                raise KeyboardInterrupt(_stopped(run.state, output))
-    if distributed.rank() == 0:
-        draw_curves(output)
-        if val_set is not None:
-            draw_samples(run.averaged, val_set, output / "samples.png")
-    return run.averaged.eval()
+    watching = Callbacks([Log(), *callbacks, Pictures(val_set)])
+    with claimed(output, resume=resume, overwrite=overwrite):
+        resume = resume and has_state(output)
+        run = _Run(model, train_set, val_set, config, output, watching, resume=resume)
+        if not resume:
+            clear(output)
+        with stoppable() as stopped, run.watched():
+            if run.ended():
+                run.say_finished()
+            else:
+                run.save()  # from here on the folder holds a run that can be resumed
+            while not run.ended():
+                run.epoch(stopped)
+        return run.averaged.eval()
 
 
 class _Run:
@@ -99,6 +110,7 @@ class _Run:
 
     Attributes:
         steps: Number of optimizer steps per epoch.
+        seen: What callbacks see of the run.
         state: The progress of the run and everything that it is resumed from.
         averaged: The moving average of the model.
     """
@@ -110,6 +122,7 @@ class _Run:
         val_set: LabelledDataset | None,
         config: TrainConfig,
         output: Path,
+        callbacks: Callbacks,
         *,
         resume: bool,
     ) -> None:
@@ -133,40 +146,95 @@ class _Run:
         self.bf16 = trains_faster_in_bf16(device) if config.bf16 is None else config.bf16
         modules = {"model": self.model, "average": self.average}
         modules |= {"auxiliary": self.network.auxiliary, "balancer": self.balancer}
-        self.state, self.saved = RunState(self.model.name, config, modules, self.optimizer), time.monotonic()
-        if resume and (output / FILE).is_file():
-            self.state.load(output)
+        self.state = RunState(
+            self.model.name, config, modules, self.optimizer, self.steps, callbacks, self.model.config.notes
+        )
+        self.saved = time.monotonic()
+        if resume:
+            self._say_schedule(self.state.load(output))
+            for each in (self.model, self.averaged):
+                each.configure(notes=self.state.origin)  # whatever weights the model had before it was resumed
         self.forward = _parallel(self.network, config, device)
+        self.call = callbacks
+        self.seen = Run(self.averaged, config, output, self.steps, self.state.step, val_set is not None)
 
-    def epoch(self, stopped: Callable[[], bool]) -> dict[str, float]:
-        """Runs the remaining steps of the current epoch.
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Within this context the run runs: calls the callbacks at its start and at its end, however it ends."""
+        self.call("on_run_start", self.seen)
+        try:
+            yield
+        except BaseException as error:
+            self.call("on_run_end", self.seen, error)
+            raise
+        self.call("on_run_end", self.seen, None)
+
+    def ended(self) -> bool:
+        """Whether the last epoch is done, or a callback has stopped the run. All processes have to call it together."""
+        return self.state.step >= self.config.epochs * self.steps or self._asked_to_stop()
+
+    def _asked_to_stop(self) -> bool:
+        return bool(distributed.total(torch.tensor([float(bool(self.seen.reason))])).any())
+
+    def say_finished(self) -> None:
+        """Says that there is nothing to do, with the score of the run."""
+        if distributed.rank() == 0:
+            why = f" ({self.seen.reason})" if self.seen.reason else ""
+            score = f", best {self.state.score}" if self.state.score else ""
+            epoch, epochs = self.state.step // self.steps, self.config.epochs
+            say(f"{self.output} is finished at epoch {epoch} of {epochs}{why}{score}; more epochs continue it")
+
+    def _say_schedule(self, before: int) -> None:
+        """Says what another number of epochs than `before` does to the learning rate of a resumed run."""
+        config, now = self.config, self.config.epochs
+        if before == now or distributed.rank() != 0:
+            return
+        at = self.state.step / self.steps
+        rates = (config.lr * learning_rate_factor(replace(config, epochs=n), at) for n in (before, now))
+        say(
+            "epochs {} -> {}: the {} schedule is that of {} epochs from here on; the learning rate goes on at {:.2g} "
+            "instead of {:.2g}".format(before, now, config.scheduler, now, *reversed(list(rates)))
+        )
+
+    def epoch(self, stopped: Callable[[], bool]) -> None:
+        """Runs the remaining steps of the current epoch, scores it if that is due, and saves the run.
 
         Args:
             stopped: Returns whether the run has to stop; called after each step.
 
-        Returns:
-            The row of the log, with scores if an evaluation is due.
-
         Raises:
-            KeyboardInterrupt: the run was stopped before the end of the epoch; it is saved.
+            KeyboardInterrupt: the run was stopped; it is saved.
         """
-        config, state, start = self.config, self.state, time.perf_counter()
+        state, start = self.state, time.perf_counter()
         number, first = divmod(state.step, self.steps)
         self.sampler.epoch, self.sampler.start = number, first
         self.network.train()
-        freeze_ranges(self.model, number > config.epochs // 2)
-        # The state after the last step is saved by `train`, together with the scores and the row of the log.
+        freeze_ranges(self.model, number > self.config.epochs // 2)
+        # The state after the last step is saved below, together with the scores and the row of the log.
         for _ in self._steps(number, first):
             if state.step % self.steps == 0:
                 break
             self._save_at_times()
             if stopped():
-                self._save()
+                self.save()
                 raise KeyboardInterrupt(_stopped(state, self.output))
-        if not config.ema:
+            if self._asked_to_stop():
+                break
+        if not self.config.ema:
             self.averaged.load_state_dict(self.model.state_dict())
-        seconds = time.perf_counter() - start
-        means = {name: value / self.steps for name, value in state.losses.items()}
+        if state.step % self.steps == 0:
+            row = self._row(number, first, time.perf_counter() - start)
+            self.call("on_epoch_end", self.seen, row)
+            state.losses = {}
+        self._save_weights()
+        self.save()
+        if stopped() and not self.ended():
+            raise KeyboardInterrupt(_stopped(state, self.output))
+
+    def _row(self, number: int, first: int, seconds: float) -> dict[str, float]:
+        """The row of the log for an epoch that is done, with scores if an evaluation is due."""
+        config = self.config
+        means = {name: value / self.steps for name, value in self.state.losses.items()}
         self.balancer.end_epoch(means)
         row = {"epoch": number + 1, "loss": means["loss"], "lr": self.optimizer.param_groups[0]["lr"]}
         row["seconds"] = seconds
@@ -177,7 +245,6 @@ class _Run:
         row["images_per_second"] = (self.steps - first) * config.batch_size * config.iter_size / seconds
         if (number + 1) % config.evaluate_every == 0 or number + 1 == config.epochs:
             row |= self.score(number + 1)
-        state.losses = {}
         return row
 
     def _steps(self, number: int, first: int) -> Iterator[None]:
@@ -198,6 +265,8 @@ class _Run:
                     self.state.losses[name] = self.state.losses.get(name, 0.0) + value
                 batches = []
                 self.state.step += 1
+                self.seen.step = self.state.step
+                self.call("on_step_end", self.seen, means)
                 facts = {"loss": f"{means['loss']:.3f}", "lr": f"{lr:.2g}"} | _memory(self.device)
                 bar.set_postfix(facts, refresh=False)
                 bar.update()
@@ -266,23 +335,26 @@ class _Run:
             output_size=config.output_size,
             bf16=self.bf16,
             workers=config.workers,
+            progress="evaluation",
         )
         figures = {name: metric.headline(config.protocol) for name, metric in metrics.items()}
         (kind, first), alone = next(iter(figures.values())), len(figures) == 1
         better = next(iter(metrics.values())).higher_is_better
         if (quality := first if better else -first) > self.state.best:
-            self.state.best = quality
+            self.state.best, self.state.score = quality, f"{kind} {first:.2f} at epoch {epoch}"
             if distributed.rank() == 0:
                 facts: dict[str, Any] = {"recipe": asdict(config), "epoch": epoch, kind: first}
                 save_checkpoint(self.averaged, self.output / "best.safetensors", **facts)
-        return {kind if alone else f"{name}_{kind}": value for name, (kind, value) in figures.items()}
+        row = {kind if alone else f"{name}_{kind}": value for name, (kind, value) in figures.items()}
+        self.seen.better |= {name: each.higher_is_better for name, each in zip(row, metrics.values(), strict=True)}
+        self.call("on_evaluation", self.seen, metrics)
+        return row
 
-    def save_epoch(self) -> None:
-        """Saves the weights after an epoch, and the state to resume from."""
+    def _save_weights(self) -> None:
+        """Saves the moving average of the weights."""
         if distributed.rank() == 0:
             facts: dict[str, Any] = {"recipe": asdict(self.config), "epoch": self.state.step // self.steps}
             save_checkpoint(self.averaged, self.output / "last.safetensors", **facts)
-        self._save()
 
     def _save_at_times(self) -> None:
         """Saves the state every `save_every` minutes. Process 0 alone decides and saves; the others do not wait."""
@@ -290,7 +362,7 @@ class _Run:
             self.state.save(self.output)
             self.saved = time.monotonic()
 
-    def _save(self) -> None:
+    def save(self) -> None:
         """Saves the state now; all processes wait until it is written."""
         if distributed.rank() == 0:
             self.state.save(self.output)
@@ -300,7 +372,7 @@ class _Run:
 
 def _stopped(state: RunState, output: Path) -> str:
     """The message of a run that was stopped and saved."""
-    return f"stopped after step {state.step}; go on with resume=True, or --resume auto, and the folder {output}"
+    return f"stopped after step {state.step}; go on with resume=True and the folder {output}"
 
 
 def _samples(train_set: LabelledDataset, model: Pixel2Pixel, config: TrainConfig) -> Augmented:
@@ -349,7 +421,7 @@ def _prepared(model: Pixel2Pixel, samples: Augmented, config: TrainConfig, devic
         model = quantize_aware(model, quantization, _typical(model, samples, device))
     model.configure(
         preprocess=replace(model.preprocess, size=config.img_resize, keep_aspect=config.keep_aspect),
-        notes=_inherited(model.config.notes),
+        notes=inherited(model.config.notes),
     )
     if config.sync_bn and device.type == "cuda":
         model = cast(Pixel2Pixel, nn.SyncBatchNorm.convert_sync_batchnorm(model))
@@ -363,13 +435,6 @@ def _typical(model: Pixel2Pixel, samples: Augmented, device: torch.device) -> It
     for index in range(min(len(samples), TYPICAL_SAMPLES)):
         images, _, _ = samples[index]
         yield [normalize(image.unsqueeze(0).to(device), model.preprocess) for image in images]
-
-
-def _inherited(notes: Mapping[str, Any]) -> dict[str, Any]:
-    """The notes that the trained weights inherit from the weights that training starts from: origin and licence."""
-    parent = notes.get("weights") or notes.get("started_from")
-    kept = {"license": notes.get("license"), "started_from": parent}
-    return {name: value for name, value in kept.items() if value}
 
 
 class _Network(nn.Module):

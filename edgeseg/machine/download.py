@@ -45,16 +45,20 @@ def fetch(addresses: Sequence[str], folder: str, *, sha256: str | None = None) -
         OSError: no address can be reached; the message gives the reason for each.
         ValueError: an address is not allowed, or the file has another hash and was removed.
     """
-    problems: list[Exception] = []
+    problems: dict[str, Exception] = {}
     for address in addresses:
         try:
             return _fetch_one(address, folder, sha256)
         except (OSError, ValueError) as error:
-            problems.append(error)
+            problems[address] = error
+    kinds = {str(problem).replace(address, "") for address, problem in problems.items()}
+    first = next(iter(problems.values()))
     if len(problems) == 1:
-        raise problems[0]
-    kind = ValueError if any(isinstance(problem, ValueError) for problem in problems) else OSError
-    raise kind("all addresses of the file failed:\n" + "\n".join(f"- {problem}" for problem in problems))
+        raise first
+    if len(kinds) == 1:  # such as that there is no network
+        raise type(first)(f"{first} (so too for {len(problems) - 1} more addresses of the file)") from first
+    kind = ValueError if any(isinstance(problem, ValueError) for problem in problems.values()) else OSError
+    raise kind("all addresses of the file failed:\n" + "\n".join(f"- {problem}" for problem in problems.values()))
 
 
 def _fetch_one(address: str, folder: str, sha256: str | None) -> Path:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgeseg.config import ModelConfig, read_config
+from edgeseg.config import ModelConfig, inherited, origin, read_config
 from edgeseg.machine.download import FOLDER, HUB, hub_file
 from edgeseg.machine.files import replacing
 from edgeseg.spec import DEFAULT_THRESHOLD
@@ -62,10 +63,15 @@ def save_pretrained(
     folder.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = {"license": license, "dataset": dataset, "metrics": dict(metrics or {})}
     notes = {key: value for key, value in facts.items() if value}
+    before = model.config.notes
+    if license and before.get("license") not in (None, license) and inherited(before).get("started_from"):
+        notes["started_from_license"] = before["license"]  # the user may grant less than the parent's does
     save_checkpoint(model, folder / WEIGHTS_FILE, **notes)
     record = replace(model.config, notes={**model.config.notes, **notes})
     config = json.dumps(record.to_json(), indent=2)
-    card = _model_card(record, license, dataset, metrics or {}, description, repo_id or "OWNER/REPO")
+    card = _model_card(
+        record, record.notes.get("license"), dataset, metrics or {}, description, repo_id or "OWNER/REPO"
+    )
     for name, text in ((CONFIG_FILE, config), (CARD_FILE, card)):
         with replacing(folder / name) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
@@ -120,7 +126,7 @@ def _model_card(
         library_name="edgeseg",
         pipeline_tag="image-segmentation",
         tags=["semantic-segmentation", "edge", config.name],
-        license=license,
+        license=license if license is None or re.fullmatch(r"[a-z0-9.-]+", license) else "other",
         model_name=repo_id.rpartition("/")[2],
         eval_results=results or None,
     )
@@ -131,6 +137,7 @@ def _model_card(
         at = "" if task.threshold == DEFAULT_THRESHOLD else f", threshold {task.threshold:.4g}"
         lines += [f"- **{name}**: {task.kind}, {task.channels} channels" + _classes(task.classes) + at]
     lines += [f"- **{metric}** on {dataset}: {value}" for metric, value in metrics.items()]
+    lines += [f"- **{title}**: {text}" for title, text in origin(config.notes)]
     return f"---\n{data.to_yaml()}\n---\n\n" + "\n".join(lines)
 
 

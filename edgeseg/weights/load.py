@@ -7,11 +7,13 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from edgeseg.config import ModelConfig
+from edgeseg.config import ORIGIN, ModelConfig, inherited
 from edgeseg.networks.build import build
 from edgeseg.networks.encoders import Encoder
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
@@ -72,12 +74,22 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, adapt: bo
         anew |= {key for key in own if key.startswith(decoders) and key in state and own[key].shape != state[key].shape}
     kept = {key: value for key, value in state.items() if key not in anew}
     _fill(model, kept, path, may_miss=anew)
+    if isinstance(model, Pixel2Pixel):
+        notes = {key: value for key, value in model.config.notes.items() if key not in ORIGIN}
+        found = _notes(path)
+        model.configure(notes={**notes, **(inherited(found) if anew else found)})
     if anew:
         warnings.warn(
             f"{path} is for other tasks, classes or inputs: {len(anew)} tensors start anew ({_some(sorted(anew))})",
             stacklevel=2,
         )
     return LoadReport(sorted(kept), sorted(anew), ignored=sorted(set(state) & anew))
+
+
+def _notes(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a file of weights says of itself; the name of a file that says nothing."""
+    config = read_checkpoint_config(path)
+    return {"source": Path(path).name} if config is None else dict(config.notes)
 
 
 def _copy_to_all(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -186,6 +198,9 @@ def load_encoder(
     state = _same_pixels(model, state, normalization or _normalization_of(path))
     may_miss = {key for key in encoder.state_dict() if key.startswith("fusion.") and key not in state}
     _fill(encoder, _fit_stems(state, encoder.state_dict()), path, may_miss=may_miss)
+    found = inherited(_notes(path))
+    note = {"weights": found.get("started_from", Path(path).name), "license": found.get("license")}
+    model.configure(notes={**model.config.notes, "encoder": {key: value for key, value in note.items() if value}})
     return LoadReport(sorted(state), sorted(may_miss), ignored)
 
 

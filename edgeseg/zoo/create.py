@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeseg.config import DEFAULT_TASKS, ModelConfig, as_inputs
+from edgeseg.config import DEFAULT_TASKS, ModelConfig, as_inputs, inherited
 from edgeseg.labels import task_of_classes
 from edgeseg.machine.download import FOLDER, HUB
 from edgeseg.spec import Input, ModelSpec, Task
@@ -111,6 +112,8 @@ def _resolve(
         from edgeseg.storage.hub import open_published
 
         file, config = open_published(name)
+        if name.startswith(HUB):
+            config = replace(config, notes={"source": name, **config.notes})
         return _Source(config.name, file=file, config=config, published=True)
     if entry is not None:
         from edgeseg.zoo.pretrained import weights_file
@@ -135,16 +138,14 @@ def _plan(
     notes = dict(known.notes)
     if source.entry is not None:
         notes |= {"weights": source.entry, "license": WEIGHTS[source.entry].license}
+    elif source.config is None and source.file is not None:
+        notes["source"] = Path(source.file).name
     spec, options = _network(source, overrides)
-    return replace(
-        known,
-        name=source.name,
-        spec=spec,
-        options=options,
-        tasks=_tasks(source.config, num_classes, tasks),
-        inputs=known.inputs if in_channels is None else as_inputs(in_channels),
-        notes=notes,
-    )
+    tasks = _tasks(source.config, num_classes, tasks)
+    inputs = known.inputs if in_channels is None else as_inputs(in_channels)
+    if source.config is not None and (tasks, inputs) != (known.tasks, known.inputs):
+        notes = inherited(notes)  # some layers start anew: these are other weights
+    return replace(known, name=source.name, spec=spec, options=options, tasks=tasks, inputs=inputs, notes=notes)
 
 
 def _network(source: _Source, overrides: Mapping[str, Any]) -> tuple[ModelSpec | None, Mapping[str, Any]]:
@@ -204,14 +205,19 @@ def _fill(model: Pixel2Pixel, source: _Source, encoder_weights: File | None, *, 
     """Loads the weights of the encoder or of the whole network."""
     if encoder_weights is not None:
         from edgeseg.weights.load import load_encoder
-        from edgeseg.zoo.pretrained import encoder_file, encoder_normalization
+        from edgeseg.zoo.pretrained import encoder_file, encoder_normalization, encoder_note
 
         config = getattr(model, "config", None)
         spec = config.spec if config else None
         normalization = encoder_normalization(encoder_weights, spec)
         load_encoder(model, encoder_file(encoder_weights, spec), normalization=normalization)
+        if note := encoder_note(encoder_weights, spec):
+            model.configure(notes={**model.config.notes, "encoder": note})
     if source.file is not None:
         from edgeseg.weights.load import load_checkpoint
 
+        notes = getattr(getattr(model, "config", None), "notes", {})
         load_checkpoint(model, source.file, adapt=adapt)
+        if notes:
+            model.configure(notes=notes)  # as planned, with the facts of the catalog
     return model

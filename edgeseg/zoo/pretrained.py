@@ -110,6 +110,28 @@ def encoder_normalization(source: str | os.PathLike[str], spec: ModelSpec | None
     return Preprocess(mean=mean, std=std)
 
 
+def encoder_note(source: str | os.PathLike[str], spec: ModelSpec | None) -> dict[str, str]:
+    """The name and the licence of `encoder_weights=source`, as they are known to the catalog or to timm.
+
+    Args:
+        source, spec: As of `encoder_file`.
+
+    Returns:
+        "weights" and, if it is known, "license"; nothing for a file, which tells its own origin.
+    """
+    text = str(source)
+    if Path(source).is_file():
+        return {}
+    if text == "imagenet" and spec is not None and spec.encoder in ENCODER_WEIGHTS:
+        return {"weights": f"imagenet ({spec.encoder})", "license": ENCODER_WEIGHTS[spec.encoder].license}
+    import timm
+
+    name = text.removeprefix("timm/") if spec is None or text != "imagenet" else spec.encoder
+    cfg = timm.get_pretrained_cfg(name)
+    note = {"weights": getattr(cfg, "hf_hub_id", None) or text, "license": getattr(cfg, "license", None)}
+    return {key: value for key, value in note.items() if value}
+
+
 def _imagenet_addresses(encoder: str) -> tuple[str, ...]:
     from edgeseg.networks.encoders import ENCODERS
 

@@ -1,0 +1,166 @@
+"""Callbacks of a training run: hooks, early stopping, their state, and the trackers of docs/training.md."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from edgeseg.data.camvid import CamVid
+from edgeseg.engine import Callback, EarlyStopping, report, train
+from edgeseg.engine.callbacks import Run
+from edgeseg.tasks import Metric
+
+from .conftest import ROOT
+from .test_runs import SMALL, make, rows
+
+STILL = replace(SMALL, epochs=9, lr=0.0, evaluate_every=1, freeze_bn=True, ema=0.0)  # its score never improves
+
+
+class Recorder(Callback):
+    """Writes down what is called."""
+
+    def __init__(self, stop_at: int = 0) -> None:
+        self.calls: list[str] = []
+        self.stop_at = stop_at
+        self.count = 0
+
+    def on_run_start(self, run: Run) -> None:
+        self.calls.append(f"start {run.step}")
+
+    def on_step_end(self, run: Run, losses: Mapping[str, float]) -> None:
+        assert losses["loss"] > 0
+        self.count += 1
+        if run.step == self.stop_at:
+            run.stop("enough")
+
+    def on_evaluation(self, run: Run, metrics: Mapping[str, Metric]) -> None:
+        self.calls.append(f"evaluation of {', '.join(metrics)}")
+
+    def on_epoch_end(self, run: Run, row: Mapping[str, float]) -> None:
+        self.calls.append(f"epoch {run.epoch} {'miou' in row}")
+
+    def on_run_end(self, run: Run, error: BaseException | None) -> None:
+        self.calls.append(f"end {type(error).__name__}")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": self.count}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.count = state["count"]
+
+
+def test_hooks_and_stop(camvid: Path, tmp_path: Path) -> None:
+    """All hooks in their order; a stop within an epoch saves; the resumed run has the callback's state."""
+    data, val, config = CamVid(camvid), CamVid(camvid, "val"), replace(SMALL, epochs=2, evaluate_every=2)
+    first = Recorder(stop_at=4)
+    train(make(), data, val, config, tmp_path, callbacks=[first])
+    assert first.calls == ["start 0", "epoch 1 False", "end NoneType"]
+    assert (tmp_path / "last.safetensors").is_file()
+    second = Recorder()
+    train(make(), data, val, config, tmp_path, callbacks=[second], resume=True)
+    assert second.calls == ["start 4", "evaluation of segmentation", "epoch 2 True", "end NoneType"]
+    assert second.count == 6
+    assert [row["epoch"] for row in rows(tmp_path)] == [1, 2]
+
+
+def test_stopped_and_resumed_is_never_stopped(camvid: Path, tmp_path: Path) -> None:
+    data, config = CamVid(camvid), replace(SMALL, epochs=2)
+    model = make()
+    train(copy.deepcopy(model), data, None, config, tmp_path / "whole")
+    train(model, data, None, config, tmp_path / "parts", callbacks=[Recorder(stop_at=2)])
+    train(make(), data, None, config, tmp_path / "parts", resume=True)
+    names = [tmp_path / run / "last.safetensors" for run in ("whole", "parts")]
+    assert names[0].read_bytes() == names[1].read_bytes()
+
+
+def test_early_stopping(camvid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It ends the run, says so when the run is resumed, and goes on with more patience."""
+    data, val = CamVid(camvid), CamVid(camvid, "val")
+    train(make(), data, val, STILL, tmp_path, callbacks=[EarlyStopping(2)])
+    assert len(rows(tmp_path)) == 3
+    capsys.readouterr()
+    train(make(), data, val, STILL, tmp_path, callbacks=[EarlyStopping(2)], resume=True)
+    assert "at epoch 3 of 9 (the score has not improved for 2 evaluations), best miou" in capsys.readouterr().out
+    train(make(), data, val, STILL, tmp_path, callbacks=[EarlyStopping(4)], resume=True)
+    assert len(rows(tmp_path)) == 5
+
+
+def test_early_stopping_on_other_figures(camvid: Path, tmp_path: Path) -> None:
+    """A loss is better if it is lower; a name that does not occur is refused with those that do."""
+    run = Run(make(), SMALL, tmp_path, steps=3, validates=False)
+    stopping = EarlyStopping(1, "loss")
+    stopping.on_run_start(run)
+    reasons = []
+    for loss in (3.0, 2.0, 2.5):
+        stopping.on_epoch_end(run, {"loss": loss})
+        reasons.append(run.reason)
+    assert reasons == ["", "", "loss has not improved for 1 evaluations"]
+    with pytest.raises(ValueError, match="patience needs a validation set"):
+        EarlyStopping(1).on_run_start(run)
+    with pytest.raises(ValueError, match="patience is at least 1, got 0"):
+        EarlyStopping(0)
+    with pytest.raises(ValueError, match="watches 'mIoU', but the figures of this run are loss, miou"):
+        train(make(), CamVid(camvid), CamVid(camvid, "val"), STILL, tmp_path, callbacks=[EarlyStopping(1, "mIoU")])
+
+
+def test_wrong_callbacks(camvid: Path, tmp_path: Path) -> None:
+    class Unsafe(Callback):
+        def state_dict(self) -> dict[str, Any]:
+            return {"path": Path()}
+
+    with pytest.raises(TypeError, match="the callback Unsafe does not return JSON values"):
+        train(make(), CamVid(camvid), None, SMALL, tmp_path, callbacks=[Unsafe()])
+    with pytest.raises(TypeError, match=r"callbacks are objects of subclasses of edgeseg\.engine\.Callback"):
+        train(make(), CamVid(camvid), None, SMALL, tmp_path, callbacks=[Recorder])  # type: ignore[list-item]
+
+
+def test_an_error_ends_the_run(camvid: Path, tmp_path: Path) -> None:
+    recorder = Recorder()
+    with pytest.raises(FloatingPointError):
+        train(make(), CamVid(camvid), None, replace(SMALL, lr=1e30), tmp_path, callbacks=[recorder])
+    assert recorder.calls[-1] == "end FloatingPointError"
+
+
+def test_something_is_logged_within_an_epoch(
+    camvid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "HEARTBEAT", 0.0)
+    train(make(), CamVid(camvid), None, SMALL, tmp_path)
+    assert re.search(r"^epoch 1/1  step 2/3  loss [\d.]+$", capsys.readouterr().out, re.MULTILINE)
+
+
+class Tracker(SimpleNamespace):
+    """Stands for the modules wandb and mlflow, which are not installed: takes every call, and writes it down."""
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any, **options: Any) -> Tracker:
+            self.calls.append((name, arguments, options))
+            return self
+
+        return call
+
+
+@pytest.mark.parametrize(("module", "name"), [("wandb", "WandB"), ("mlflow", "MLflow")])
+def test_trackers_of_the_documents(
+    module: str, name: str, camvid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "docs/training.md").read_text()
+    (block,) = (code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if f"class {name}" in code)
+    tracker = Tracker(calls=[], id="7", info=SimpleNamespace(run_id="7"))
+    monkeypatch.setitem(sys.modules, module, tracker)
+    names: dict[str, Any] = {}
+    exec(compile(block, "block", "exec"), names)
+    callback = names[name]()
+    train(make(), CamVid(camvid), CamVid(camvid, "val"), SMALL, tmp_path, callbacks=[callback])
+    logged = [call for call in tracker.calls if call[0] in ("log", "log_metrics")]
+    assert "miou" in logged[0][1][0]
+    assert json.dumps(callback.state_dict()) == '{"id": "7"}'

@@ -1,0 +1,255 @@
+"""The folder of a training run, and where weights come from: nothing is lost silently, and licences go along."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+
+import edgeseg
+from edgeseg.cli import main
+from edgeseg.data.camvid import CamVid
+from edgeseg.engine import Callback, TrainConfig, run_folder, train
+from edgeseg.engine.run_state import read_state
+from edgeseg.storage.checkpoint import read_checkpoint_config
+
+from .conftest import TINY
+
+SMALL = TrainConfig(
+    epochs=1, batch_size=2, img_resize=(32, 48), rand_crop=(32, 48), rand_scale=(1, 1), jitter=0, warmup_epochs=0,
+    workers=0, bf16=False, class_weights="none",
+)  # fmt: skip
+PARENT = "fpn_aspp_mobilenetv2_tv_edgeailite.camvid"
+
+
+def make() -> edgeseg.Pixel2Pixel:
+    return edgeseg.create_model("fpn", encoder=TINY, channels=16, tasks={"segmentation": CamVid.task})
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_second_run_is_refused(camvid: Path, tmp_path: Path) -> None:
+    """Neither Python nor the command line touches a folder that holds a run; a str is a path."""
+    run = tmp_path / "run"
+    data, val = CamVid(camvid), CamVid(camvid, "val")
+    train(make(), data, val, SMALL, str(run))
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    with pytest.raises(FileExistsError, match=r"run holds a run at epoch 1; pass resume=True, overwrite=True, or an"):
+        train(make(), data, None, SMALL, str(run))
+    with pytest.raises(ValueError, match="resume=True or overwrite=True, not both"):
+        train(make(), data, None, SMALL, run, resume=True, overwrite=True)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="file is a file; the output of training is a folder"):
+        train(make(), data, None, SMALL, tmp_path / "file")
+    assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
+
+
+def test_overwrite_leaves_no_mixture(camvid: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    data = CamVid(camvid)
+    train(make(), data, CamVid(camvid, "val"), SMALL, run)
+    for name in ("notes.txt", "int8.onnx"):
+        (run / name).write_text("mine")
+    with pytest.raises(ValueError, match="uses 64 images"):  # a mistake costs nothing
+        train(make(), data, None, replace(SMALL, batch_size=64), run, overwrite=True)
+    assert (run / "best.safetensors").is_file()
+    train(make(), data, None, replace(SMALL, epochs=2), run, overwrite=True)
+    names = {path.name for path in run.iterdir()}
+    assert {"notes.txt", "last.safetensors", "run.pt", "metrics.jsonl"} <= names
+    assert not {"best.safetensors", "samples.png", "int8.onnx"} & names
+    assert [row["epoch"] for row in rows(run)] == [1, 2]
+
+
+def test_weights_without_a_state(camvid: Path, tmp_path: Path) -> None:
+    edgeseg.save_checkpoint(make(), tmp_path / "best.safetensors")
+    with pytest.raises(FileExistsError, match=r"holds files of a run \(best\.safetensors\) without its run\.pt"):
+        train(make(), CamVid(camvid), None, SMALL, tmp_path)
+    with pytest.raises(FileExistsError, match=r"cannot resume: .* holds best\.safetensors but no run\.pt"):
+        train(make(), CamVid(camvid), None, SMALL, tmp_path, resume=True)
+
+
+def test_a_run_that_saved_no_step_may_start_again(camvid: Path, tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError):
+        train(make(), CamVid(camvid), None, replace(SMALL, lr=1e30), tmp_path)
+    train(make(), CamVid(camvid), None, SMALL, tmp_path)
+    assert len(rows(tmp_path)) == 1
+
+
+def test_finished_and_more_epochs(camvid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, val = CamVid(camvid), CamVid(camvid, "val")
+    first = train(make(), data, val, SMALL, tmp_path)
+    capsys.readouterr()
+    again = train(make(), data, val, SMALL, tmp_path, resume=True)
+    out = capsys.readouterr().out
+    assert f"{tmp_path} is finished at epoch 1 of 1, best miou " in out
+    assert out.endswith(" at epoch 1; more epochs continue it\n")
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in first.state_dict().items())
+    train(make(), data, val, replace(SMALL, epochs=3), tmp_path, resume=True)
+    out = capsys.readouterr().out
+    assert "epochs 1 -> 3: the cosine schedule is that of 3 epochs from here on; the learning rate goes on at " in out
+    assert [row["epoch"] for row in rows(tmp_path)] == [1, 2, 3]
+    with pytest.raises(ValueError, match="the run is at epoch 3 already"):
+        train(make(), data, val, replace(SMALL, epochs=2), tmp_path, resume=True)
+    with pytest.raises(ValueError, match="an epoch of the run has 3 steps, and one of this training set has 2"):
+        train(make(), _First(CamVid(camvid), 4), val, replace(SMALL, epochs=4), tmp_path, resume=True)
+
+
+class _First:
+    """The first samples of a dataset."""
+
+    def __init__(self, data: CamVid, count: int) -> None:
+        self.data, self.count, self.tasks = data, count, data.tasks
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Any:
+        return self.data[index]
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from edgeseg.engine.run_folder import claimed
+with claimed(Path(sys.argv[1]), resume=False, overwrite=False):
+    print("held", flush=True)
+    time.sleep(100)
+"""
+
+
+def test_two_trainings_in_one_folder(camvid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second is refused; the lock of a killed process is released."""
+    monkeypatch.setattr(run_folder, "PATIENCE", 0.1)
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(BlockingIOError, match=r"another process is training in .*run; wait"):
+            train(make(), CamVid(camvid), None, SMALL, tmp_path / "run")
+        process.kill()
+    train(make(), CamVid(camvid), None, SMALL, tmp_path / "run")
+
+
+def test_origin_goes_along(camvid: Path, tmp_path: Path) -> None:
+    """From weights of the catalog through training, checkpoints, ONNX, int8 and the card of the hub."""
+    with pytest.warns(UserWarning, match="start anew"):
+        model = edgeseg.create_model(PARENT, num_classes=12)
+    tasks = {"segmentation": edgeseg.Task("segmentation", 12)}
+    licence = str(edgeseg.weights_info(PARENT).license)
+    assert "CC BY-NC" in licence
+    expected = {"license": licence, "started_from": PARENT}
+    assert {key: model.config.notes.get(key) for key in expected} == expected
+    assert "weights" not in model.config.notes
+    data, val = CamVid(camvid), CamVid(camvid, "val")
+    trained = train(model, data, val, replace(SMALL, lr=0.001), tmp_path / "run")
+    edgeseg.export_onnx(trained, tmp_path / "model.onnx", output="small_logits")
+    for name in ("best", "last"):
+        config = read_checkpoint_config(tmp_path / f"run/{name}.safetensors")
+        assert config is not None
+        assert {key: config.notes.get(key) for key in expected} == expected
+        assert "weights" not in config.notes
+        assert config.notes["recipe"]["epochs"] == 1
+    facts = {entry.key: entry.value for entry in onnx.load(tmp_path / "model.onnx").metadata_props}
+    assert {key: facts.get(key) for key in expected} == expected
+    assert "weights" not in facts
+    # Once more from the own checkpoint: the licence stays, and so does the first parent.
+    child = edgeseg.create_model(
+        model.config.name, tasks=tasks, checkpoint_path=tmp_path / "run/best.safetensors", in_channels=(3,)
+    )
+    trained.save_pretrained(tmp_path / "card")
+    trained.save_pretrained(tmp_path / "mit", license="mit")
+    assert {key: child.config.notes.get(key) for key in expected} == expected
+    card = (tmp_path / "card/README.md").read_text()
+    assert f"- **started from**: {PARENT}" in card
+    assert "license: other" in card
+    assert licence in card
+    assert licence in (tmp_path / "mit/README.md").read_text()
+    loaded = edgeseg.create_model(f"local-dir:{tmp_path / 'mit'}")
+    assert loaded.config.notes["license"] == "mit"
+    assert loaded.config.notes["started_from_license"] == licence
+
+
+def test_origin_of_int8(tmp_path: Path) -> None:
+    from edgeseg.deploy.quantize import quantize_onnx
+
+    model = edgeseg.create_model("fpn", encoder=TINY, channels=16, num_classes=3).eval()
+    model.configure(notes={"license": "CC BY-NC", "started_from": "x.camvid"})
+    images = [torch.randint(0, 256, (3, 32, 48), dtype=torch.uint8) for _ in range(2)]
+    quantize_onnx(model, tmp_path / "int8.onnx", images, size=(32, 48))
+    assert edgeseg.OnnxSegmenter(tmp_path / "int8.onnx").config.notes["license"] == "CC BY-NC"
+    facts = {entry.key: entry.value for entry in onnx.load(tmp_path / "int8.onnx").metadata_props}
+    assert facts["started_from"] == "x.camvid"
+
+
+def test_origin_of_files_and_encoders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Weights that are loaded into a model, or into its encoder only, tell it where they come from."""
+    parent = make()
+    parent.configure(notes={"license": "CC BY-NC", "weights": "x.camvid", "recipe": {}})
+    edgeseg.save_checkpoint(parent, tmp_path / "parent.safetensors")
+    other = edgeseg.create_model("fpn", encoder=TINY, channels=16, num_classes=3)
+    with pytest.warns(UserWarning, match="start anew"):
+        edgeseg.load_checkpoint(other, tmp_path / "parent.safetensors", adapt=True)
+    assert other.config.notes == {"license": "CC BY-NC", "started_from": "x.camvid"}
+    own = edgeseg.create_model("unet", encoder=TINY, encoder_weights=tmp_path / "parent.safetensors")
+    assert own.config.notes["encoder"] == {"weights": "x.camvid", "license": "CC BY-NC"}
+    assert "license" not in own.config.notes
+    torch.save(make().state_dict(), tmp_path / "plain.pth")
+    plain = edgeseg.create_model("fpn", encoder=TINY, channels=16, tasks=parent.tasks,
+                                 checkpoint_path=tmp_path / "plain.pth")  # fmt: skip
+    assert plain.config.notes == {"source": "plain.pth"}
+    edgeseg.save_checkpoint(own, tmp_path / "own.safetensors")
+    assert main(["info", str(tmp_path / "own.safetensors")]) == 0
+    out = capsys.readouterr().out
+    assert "unet" in out
+    assert TINY in out
+    assert "encoder started from     x.camvid" in out
+    assert "CC BY-NC" in out
+
+
+def test_origin_of_a_resumed_run(camvid: Path, tmp_path: Path) -> None:
+    """It is that of the run, also if the model to resume was made without the weights that the run started from."""
+    model = make()
+    model.configure(notes={"license": "CC BY-NC", "weights": "x.camvid"})
+    train(model, CamVid(camvid), None, SMALL, tmp_path)
+    train(make(), CamVid(camvid), None, replace(SMALL, epochs=2), tmp_path, resume=True)
+    config = read_checkpoint_config(tmp_path / "last.safetensors")
+    assert config is not None
+    assert config.notes["started_from"] == "x.camvid"
+    assert config.notes["license"] == "CC BY-NC"
+
+
+def test_licence_of_imagenet_encoders() -> None:
+    from edgeseg.zoo.networks import ZOO
+    from edgeseg.zoo.pretrained import encoder_note
+
+    spec = ZOO["fpn_aspp_regnetx800mf_edgeailite"]
+    assert encoder_note("imagenet", spec) == {"weights": "imagenet (regnetx800mf)", "license": "MIT (pycls)"}
+    note = encoder_note("timm/resnet18.a1_in1k", None)
+    assert note["weights"] == "timm/resnet18.a1_in1k"
+    assert note["license"] == "apache-2.0"
+
+
+def test_a_killed_run_goes_on(camvid: Path, tmp_path: Path) -> None:
+    """The state that is written before the first step is one that a run can start from."""
+
+    class Stop(Exception):
+        pass
+
+    class Once(Callback):
+        def on_step_end(self, run: Any, losses: Any) -> None:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(make(), CamVid(camvid), None, SMALL, tmp_path, callbacks=[Once()])
+    assert read_state(tmp_path / "run.pt")["step"] == 0
+    train(make(), CamVid(camvid), None, SMALL, tmp_path, resume=True)
+    assert len(rows(tmp_path)) == 1
