@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import edgeseg
-from edgeseg.cli import demo, evaluate, export, flow, predict, quantize, train, weights, zoo
+from edgeseg.cli import data, demo, evaluate, export, flow, predict, quantize, train, weights, zoo
 from edgeseg.machine.memory import keep_freed_memory
 
 
@@ -43,6 +43,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"edgeseg {edgeseg.__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    for verb in (demo, zoo, weights, predict, flow, train, evaluate, export, quantize):
+    for verb in (demo, zoo, weights, predict, flow, data, train, evaluate, export, quantize):
         verb.add(verbs)
     return parser

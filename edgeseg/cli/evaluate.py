@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgeseg.cli.model import add_dataset, add_model, load_network, load_split
-
-if TYPE_CHECKING:
-    from edgeseg.predict.predictor import Predictor
 
 
 def add(verbs: Any) -> None:
@@ -57,6 +54,7 @@ def add(verbs: Any) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    from edgeseg.data.samples import check_classes
     from edgeseg.engine import distributed, evaluate_tasks
     from edgeseg.engine.report import print_scores, write_scores
 
@@ -66,7 +64,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     with distributed.process_group(options.device) as device:
         model = load_network(options, device)
         dataset = load_split(options, options.split, model)
-        _check_classes(options.dataset, dataset, model)
+        check_classes(dataset, model.tasks, name=options.dataset)
         metrics = evaluate_tasks(
             model, dataset, protocol=options.protocol, size=options.img_resize, output_size=options.output_size,
             scales=options.scales, flip=options.flip, workers=options.workers,
@@ -78,11 +76,3 @@ def _evaluate(options: argparse.Namespace) -> int:
             for path in options.output:
                 write_scores(scores, path)
     return 0
-
-
-def _check_classes(name: str, dataset: Any, model: Predictor) -> None:
-    """Raises a ValueError if a task of the dataset has more classes than the model predicts."""
-    for task in set(dataset.tasks) & set(model.tasks):
-        wanted, known = dataset.tasks[task].channels, model.tasks[task].channels
-        if wanted > known:
-            raise ValueError(f"{name} has {wanted} classes for {task}, but the model predicts only {known}")

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from edgeseg.data.base import LabelledDataset, as_sample
+from edgeseg.data.base import LabelledDataset
+from edgeseg.data.samples import checked_sample
 from edgeseg.engine import distributed
 from edgeseg.machine.files import replacing
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
@@ -72,7 +73,8 @@ class Log:
 
 
 TITLES = {
-    "miou": "mIoU", "pixel_accuracy": "pixel accuracy", "frequency_weighted_iou": "frequency weighted IoU",
+    "miou": "mIoU", "miou_classes": "classes in the mIoU",
+    "pixel_accuracy": "pixel accuracy", "frequency_weighted_iou": "frequency weighted IoU",
     "ard": "relative error", "ard_3_to_80": "relative error, 3 to 80 m", "rmse": "RMSE in metres",
     "delta": "within a factor of 1.25", "outside": "ground truth out of range",
 }  # fmt: skip
@@ -90,7 +92,10 @@ def print_scores(scores: Mapping[str, Any], *, title: str = "") -> None:
         scores: Figures of one task, as `Metric.scores` returns them.
         title: Line above the table.
     """
-    rows = [(TITLES.get(name, name), value) for name, value in _rows(scores)]
+    titles = dict(TITLES)
+    if "miou_classes" in scores:
+        titles["miou"] = f"mIoU over {scores['miou_classes']} of {len(scores['iou'])} classes"
+    rows = [(titles.get(name, name), value) for name, value in _rows(scores) if name != "miou_classes"]
     width = max(len(name) for name, _ in rows)
     if title:
         print(title)
@@ -146,7 +151,7 @@ def draw_samples(model: Pixel2Pixel, dataset: LabelledDataset, path: Path) -> No
     """
     rows = []
     for index in np.linspace(0, len(dataset) - 1, min(SAMPLES, len(dataset))).astype(int):
-        images, targets = as_sample(dataset[int(index)], next(iter(model.tasks)))
+        images, targets = checked_sample(dataset, int(index), model.tasks, model.inputs)
         rows.append(_sample(model, images, targets))
     with replacing(path) as temporary:
         stack(rows).save(temporary, format="png")

@@ -16,7 +16,7 @@ from edgeseg.recipes import TrainConfig
 
 FILE = "run.pt"
 # Options that may change when a run is resumed, since they do not affect the result.
-FREE = {"workers", "cache", "save_every", "evaluate_every", "compile"}
+FREE = {"workers", "cache", "save_every", "evaluate_every", "compile", "check_data"}
 
 
 class RunState:
@@ -27,6 +27,7 @@ class RunState:
         config: The recipe.
         modules: Modules whose state is saved, by name.
         optimizer: The optimizer.
+        samples: Number of training samples, on which the order of the samples and the number of steps depend.
 
     Attributes:
         step: Number of optimizer steps that are done.
@@ -35,9 +36,14 @@ class RunState:
     """
 
     def __init__(
-        self, name: str, config: TrainConfig, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer
+        self,
+        name: str,
+        config: TrainConfig,
+        modules: dict[str, nn.Module],
+        optimizer: torch.optim.Optimizer,
+        samples: int,
     ) -> None:
-        self.name, self.config, self.modules, self.optimizer = name, config, modules, optimizer
+        self.name, self.config, self.modules, self.optimizer, self.samples = name, config, modules, optimizer, samples
         self.step = 0
         self.best = -math.inf
         self.losses: dict[str, float] = {}
@@ -47,6 +53,7 @@ class RunState:
         content = {
             "model": self.name,
             "config": _plain(self.config),
+            "samples": self.samples,
             "modules": {name: module.state_dict() for name, module in self.modules.items()},
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
@@ -60,7 +67,7 @@ class RunState:
         """Restores the state that `save` wrote to the folder of the run.
 
         Raises:
-            ValueError: a corrupt file, or one of another model or recipe.
+            ValueError: a corrupt file, or one of another model, recipe or number of training samples.
         """
         path = folder / FILE
         try:
@@ -69,6 +76,12 @@ class RunState:
             raise ValueError(f"cannot resume from {path}: corrupt or truncated ({error})") from error
         if content["model"] != self.name:
             raise ValueError(f"cannot resume {self.name} from {path}: the run trained {content['model']}")
+        if content.get("samples", self.samples) != self.samples:  # runs of earlier versions do not say
+            raise ValueError(
+                f"cannot resume from {path}: the run had {content['samples']} training samples, and now there are "
+                f"{self.samples}; use the same samples, or start a new run in another folder from "
+                f"{folder / 'last.safetensors'} (--pretrained)"
+            )
         # Options that are newer than the run had no effect in it, which is what their defaults stand for.
         before, now = _plain(TrainConfig()) | content["config"], _plain(self.config)
         changed = [f"{key} {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]]

@@ -17,10 +17,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from edgeseg.data.base import LabelledDataset, as_sample, name_of
+from edgeseg.data.base import LabelledDataset, name_of
+from edgeseg.data.samples import checked_sample, require_samples
 from edgeseg.data.transforms import AUGMENTATIONS, Augmented
 from edgeseg.engine import distributed
 from edgeseg.engine.balancing import BALANCERS
+from edgeseg.engine.data_check import check_batch_norms, check_data
 from edgeseg.engine.evaluation import evaluate_tasks
 from edgeseg.engine.optimization import build_optimizer, set_learning_rate
 from edgeseg.engine.report import Log, draw_curves, draw_samples
@@ -64,8 +66,9 @@ def train(
         val_set: Validation set in the same format, scored every `evaluate_every` epochs; None skips validation.
         config: The recipe.
         output: Folder of the run, created if it is missing: `last.safetensors`, `best.safetensors` (by the first
-            task), `metrics.jsonl`, and `run.pt`, from which a stopped run is resumed. At the end `samples.png` (image,
-            ground truth, prediction) and, if matplotlib is installed, `curves.png`.
+            task), `metrics.jsonl`, and `run.pt`, from which a stopped run is resumed; `data_training.json`
+            and `data_validation.json`, what is in the datasets. At the end `samples.png` (image, ground truth,
+            prediction) and, if matplotlib is installed, `curves.png`.
         resume: Resume the run in `output` if there is one.
 
     Returns:
@@ -74,8 +77,8 @@ def train(
     Raises:
         FloatingPointError: the loss is not finite; the message names the images of the batch.
         KeyboardInterrupt: on Ctrl-C and SIGTERM, after saving.
-        ValueError: fewer images than an optimizer step uses, labels outside the classes, or a run to resume that had
-            another model or recipe.
+        ValueError: fewer images than an optimizer step uses, a sample that cannot be used, labels of which nothing can
+            be learned, or a run to resume that had another model, recipe or number of training samples.
     """
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
@@ -116,12 +119,14 @@ class _Run:
         self.device = device = next(model.parameters()).device
         samples = _samples(train_set, model, config)
         self.sampler = EpochSampler(samples, config)
+        report = check_data(model, samples, val_set, config, output)
         self.steps = len(self.sampler)
         self.loader = _loader(samples, self.sampler, config, device)
         teacher = _teacher(model, config)
         self.model = _prepared(model, samples, config, device)
         self.network = _Network(self.model, config).to(device)
-        self.losses = TaskLosses(self.model, train_set, samples, config, teacher)
+        check_batch_norms(self.network, self.model, config)
+        self.losses = TaskLosses(self.model, train_set, report, config, teacher)
         self.average = AveragedModel(self.model, multi_avg_fn=_moving_average(config.ema), use_buffers=True)
         self.averaged = cast(Pixel2Pixel, self.average.module)
         factors = config.task_factors or [1.0] * len(self.model.tasks)
@@ -131,7 +136,10 @@ class _Run:
         self.bf16 = trains_faster_in_bf16(device) if config.bf16 is None else config.bf16
         modules = {"model": self.model, "average": self.average}
         modules |= {"auxiliary": self.network.auxiliary, "balancer": self.balancer}
-        self.state, self.saved = RunState(self.model.name, config, modules, self.optimizer), time.monotonic()
+        self.state, self.saved = (
+            RunState(self.model.name, config, modules, self.optimizer, len(samples)),
+            time.monotonic(),
+        )
         if resume and (output / FILE).is_file():
             self.state.load(output)
         self.forward = _parallel(self.network, config, device)
@@ -311,7 +319,8 @@ def _samples(train_set: LabelledDataset, model: Pixel2Pixel, config: TrainConfig
         rotation=config.transform_rotation,
         jitter=config.jitter,
     )
-    return Augmented(train_set, augment, model.tasks, seed=config.seed, cache=_fits(train_set, config))
+    cache = _fits(train_set, model, config)
+    return Augmented(train_set, augment, model.tasks, seed=config.seed, cache=cache, inputs=model.inputs)
 
 
 def _loader(samples: Augmented, sampler: EpochSampler, config: TrainConfig, device: torch.device) -> DataLoader[Any]:
@@ -423,11 +432,12 @@ def _moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor
     return update
 
 
-def _fits(dataset: LabelledDataset, config: TrainConfig) -> bool:
+def _fits(dataset: LabelledDataset, model: Pixel2Pixel, config: TrainConfig) -> bool:
     """Whether the decoded training set is kept in memory: as the recipe says, or if it is small enough."""
+    require_samples(dataset)
     if config.cache is not None or len(dataset) == 0:
         return bool(config.cache)
-    images, _ = as_sample(dataset[0], "")
+    images, _ = checked_sample(dataset, 0, model.tasks, model.inputs)
     return sum(image.numel() for image in images) * 4 / 3 * len(dataset) < CACHE_LIMIT
 
 
