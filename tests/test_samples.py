@@ -137,7 +137,7 @@ def test_samples_of_another_form() -> None:
 
 @pytest.mark.parametrize("form", ["arrays", "PIL images", "a dictionary"])
 def test_training_and_evaluation_understand_the_same(form: str, tmp_path: Path) -> None:
-    scores = []
+    scores: list[torch.Tensor] = []
     for sample in (UNDERSTOOD[form], UNDERSTOOD["tensors"]):
         torch.manual_seed(0)
         model = train(network(), [sample] * 2, [sample], RECIPE, tmp_path / str(len(scores)))
@@ -157,11 +157,12 @@ def test_training_and_evaluation_refuse_the_same(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):  # before step 1
         train(model, data[:1] * 2, data, RECIPE, tmp_path)
     assert not (tmp_path / "metrics.jsonl").exists()
-    for wrong in (torch.utils.data.DataLoader(data), {"image": IMAGE}, iter(data)):  # type: ignore[arg-type]
+    others: list[Any] = [{"image": IMAGE}, iter(data), zip(data, data, strict=True)]
+    for wrong in others:
         with pytest.raises(ValueError, match=r"a dataset has a length and returns a sample by its number.*got \w+"):
-            evaluate(model, wrong)  # type: ignore[arg-type]
+            evaluate(model, wrong)
         with pytest.raises(ValueError, match=r"a dataset has a length and returns a sample by its number.*got \w+"):
-            train(model, wrong, None, RECIPE, tmp_path)  # type: ignore[arg-type]
+            train(model, wrong, None, RECIPE, tmp_path)
 
 
 def test_a_part_of_a_dataset_names_its_samples() -> None:

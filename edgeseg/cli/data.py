@@ -47,6 +47,8 @@ def add(verbs: Any) -> None:
 def _check(options: argparse.Namespace) -> int:
     if options.output is not None and options.output.suffix.lower() != ".png":
         raise ValueError(f"--output is a .png file, got {options.output}")
+    if options.output is not None and not options.output.parent.is_dir():
+        raise ValueError(f"--output: there is no folder {options.output.parent}")
     for name, least in (("limit", 1), ("workers", 0)):
         value = getattr(options, name)
         if value is not None and value < least:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -45,7 +45,7 @@ class LabelledDataset(Protocol):
     def __len__(self) -> int:
         """Returns the number of samples."""
 
-    def __getitem__(self, index: int, /) -> Sample:
+    def __getitem__(self, index: int, /) -> Any:
         """Returns one sample."""
 
 
@@ -163,7 +163,7 @@ class LabelledImages(Dataset[Sample]):
             warnings.warn(f"{len(left_out)} samples left out, their {reason}: {some}", stacklevel=4)
 
 
-def name_of(dataset: LabelledDataset, index: int) -> str:
+def name_of(dataset: Any, index: int) -> str:
     """Returns the name of a sample for error messages: its file, if the dataset has the method `name`."""
     if isinstance(dataset, Subset):
         return name_of(dataset.dataset, dataset.indices[index])

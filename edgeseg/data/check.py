@@ -62,6 +62,7 @@ class DataReport(Record):
         sizes: Number of samples by "HEIGHTxWIDTH" in pixels.
         channels: Number of samples by the channels of their images, such as "3" or, for two images, "3+3".
         classes: Counts by task, for tasks that have classes.
+        known: Number of pixels with a ground truth by task, for tasks that have values instead of classes.
         problems: Why samples cannot be used; each names its sample.
         left_out: Samples that the dataset leaves out itself, and why.
     """
@@ -71,6 +72,7 @@ class DataReport(Record):
     sizes: Mapping[str, int] = field(default_factory=dict)
     channels: Mapping[str, int] = field(default_factory=dict)
     classes: Mapping[str, ClassCounts] = field(default_factory=dict)
+    known: Mapping[str, int] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
 
@@ -87,14 +89,15 @@ class DataReport(Record):
     def errors(self) -> list[str]:
         """What makes training pointless: labels that are all ignored, or 0 and 255 instead of 0 and 1."""
         found = []
+        labelled = {task: sum(counts.pixels) for task, counts in self.classes.items()} | dict(self.known)
+        for task in (task for task, pixels in labelled.items() if not pixels and self.checked > len(self.problems)):
+            found.append(
+                f"every label of {task!r} is ignored ({IGNORE if task in self.classes else 0}, or not there at all) in "
+                f"{self.where}: there is nothing to learn from; look at the label maps, and at the names of the tasks "
+                "if the ground truth is a dictionary"
+            )
         for task, counts in self.classes.items():
-            if not sum(counts.pixels) and self.checked > len(self.problems):
-                found.append(
-                    f"every label of {task!r} is ignored ({IGNORE}, or not there at all) in {self.where}: there is "
-                    "nothing to learn from; look at the label maps, and at the names of the tasks if the ground truth "
-                    "is a dictionary"
-                )
-            elif counts.ignored and len(counts.pixels) > 1 and not sum(counts.pixels[1:]):
+            if labelled[task] and counts.ignored and len(counts.pixels) > 1 and not sum(counts.pixels[1:]):
                 other = ", ".join(map(repr, counts.names[1:SHOWN]))
                 binary = ", or use num_classes=1 for binary segmentation" if len(counts.pixels) == 2 else ""
                 found.append(
@@ -129,6 +132,7 @@ class DataReport(Record):
         lines.append(f"channels  {_tally(self.channels)}")
         for task, counts in self.classes.items():
             lines += _table(task, counts)
+        lines += [f"{task}: {pixels:,} pixels with a ground truth" for task, pixels in self.known.items()]
         for title, entries in (
             ("problem", self.problems), ("left out", self.left_out), ("error", self.errors), ("warning", self.warnings)
         ):  # fmt: skip
@@ -193,11 +197,15 @@ def check_dataset(
 
 @dataclass(frozen=True)
 class _Fact:
-    """What a report needs of one sample. Counts of pixels are by class, with the ignored pixels last."""
+    """What a report needs of one sample. Counts of pixels are by class, with the ignored pixels last.
+
+    The fields are those of `DataReport`.
+    """
 
     size: str
     channels: str
     pixels: dict[str, Tensor]
+    known: dict[str, int]
 
 
 class _Facts(torch.utils.data.Dataset["_Fact | str"]):
@@ -229,23 +237,31 @@ class _Facts(torch.utils.data.Dataset["_Fact | str"]):
                 raise
             name = name_of(self.dataset, index)
             return str(error) if name in str(error) else f"{name}: {error}"
-        size = "x".join(map(str, images[-1].shape[-2:]))
-        pixels = {}
+        size = images[-1].shape[-2:]
+        pixels, known = {}, {}
         for name, task in self.tasks.items():
+            target = targets[name].as_subclass(Tensor) if name in targets else kind_of(task).empty_target(task, size)
             ids = kind_of(task).class_ids(task)
             if ids:
-                target = (
-                    targets[name].as_subclass(Tensor) if name in targets else torch.full(images[-1].shape[-2:], IGNORE)
-                )
-                counts = torch.bincount(target.flatten().long(), minlength=IGNORE + 1)
-                pixels[name] = torch.cat([counts[:ids], counts[IGNORE:]])
-        return _Fact(size, "+".join(str(image.shape[0]) for image in images), pixels)
+                pixels[name] = _counts(target, ids)
+            else:
+                metric = kind_of(task).metric(task)
+                metric.update(target, target)
+                known[name] = metric.counted
+        return _Fact(f"{size[0]}x{size[1]}", "+".join(str(image.shape[0]) for image in images), pixels, known)
+
+
+def _counts(labels: Tensor, ids: int) -> Tensor:
+    """Number of pixels per class, and of ignored pixels at the end."""
+    counts = torch.bincount(labels.flatten().long(), minlength=IGNORE + 1)
+    return torch.cat([counts[:ids], counts[IGNORE:]])
 
 
 def _report(
     facts: Iterable[_Fact | str], tasks: Mapping[str, Task], samples: int, checked: int, left_out: tuple[str, ...]
 ) -> DataReport:
     sizes, channels, problems = Counter[str](), Counter[str](), []
+    known = dict.fromkeys((name for name in tasks if name not in _ids(tasks)), 0)
     totals = {name: torch.zeros(2, ids + 1, dtype=torch.int64) for name, ids in _ids(tasks).items()}
     for fact in facts:
         if isinstance(fact, str):
@@ -255,6 +271,8 @@ def _report(
         channels[fact.channels] += 1
         for name, pixels in fact.pixels.items():
             totals[name] += torch.stack([pixels, (pixels > 0).long()])
+        for name, number in fact.known.items():
+            known[name] += number
     classes = {}
     for name, (pixels, occurrences) in ((name, total.tolist()) for name, total in totals.items()):
         # A task of one output and two ids says what the foreground is.
@@ -264,7 +282,7 @@ def _report(
         )
     return DataReport(
         samples=samples, checked=checked, sizes=dict(sizes.most_common()), channels=dict(channels.most_common()),
-        classes=classes, problems=tuple(problems), left_out=left_out,
+        classes=classes, known=known, problems=tuple(problems), left_out=left_out,
     )  # fmt: skip
 
 

@@ -12,13 +12,30 @@ from torch import nn
 
 from edgeseg.data.base import LabelledDataset
 from edgeseg.data.check import DataReport, Read, check_dataset
-from edgeseg.data.samples import check_classes
+from edgeseg.data.samples import check_classes, require_samples
 from edgeseg.data.transforms import Augmented
 from edgeseg.engine import distributed
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.recipes import TrainConfig
 
 SAMPLED = 32  # number of samples that are read where not all of them have to be
+
+
+def check_tasks(model: Pixel2Pixel, train_set: LabelledDataset, val_set: LabelledDataset | None) -> None:
+    """Compares what the datasets say of themselves with the tasks of the model, without reading a sample.
+
+    Raises:
+        ValueError: other classes than the model has, or a task without a ground truth.
+    """
+    for name, dataset in (("training", train_set), ("validation", val_set)):
+        if dataset is None:
+            continue
+        require_samples(dataset)
+        check_classes(dataset, model.tasks, name=f"the {name} set")
+        given = getattr(dataset, "tasks", model.tasks)
+        missing = [task for task in model.tasks if len(model.tasks) > 1 and task not in given]
+        if missing:
+            raise ValueError(f"the {name} set has no target for {', '.join(missing)}; it has {', '.join(given)}")
 
 
 def check_data(
@@ -41,8 +58,7 @@ def check_data(
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: a sample that cannot be used, other classes than the model has, or labels of which nothing can be
-            learned.
+        ValueError: a sample that cannot be used, or labels of which nothing can be learned.
     """
     everything = config.check_data or config.class_weights == "log" or samples.decoded is not None
     report = _checked("training", samples.dataset, model, None if everything else SAMPLED, output, samples.read)
@@ -61,7 +77,6 @@ def _checked(
 ) -> DataReport:
     """Checks one dataset, and prints its report. Process 0 alone prints, and keeps the report in the folder."""
     first = distributed.rank() == 0
-    check_classes(dataset, model.tasks, name=f"the {name} set")
     check = partial(
         check_dataset, dataset, tasks=model.tasks, inputs=model.inputs, on_error="stop", read=read,
         cache=output / f"data_{name}.json" if first else None,

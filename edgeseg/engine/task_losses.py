@@ -42,7 +42,7 @@ class TaskLosses:
         teacher: The float network to learn from, if `config.distillation` is not 0.
 
     Raises:
-        ValueError: task factors or targets do not fit the tasks.
+        ValueError: task factors do not fit the tasks.
     """
 
     def __init__(
@@ -55,10 +55,6 @@ class TaskLosses:
     ) -> None:
         if config.task_factors and len(config.task_factors) != len(model.tasks):
             raise ValueError(f"{len(config.task_factors)} task_factors for the tasks {', '.join(model.tasks)}")
-        given = getattr(train_set, "tasks", model.tasks)
-        missing = [name for name in model.tasks if len(model.tasks) > 1 and name not in given]
-        if missing:
-            raise ValueError(f"the training set has no target for {', '.join(missing)}; it has {', '.join(given)}")
         self.tasks, self.config, self.teacher = model.tasks, config, teacher
         self.device = next(model.parameters()).device
         self.class_weights: dict[str, Tensor] = {}

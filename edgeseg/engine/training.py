@@ -18,11 +18,11 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from edgeseg.data.base import LabelledDataset, name_of
-from edgeseg.data.samples import checked_sample, require_samples
+from edgeseg.data.samples import checked_sample
 from edgeseg.data.transforms import AUGMENTATIONS, Augmented
 from edgeseg.engine import distributed
 from edgeseg.engine.balancing import BALANCERS
-from edgeseg.engine.data_check import check_batch_norms, check_data
+from edgeseg.engine.data_check import check_batch_norms, check_data, check_tasks
 from edgeseg.engine.evaluation import evaluate_tasks
 from edgeseg.engine.optimization import build_optimizer, set_learning_rate
 from edgeseg.engine.report import Log, draw_curves, draw_samples
@@ -117,6 +117,7 @@ class _Run:
     ) -> None:
         self.train_set, self.val_set, self.config, self.output = train_set, val_set, config, output
         self.device = device = next(model.parameters()).device
+        check_tasks(model, train_set, val_set)
         samples = _samples(train_set, model, config)
         self.sampler = EpochSampler(samples, config)
         report = check_data(model, samples, val_set, config, output)
@@ -434,7 +435,6 @@ def _moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor
 
 def _fits(dataset: LabelledDataset, model: Pixel2Pixel, config: TrainConfig) -> bool:
     """Whether the decoded training set is kept in memory: as the recipe says, or if it is small enough."""
-    require_samples(dataset)
     if config.cache is not None or len(dataset) == 0:
         return bool(config.cache)
     images, _ = checked_sample(dataset, 0, model.tasks, model.inputs)
