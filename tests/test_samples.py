@@ -157,11 +157,17 @@ def test_training_and_evaluation_refuse_the_same(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):  # before step 1
         train(model, data[:1] * 2, data, RECIPE, tmp_path)
     assert not (tmp_path / "metrics.jsonl").exists()
-    others: list[Any] = [{"image": IMAGE}, iter(data), zip(data, data, strict=True)]
+    with pytest.raises(ValueError, match="the dataset has no samples"):
+        evaluate(model, [])
+    with pytest.raises(ValueError, match="the validation set has no samples"):
+        train(model, data, [], RECIPE, tmp_path)
+    others: list[Any] = [{"image": IMAGE}, iter(data), None, "folder"]
     for wrong in others:
-        with pytest.raises(ValueError, match=r"a dataset has a length and returns a sample by its number.*got \w+"):
+        with pytest.raises(ValueError, match=r"the dataset has a length and returns a sample by its number.*got \w+"):
             evaluate(model, wrong)
-        with pytest.raises(ValueError, match=r"a dataset has a length and returns a sample by its number.*got \w+"):
+        with pytest.raises(
+            ValueError, match=r"the training set has a length and returns a sample by its number.*got \w+"
+        ):
             train(model, wrong, None, RECIPE, tmp_path)
 
 

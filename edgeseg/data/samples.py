@@ -51,13 +51,19 @@ def checked_sample(
         raise ValueError(f"{name_of(dataset, index)}: {error}") from error
 
 
-def require_samples(dataset: Any) -> None:
-    """Raises a ValueError unless the dataset has a length and returns samples by their number."""
+def require_samples(dataset: Any, *, name: str = "the dataset") -> None:
+    """Raises a ValueError unless the dataset has samples, and returns them by their number."""
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__") or isinstance(dataset, str | Mapping):
         raise ValueError(
-            "a dataset has a length and returns a sample by its number, as torch.utils.data.Dataset and lists do; got "
+            f"{name} has a length and returns a sample by its number, as torch.utils.data.Dataset and lists do; got "
             f"{type(dataset).__name__}"
         )
+    try:
+        count = len(dataset)
+    except TypeError as error:  # as an IterableDataset that is loaded by a DataLoader has it
+        raise ValueError(f"{name} has a length; {type(dataset).__name__} does not: {error}") from error
+    if count == 0:
+        raise ValueError(f"{name} has no samples")
 
 
 def check_classes(dataset: LabelledDataset, tasks: Mapping[str, Task], *, name: str = "the dataset") -> None:

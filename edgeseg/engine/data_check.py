@@ -27,10 +27,8 @@ def check_tasks(model: Pixel2Pixel, train_set: LabelledDataset, val_set: Labelle
     Raises:
         ValueError: other classes than the model has, or a task without a ground truth.
     """
-    for name, dataset in (("training", train_set), ("validation", val_set)):
-        if dataset is None:
-            continue
-        require_samples(dataset)
+    for name, dataset in (("training", train_set), *([("validation", val_set)] if val_set is not None else [])):
+        require_samples(dataset, name=f"the {name} set")
         check_classes(dataset, model.tasks, name=f"the {name} set")
         given = getattr(dataset, "tasks", model.tasks)
         missing = [task for task in model.tasks if len(model.tasks) > 1 and task not in given]
@@ -87,7 +85,7 @@ def _checked(
     if report.errors:
         raise ValueError(f"the {name} set: {'; '.join(report.errors)}")
     if first:
-        print(f"{name} set\n{report}\n", flush=True)
+        print(f"{name} set, for {next(model.parameters()).device}\n{report}\n", flush=True)
         for message in report.warnings:
             warnings.warn(f"{name} set: {message}", stacklevel=5)
     return report
