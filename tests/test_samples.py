@@ -255,3 +255,15 @@ def test_the_original_augmentation_does_not_pad() -> None:
         warnings.simplefilter("error")
         TrainConfig(**options, rand_crop=None, rand_scale=(1, 2))
         TrainConfig(**options | {"keep_aspect": True}, rand_crop=None, rand_scale=(0.5, 2))  # this one pads
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_errors_of_loaders_have_no_traceback(workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sample that the check before training did not read, and one in evaluation."""
+    monkeypatch.setattr("edgeseg.engine.data_check.SAMPLED", 2)
+    data = [(IMAGE, MASK), (IMAGE, MASK + 7), (IMAGE, MASK)]
+    options: dict[str, Any] = {**RECIPE.__dict__, "workers": workers, "cache": False, "batch_size": 3}
+    with pytest.raises(ValueError, match=r"^sample 1: the ground truth of 'segmentation' has ids 6, 7, 8, 9;"):
+        train(network(), data, None, TrainConfig(**options), tmp_path)
+    with pytest.raises(ValueError, match=r"^sample 1: the ground truth of 'segmentation' has ids 6, 7, 8, 9;"):
+        evaluate(network(), data, workers=workers)

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from edgeseg.data.base import LabelledDataset
 from edgeseg.data.samples import check_classes, checked_sample, require_samples
 from edgeseg.engine import distributed
+from edgeseg.engine.loading import ErrorsAsValues, raising
 from edgeseg.engine.signals import leave_signals_to_the_main_process
 from edgeseg.networks.modes import evaluating
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
@@ -111,12 +112,12 @@ def evaluate_tasks(
         scorer = _FileScorer(model, names)
     metrics = {name: kind_of(model.tasks[name]).metric(model.tasks[name]) for name in names}
     samples = DataLoader(
-        _Share(dataset, {name: model.tasks[name] for name in names}, model.inputs),
+        ErrorsAsValues(_Share(dataset, {name: model.tasks[name] for name in names}, model.inputs)),
         batch_size=None,
         num_workers=workers,
         worker_init_fn=leave_signals_to_the_main_process,
     )
-    for images, targets in samples:
+    for images, targets in raising(samples):
         for name, prediction, target in scorer.score(images, {n: targets[n] for n in names if n in targets}):
             metrics[name].update(prediction.reshape(target.shape), target)
     for metric in metrics.values():

@@ -24,6 +24,7 @@ from edgeseg.engine import distributed
 from edgeseg.engine.balancing import BALANCERS
 from edgeseg.engine.data_check import check_batch_norms, check_data, check_tasks
 from edgeseg.engine.evaluation import evaluate_tasks
+from edgeseg.engine.loading import ErrorsAsValues, collate, raising
 from edgeseg.engine.optimization import build_optimizer, set_learning_rate
 from edgeseg.engine.report import Log, draw_curves, draw_samples
 from edgeseg.engine.run_state import FILE, RunState
@@ -195,7 +196,7 @@ class _Run:
         )  # fmt: skip
         batches: list[Batch] = []
         with bar:
-            for batch in self.loader:
+            for batch in raising(self.loader):
                 batches.append(batch)
                 if len(batches) < self.config.iter_size:
                     continue
@@ -327,7 +328,8 @@ def _samples(train_set: LabelledDataset, model: Pixel2Pixel, config: TrainConfig
 def _loader(samples: Augmented, sampler: EpochSampler, config: TrainConfig, device: torch.device) -> DataLoader[Any]:
     """The loader of this process's share of the batches."""
     return DataLoader(
-        samples,
+        ErrorsAsValues(samples),
+        collate_fn=collate,
         batch_sampler=sampler,
         num_workers=config.workers,
         persistent_workers=config.workers > 0,
