@@ -16,8 +16,9 @@ from torchvision.models import mobilenet_v2, resnet50
 
 import edgeseg
 from edgeseg.cli import main
-from edgeseg.spec import ModelSpec
+from edgeseg.spec import ModelSpec, Preprocess
 from edgeseg.storage.checkpoint import read_checkpoint_config
+from edgeseg.weights.normalization import IMAGENET
 from edgeseg.zoo import weights as catalog
 from edgeseg.zoo.weights import ENCODER_WEIGHTS, WEIGHTS
 
@@ -141,6 +142,9 @@ def test_changed_publisher(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> N
 # ImageNet weights of encoders
 
 
+STD = torch.tensor(IMAGENET.std).view(1, 3, 1, 1)
+
+
 def encoder_input(model: edgeseg.Pixel2Pixel) -> Tensor:
     with torch.inference_mode():
         return model.eval().encoder([torch.ones(1, 3, 64, 64)])[-1]
@@ -155,7 +159,7 @@ def test_imagenet_from_torchvision(hub: HubServer, tmp_path: Path, monkeypatch: 
         model = edgeseg.create_model("fpn", encoder=encoder, encoder_weights="imagenet")
         stem = next(module for module in model.encoder.modules() if isinstance(module, nn.Conv2d))
         theirs = next(module for module in source.modules() if isinstance(module, nn.Conv2d))
-        assert torch.equal(stem.weight, theirs.weight)
+        torch.testing.assert_close(stem.weight, theirs.weight * 64 / STD)  # normalized like ours
     kept = sorted(path.name for path in (tmp_path / "hf-home/edgeseg/encoders").glob("*.safetensors"))
     assert kept == ["mobilenetv2.safetensors", "resnet50.safetensors"]
 
@@ -174,7 +178,10 @@ def publish(hub: HubServer, repo: str, state: dict[str, Tensor], folder: Path) -
         ("mobilenetv2_1p4", "timm/mobilenetv2_140.ra_in1k"),
     ],
 )
-def test_imagenet_from_the_hub(encoder: str, repo: str, hub: HubServer, tmp_path: Path) -> None:
+def test_imagenet_from_the_hub(
+    encoder: str, repo: str, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeseg.weights.load.IMAGENET", Preprocess())  # so that nothing is folded
     source: Any = timm.create_model(repo.removeprefix("timm/").partition(".")[0]).eval()
     publish(hub, repo, source.state_dict(), tmp_path)
     model = edgeseg.create_model("fpn", encoder=encoder, encoder_weights="imagenet", activation="relu6")
@@ -194,7 +201,7 @@ def test_timm_by_its_name(hub: HubServer, tmp_path: Path) -> None:
     publish(hub, f"timm/{TINY}.mine", source.state_dict(), tmp_path)
     model = edgeseg.create_model("fpn", encoder=TINY, encoder_weights=f"timm/{TINY}.mine")
     stem = next(module for module in model.encoder.modules() if isinstance(module, nn.Conv2d))
-    assert torch.equal(stem.weight, source.conv_stem.weight)
+    torch.testing.assert_close(stem.weight, source.conv_stem.weight * 64 / STD)
 
 
 def test_imagenet_of_a_timm_encoder_asks_the_hub(hub: HubServer) -> None:

@@ -246,7 +246,7 @@ def coco(tmp_path: Path) -> Path:
             square(3, 2, 48, 0, 50),
             square(4, 3, 1, 0, 10),
         ],
-        "categories": [{"id": i, "name": str(i)} for i in (1, 16, 48)],
+        "categories": [{"id": i, "name": name} for i, name in ((1, "person"), (16, "bird"), (48, "fork"))],
     }
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations/instances_val2017.json").write_text(json.dumps(content))

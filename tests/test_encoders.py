@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import edgeseg
 from edgeseg.networks.encoders import Encoder, build_encoder
+from edgeseg.weights.load import load_encoder
 
 from .conftest import SHARED, TINY
 
@@ -42,6 +43,12 @@ def with_relu(model: nn.Module) -> nn.Module:
             if isinstance(child, nn.ReLU6):
                 setattr(module, name, nn.ReLU())
     return model
+
+
+def filled(model: edgeseg.Pixel2Pixel, path: Path) -> edgeseg.Pixel2Pixel:
+    """With the weights of a file as they are, whatever their normalization (see test_normalization.py)."""
+    load_encoder(model, path, normalization=model.preprocess)
+    return model.eval()
 
 
 def timm_features(model: Any, x: Tensor) -> list[Tensor]:
@@ -103,7 +110,7 @@ def test_library_layout(case: str, tmp_path: Path) -> None:
     name, build, features = LIBRARIES[case]
     library = randomize(build())
     save_file({k: v.contiguous() for k, v in library.state_dict().items()}, tmp_path / "imagenet.safetensors")
-    model = edgeseg.create_model(name, encoder_weights=tmp_path / "imagenet.safetensors").eval()
+    model = filled(edgeseg.create_model(name), tmp_path / "imagenet.safetensors")
     x = torch.randn(1, 3, 64, 96)
     with torch.inference_mode():
         ours, theirs = model.encoder([x]), features(library, x)
@@ -126,7 +133,7 @@ def test_pycls_layout(tmp_path: Path) -> None:
     blocks["stem.conv.weight"] = blocks["stem.conv.weight"].flip(1)
     blocks |= {"head.fc.weight": torch.zeros(1000, 384), "head.fc.bias": torch.zeros(1000)}
     torch.save({"epoch": 100, "model_state": blocks}, tmp_path / "RegNetX-400MF_dds_8gpu.pyth")
-    model = edgeseg.create_model(name, encoder_weights=tmp_path / "RegNetX-400MF_dds_8gpu.pyth").eval()
+    model = filled(edgeseg.create_model(name), tmp_path / "RegNetX-400MF_dds_8gpu.pyth")
     x = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         for a, b in zip(model.encoder([x]), source.encoder([x]), strict=True):
@@ -197,7 +204,7 @@ def test_timm_encoder(name: str, decoder: str) -> None:
 def test_timm_weights(name: str, tmp_path: Path) -> None:
     library = randomize(timm.create_model(name))
     save_file({k: v.contiguous() for k, v in library.state_dict().items()}, tmp_path / "w.safetensors")
-    model = edgeseg.create_model("fpn", encoder=name, channels=8, encoder_weights=tmp_path / "w.safetensors").eval()
+    model = filled(edgeseg.create_model("fpn", encoder=name, channels=8), tmp_path / "w.safetensors")
     reference = timm.create_model(name, features_only=True)
     state = library.state_dict()
     own = reference.state_dict()

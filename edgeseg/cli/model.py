@@ -66,12 +66,7 @@ def add_dataset(verb: argparse.ArgumentParser, *, required: bool = True) -> None
     verb.add_argument(
         "--channels", type=int, metavar="N", help="channels that photos are read with, such as 1 for gray (default 3)"
     )
-    verb.add_argument(
-        "--mask-suffix", metavar="SUFFIX", help="of images_masks: ending of the masks' names, such as _mask.png"
-    )
-    verb.add_argument(
-        "--skip-unlabelled", action="store_true", help="of images_masks: leave out photos that do not have a mask"
-    )
+    _add_own(verb)
     verb.add_argument(
         "--image-folders", nargs="+", metavar="DIR",
         help="names of Cityscapes' folders of images, one per input; the last has the photos that are labelled",
@@ -90,6 +85,53 @@ def add_dataset(verb: argparse.ArgumentParser, *, required: bool = True) -> None
         "--overlap",
         choices=["ignore", "original"],
         help="pixels where objects of COCO overlap: ignore them, or label them as TI's zoo does (default ignore)",
+    )
+
+
+def _add_own(verb: argparse.ArgumentParser) -> None:
+    """Adds the options of a user's own files: images_masks, coco_json, yolo and labelme."""
+    group = verb.add_argument_group("datasets of your own files: images_masks, coco_json, yolo and labelme")
+    group.add_argument(
+        "--classes", nargs="+", metavar="NAME",
+        help="of images_masks, yolo and labelme: names of the classes in the order of their ids, without classes.txt",
+    )  # fmt: skip
+    group.add_argument(
+        "--val-fraction", type=float, metavar="X",
+        help="of these datasets: share of the samples that become the split val, by a hash of their names, where "
+        "there are no folders of splits",
+    )  # fmt: skip
+    group.add_argument(
+        "--image-dir", metavar="DIR",
+        help="of images_masks and coco_json: folder of the photos below --data-path (default images); {split} in it "
+        "stands for the name of the split",
+    )  # fmt: skip
+    group.add_argument(
+        "--mask-dir", metavar="DIR", help="of images_masks: folder of the masks, as --image-dir (default masks)"
+    )
+    group.add_argument(
+        "--image-suffix", metavar="SUFFIX", help="of images_masks: ending of the photos' names, such as _image.jpg"
+    )
+    group.add_argument(
+        "--mask-suffix", metavar="SUFFIX", help="of images_masks: ending of the masks' names, such as _mask.png"
+    )
+    group.add_argument(
+        "--mask-values", nargs="+", metavar="VALUE[:CLASS]",
+        help="of images_masks: value of each class in the masks, such as 0 255, or pairs such as 0:0 128:255 255:1 "
+        "with 255 for ignored pixels",
+    )  # fmt: skip
+    group.add_argument(
+        "--annotations",
+        metavar="FILE",
+        help="of coco_json: file below --data-path, in which {split} stands for the split",
+    )
+    group.add_argument(
+        "--no-background", action="store_true",
+        help="of coco_json, yolo and labelme: ignore pixels outside of all objects, instead of a class background",
+    )  # fmt: skip
+    group.add_argument(
+        "--skip-unlabelled",
+        action="store_true",
+        help="of these datasets: leave out photos without a mask or an annotation",
     )
 
 
@@ -117,7 +159,15 @@ def dataset_options(options: argparse.Namespace, model: Predictor | None = None)
         channels = model.in_channels[-1]
     given = {
         "channels": channels,
+        "classes": options.classes,
+        "val_fraction": options.val_fraction,
+        "images": options.image_dir,
+        "masks": options.mask_dir,
+        "image_suffix": options.image_suffix,
         "mask_suffix": options.mask_suffix,
+        "mask_values": options.mask_values,
+        "annotations": options.annotations,
+        "background": False if options.no_background else None,
         "on_unlabelled": "skip" if options.skip_unlabelled else None,
         "download": options.download or None,
         "on_error": "skip" if options.skip_unreadable else None,

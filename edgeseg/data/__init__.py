@@ -19,6 +19,9 @@ FLOW = {"image_folders": (FLOW_FOLDER, "leftImg8bit"), "flow_folders": (FLOW_FOL
 DATASETS: dict[str, tuple[str, dict[str, Any]]] = {
     "camvid": ("camvid:CamVid", {}),
     "images_masks": ("folder:ImagesMasks", {}),
+    "coco_json": ("coco_json:CocoJson", {}),
+    "yolo": ("yolo:YoloPolygons", {}),
+    "labelme": ("labelme:LabelMe", {}),
     "streets": ("streets.dataset:Streets", {}),
     "voc_segmentation": ("voc:VOC", {}),
     "ade20k_segmentation": ("ade20k:ADE20K", {}),

@@ -127,12 +127,16 @@ class LabelledImages(Dataset[Sample]):
             OSError: the file is missing or damaged.
             ValueError: the file is not a label map, or has ids that are not classes; names the file.
         """
-        labels = self.to_classes(name, read_labels(path))
+        labels = self.to_classes(name, self.read_labels(path))
         classes = self.tasks[name].channels
         wrong = torch.unique(labels[(labels < 0) | ((labels >= classes) & (labels != IGNORE))]).tolist()
         if wrong:
             raise ValueError(f"{path} has ids {wrong}; there are {classes} classes, and {IGNORE} for ignored pixels")
         return tv_tensors.Mask(labels)
+
+    def read_labels(self, path: Path) -> Tensor:
+        """Reads the ids of a file [H, W]; raises an OSError or a ValueError that names the file."""
+        return read_labels(path)
 
     def to_classes(self, name: str, labels: Tensor) -> Tensor:
         """Maps the ids of the files [H, W] to class ids, or to 255 for ignored pixels."""
@@ -143,7 +147,7 @@ class LabelledImages(Dataset[Sample]):
         for path, each in zip(files.images, self.inputs.values(), strict=True):
             read_image(path, each)
         for path in files.targets.values():
-            read_labels(path)
+            self.read_labels(path)
 
     def _skip_unreadable(self) -> None:
         readable = []

@@ -23,7 +23,10 @@ LAYOUT = """\
   {root}/gtFine/.../*_gtFine_labelTrainIds.png                          for the five classes
   {root}/gtFine/.../*_gtFine_labelTrainIds_motion.png                   for motion: 0 static, 255 moving
   {root}/disparity/.../*_disparity.png  {root}/camera/.../*_camera.json   for depth
-  {root}/<folder>/{{train,val,test}}/<city>/*.png                         further inputs, one file per photo"""
+  {root}/<folder>/{{train,val,test}}/<city>/*.png                         further inputs, one file per photo
+Folders like these with other classes or names of files are read by another dataset, such as
+  --dataset images_masks --image-dir leftImg8bit --mask-dir gtFine --image-suffix _image.jpg --mask-suffix _label.png
+  --classes road car sky"""
 
 # From label id to train id; all other labels are ignored.
 TRAIN_IDS = {
@@ -92,12 +95,15 @@ class Cityscapes(LabelledImages):
         if len({len(stream) for stream in streams}) > 1:
             counts = ", ".join(f"{name} {len(stream)}" for name, stream in zip(image_folders, streams, strict=True))
             raise ValueError(f"every input needs a file for each photo; {split} has {counts}")
+        if not streams[-1]:
+            photos = folder / image_folders[-1] / split
+            raise FileNotFoundError(f"{photos} has no photos; expected\n{LAYOUT.format(root=folder)}")
         files = [
             Files(images, {name: _target(folder, split, images[-1], name) for name in targets} if labelled else {})
             for images in zip(*streams, strict=True)
         ]
-        if files:
-            require(list(files[0].targets.values()), LAYOUT, folder)
+        if options.get("on_error", "stop") == "stop":
+            require([path for each in files for path in each.targets.values()], LAYOUT, folder)
         self.root, self.image_folders, self.flow_folders = folder, tuple(image_folders), tuple(flow_folders)
         self.class_weights = {
             "segmentation": CLASS_WEIGHTS, "semantic": CLASS_WEIGHTS, "five_classes": FIVE_CLASS_WEIGHTS,
@@ -114,6 +120,17 @@ class Cityscapes(LabelledImages):
             for name in self.image_folders[:-1]
         }
         return inputs | {"image": self.photo}
+
+    def read_labels(self, path: Path) -> Tensor:
+        """Reads label ids, which are 0 to 33; others are of another dataset."""
+        labels = super().read_labels(path)
+        wrong = (labels > 33) & (labels != IGNORE) | (labels < 0)
+        if path.name.endswith(SUFFIXES["segmentation"]) and bool(wrong.any()):
+            raise ValueError(
+                f"{path} has label ids {torch.unique(labels[wrong]).tolist()[:5]}, but Cityscapes has 0 to 33; "
+                "masks of other classes are read by images_masks (--dataset images_masks)"
+            )
+        return labels
 
     def to_classes(self, name: str, labels: Tensor) -> Tensor:
         """Maps label ids to train ids, and whatever moves to 1."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from edgeseg.labels import generic_palette
+from edgeseg.labels import IGNORE, generic_palette
 from edgeseg.spec import Color, Task
 
 HEADINGS = {
@@ -28,43 +30,115 @@ HEADINGS = {
 HEADINGS |= {"color", "colour", "color_rgb", "parts", "actions", "category", "rgb"}
 COLOR = re.compile(r"^(?P<name>.*?)(?:[\s,;:]+)(?P<r>[0-9]+)[\s,;]+(?P<g>[0-9]+)[\s,;]+(?P<b>[0-9]+)[\s,;:]*$")
 NUMBERED = re.compile(r"^(?P<id>[0-9]+)[\s,;:.)]+(?P<name>\S.*)$")
+CLASS_FILES = ("classes.txt", "labelmap.txt", "labels.txt")
+IGNORED = "__ignore__"
+"""The line of labelme's labels.txt for ignored pixels."""
 NUMBERS = re.compile(r"^[0-9\s,;]+$")
 
 
+@dataclass(frozen=True)
+class ClassList:
+    """Classes and the colours that colour masks have.
+
+    Args:
+        task: The segmentation task, with a palette for all classes.
+        colors: Class ids by colours, and 255 for those of ignored pixels; empty unless every class has its own colour.
+    """
+
+    task: Task
+    colors: Mapping[Color, int]
+
+
+def class_file(root: Path) -> Path:
+    """Returns the file of a folder that lists the classes: classes.txt, CVAT's labelmap.txt or labelme's labels.txt."""
+    return next((root / name for name in CLASS_FILES if (root / name).is_file()), root / CLASS_FILES[0])
+
+
+def find_classes(classes: Sequence[str] | None, path: Path) -> ClassList:
+    """Returns the classes that an argument gives, or those of a file if there is no argument.
+
+    Args:
+        classes: One item per class, each as a line of `path`; None for the file.
+        path: See `read_class_list`.
+
+    Raises:
+        ValueError: an item or line is not understood.
+        FileNotFoundError: no argument and no file.
+    """
+    if classes is None:
+        return read_class_list(path)
+    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"classes is a list of names such as ('ground', 'vine'), got {classes!r}")
+    return _parse(list(enumerate(classes, start=1)), "classes (--classes), item")
+
+
 def read_classes(path: Path) -> Task:
-    """Reads the segmentation task of a file of classes, one class per line in the order of the ids.
+    """Reads the segmentation task of a file of classes; see `read_class_list`."""
+    return read_class_list(path).task
+
+
+def read_class_list(path: Path) -> ClassList:
+    """Reads the classes of a file, one class per line in the order of the ids.
 
     A line is "name" or "name R G B", with spaces, commas or colons between them (as in CVAT's labelmap.txt), and may
-    begin with its own id, if all lines do. Empty lines and lines that begin with "#" are skipped. The file is UTF-8, or
-    UTF-16 with a byte order mark.
+    begin with its own id, if all lines do; then lines with the id 255 give the colours of ignored pixels. Empty lines
+    and lines that begin with "#" are skipped, and labelme's `__ignore__`. The file is UTF-8, or UTF-16 with a byte
+    order mark. A .yaml file is YOLO's data.yaml, of which the names are read.
 
     Raises:
         ValueError: another encoding, a heading, ids that are not 0, 1, 2, ..., a colour out of range, a class that
             occurs twice, or no classes; the message has the file and the line.
     """
-    lines = [
-        (number, line.strip())
-        for number, line in enumerate(_text(path).splitlines(), start=1)
-        if line.strip() and not line.strip().startswith("#")
-    ]
+    text = read_text(path)
+    if path.suffix == ".yaml":
+        return _parse(list(enumerate(_yaml_names(path, text), start=1)), f"{path}, name")
+    return _parse(list(enumerate(text.splitlines(), start=1)), f"{path}, line")
+
+
+def _yaml_names(path: Path, text: str) -> list[str]:
+    """The list `names`: in brackets, or lines "- name" or "0: name" below."""
+    inline = re.search(r"^names:\s*\[(.*?)\]", text, re.MULTILINE | re.DOTALL)
+    below = re.search(r"^names:[ \t]*\n((?:[ \t]*(?:-|\d+:).*\n?)+)", text, re.MULTILINE)
+    if inline:
+        items = inline[1].split(",")
+    elif below:
+        items = [line.strip().removeprefix("-") for line in below[1].splitlines()]
+    else:
+        raise ValueError(f"{path} has no list of names that is understood; pass classes (--classes)")
+    # The ids stay, since they may be in another order.
+    return [re.sub(r"^(\d+:\s*)?(['\"])(.*)\2$", r"\1\3", item.strip()) for item in items if item.strip()]
+
+
+def _parse(numbered: list[tuple[int, str]], place: str) -> ClassList:
+    """Reads numbered lines; `place` is what stands before their numbers in error messages."""
+    source = place.rpartition(", ")[0]
+    stripped = [(number, line.strip()) for number, line in numbered if line.strip() != IGNORED]
+    lines = [(number, line) for number, line in stripped if line and not line.startswith("#")]
     if not lines:
-        raise ValueError(f"{path} has no classes; write one name per line")
-    _check_heading(path, *lines[0])
-    lines = _without_ids(path, lines)
+        raise ValueError(f"{source} has no classes; write one name per line")
+    _check_heading(place, *lines[0])
+    lines, ignored = _without_ids(place, lines)
     names: dict[str, int] = {}
     colors: list[Color | None] = []
     for number, line in lines:
-        name, color = _name_and_color(path, number, line)
+        name, color = _name_and_color(place, number, line)
         if name in names:
-            raise ValueError(f"{path}, line {number}: class {name!r} stands in line {names[name]} already")
+            raise ValueError(f"{place} {number}: class {name!r} stands in line {names[name]} already")
         names[name] = number
         colors.append(color)
+    if not 1 <= len(names) <= IGNORE:
+        raise ValueError(f"{source} has {len(names)} classes; there are 1 to {IGNORE}, since {IGNORE} means ignored")
     fallback = generic_palette(len(names))
     palette = tuple(color or fallback[i] for i, color in enumerate(colors))
-    return Task("segmentation", len(names), classes=tuple(names), palette=palette)
+    void = [_name_and_color(place, number, line)[1] for number, line in ignored]
+    known = {color: IGNORE for color in void if color} | {color: i for i, color in enumerate(colors) if color}
+    # Masks can be decoded if every class has a colour of its own; those of ids do not need the colours.
+    decodes = None not in colors and len(known) == len(colors) + len({color for color in void if color})
+    return ClassList(Task("segmentation", len(names), classes=tuple(names), palette=palette), known if decodes else {})
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Reads a text file of UTF-8, or of UTF-16 with a byte order mark; raises a ValueError for another encoding."""
     content = path.read_bytes()
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
@@ -76,39 +150,48 @@ def _text(path: Path) -> str:
     return text
 
 
-def _check_heading(path: Path, number: int, line: str) -> None:
+def _check_heading(place: str, number: int, line: str) -> None:
     words = [word.lower() for word in re.split(r"[\s,;:]+", line) if word]
     # "label" alone may be a class.
     if len(words) > 1 and set(words) <= HEADINGS:
-        raise ValueError(f"{path}, line {number}: {line!r} is a heading; delete it, the first line is class 0")
+        raise ValueError(f"{place} {number}: {line!r} is a heading; delete it, the first line is class 0")
 
 
-def _without_ids(path: Path, lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
-    """The lines without the ids that they begin with; ids on some lines, or in another order, are an error."""
+def _without_ids(place: str, lines: list[tuple[int, str]]) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
+    """The lines of classes and those of ignored pixels, without the ids that they begin with, if they do.
+
+    Ids on some lines, or in another order, are an error.
+    """
     matches = [NUMBERED.match(line) for _, line in lines]
     if not matches[0]:
-        return lines
+        return lines, []
     if all(NUMBERS.match(line) for _, line in lines):
-        return lines  # names that are numbers, with their colours
-    for expected, ((number, line), match) in enumerate(zip(lines, matches, strict=True)):
-        if match is None or int(match["id"]) != expected:
+        return lines, []  # names that are numbers, with their colours
+    classes: list[tuple[int, str]] = []
+    ignored: list[tuple[int, str]] = []
+    for (number, line), match in zip(lines, matches, strict=True):
+        if match is not None and int(match["id"]) == IGNORE and len(classes) < IGNORE:
+            ignored.append((number, match["name"].strip()))
+        elif match is not None and int(match["id"]) == len(classes):
+            classes.append((number, match["name"].strip()))
+        else:
             raise ValueError(
-                f"{path}, line {number}: {line!r} does not begin with id {expected}; ids are 0, 1, 2, ... on all "
-                "lines, or on none"
+                f"{place} {number}: {line!r} does not begin with id {len(classes)}; ids are 0, 1, 2, ... on all lines "
+                f"({IGNORE} for ignored pixels), or on none"
             )
-    return [(number, match["name"].strip()) for (number, _), match in zip(lines, matches, strict=True) if match]
+    return classes, ignored
 
 
-def _name_and_color(path: Path, number: int, line: str) -> tuple[str, Color | None]:
+def _name_and_color(place: str, number: int, line: str) -> tuple[str, Color | None]:
     match = COLOR.match(line)
     name, color = line, None
     if match and match["name"].strip(" \t,;:"):
         name = match["name"].strip(" \t,;:")
         red, green, blue = (int(match[channel]) for channel in "rgb")
         if max(red, green, blue) > 255:
-            raise ValueError(f"{path}, line {number}: {line!r} has a colour beyond 0 to 255")
+            raise ValueError(f"{place} {number}: {line!r} has a colour beyond 0 to 255")
         color = red, green, blue
     name = " ".join(name.split()).rstrip(":,;")
     if not name.isprintable() or "#" in name:
-        raise ValueError(f"{path}, line {number}: {line!r} is not a class; comments stand on lines of their own")
+        raise ValueError(f"{place} {number}: {line!r} is not a class; comments stand on lines of their own")
     return name, color

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,18 @@ CATEGORIES = {
     5: 1, 2: 2, 16: 3, 9: 4, 44: 5, 6: 6, 3: 7, 17: 8, 62: 9, 21: 10, 67: 11, 18: 12, 19: 13, 4: 14, 1: 15, 64: 16,
     20: 17, 63: 18, 7: 19, 72: 20,
 }  # fmt: skip
+# COCO's categories by id; the ids without a name do not occur.
+NAMES = (
+    "", "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
+    "fire hydrant", "", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow",
+    "elephant", "bear", "zebra", "giraffe", "", "backpack", "umbrella", "", "", "handbag", "tie", "suitcase",
+    "frisbee", "skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove", "skateboard",
+    "surfboard", "tennis racket", "bottle", "", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana",
+    "apple", "sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch",
+    "potted plant", "bed", "", "dining table", "", "", "toilet", "", "tv", "laptop", "mouse", "remote", "keyboard",
+    "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "", "book", "clock", "vase", "scissors",
+    "teddy bear", "hair drier", "toothbrush",
+)  # fmt: skip
 SMALLEST = 1000  # pixels of annotated objects that an image has at least
 
 
@@ -43,7 +56,7 @@ class COCO21(LabelledImages):
     Raises:
         FileNotFoundError: the annotations or the images are missing; prints the layout.
         ImportError: pycocotools is not installed.
-        ValueError: an unknown split.
+        ValueError: an unknown split, or categories that are not COCO's.
     """
 
     splits = ("train", "val")
@@ -68,6 +81,7 @@ class COCO21(LabelledImages):
         require([annotations, images], LAYOUT, folder)
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints what it does
             self.coco = COCO(str(annotations))
+        _check_categories(self.coco.cats, annotations)
         self.overlap = IGNORE if overlap == "ignore" else IGNORE % 21
         self.ids: dict[Path, int] = {}
         for number in sorted(self.coco.imgs):
@@ -94,3 +108,18 @@ class COCO21(LabelledImages):
     def check_files(self, files: Files) -> None:
         """Reads the photo only, since the annotations are not an image."""
         super().check_files(Files(files.images))
+
+
+def _check_categories(categories: Mapping[int, Mapping[str, Any]], path: Path) -> None:
+    """Raises a ValueError for categories of another set, which the ids would make classes of Pascal VOC."""
+    known = dict(enumerate(NAMES))
+    others = [
+        f"{each.get('name')!r} (id {number})"
+        for number, each in categories.items()
+        if each.get("name") != (known.get(number) or None)
+    ]
+    if others or not categories:
+        raise ValueError(
+            f"{path} has categories that are not COCO's: {', '.join(others[:5]) or 'none at all'}; coco_seg21 reads "
+            "COCO's own annotations, and coco_json (--dataset coco_json) those of any categories"
+        )

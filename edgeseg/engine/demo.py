@@ -73,7 +73,7 @@ def draw_frame(model: Pixel2Pixel, streets: Streets, index: int) -> Image.Image:
         beside([_titled(picture, title) for title, picture in row.items()], gap=8)
         for row in (inputs, ground_truth, predicted)
     ]
-    return stack([*rows, *_keys(model, targets, max(row.width for row in rows))])
+    return stack([*rows, *_keys(model, targets, rows[-1].width // 2)])
 
 
 def _is_sky(model: Pixel2Pixel, maps: Mapping[str, np.ndarray]) -> np.ndarray | bool:

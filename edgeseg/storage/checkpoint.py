@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
-from collections.abc import Mapping
+import warnings
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +20,10 @@ from edgeseg.config import ModelConfig, read_config
 from edgeseg.machine.files import replacing
 
 # Keys of the weights in checkpoints of Texas Instruments' edgeai-torchvision, of pycls, and of torchvision.
-WRAPPERS = ("state_dict", "model_state", "model")
+WRAPPERS = ("state_dict", "model_state", "model", "state_dict_ema", "model_ema", "ema_state_dict", "ema")
+# Beginnings of the names of tensors in checkpoints of networks inside of others: DataParallel (module), Lightning (net,
+# model), torch.compile (_orig_mod), averaged weights (ema, ema_model).
+PREFIXES = ("module.", "_orig_mod.", "net.", "model.", "ema.", "ema_model.")
 
 
 class Recorded(Protocol):
@@ -33,20 +37,31 @@ class Recorded(Protocol):
         """The tensors by name."""
 
 
-def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+def read_weights(path: str | os.PathLike[str], own: Collection[str] = ()) -> dict[str, Tensor]:
     """Reads all tensors of a .safetensors file or of a PyTorch checkpoint (.pth, .pt, .pyth).
 
     A checkpoint is unpickled with `weights_only=True`. It may be a state dict or a training checkpoint that contains
-    one. The prefix `module.` of DataParallel is removed.
+    one. Where a known wrapper has put its prefix before most names (`PREFIXES`: DataParallel, Lightning, torch.compile,
+    averaged weights), the prefix is removed, and a warning says so and names the tensors beside the network, which are
+    left out.
+
+    Args:
+        path: The file.
+        own: Names of the network that the tensors are for; prefixes that they have too are kept.
 
     Returns:
         The tensors by name, on the CPU.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: the file is corrupt or has no weights.
+        ValueError: the file is corrupt or has no weights, or several networks.
     """
     path = _existing(path)
+    return _unwrapped(_tensors(path), path, tuple(own))
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file under the names that it has."""
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
@@ -64,7 +79,37 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise ValueError(
             f"{path} holds no weights: expected a state dict, or a dictionary that has one as {', '.join(WRAPPERS)}"
         )
-    return {key.removeprefix("module."): value for key, value in content.items() if isinstance(value, Tensor)}
+    return {key: value for key, value in content.items() if isinstance(value, Tensor)}
+
+
+def _unwrapped(tensors: dict[str, Tensor], path: Path, own: tuple[str, ...]) -> dict[str, Tensor]:
+    """The tensors without the prefixes of wrappers."""
+    removed, beside = [], []
+    while True:
+        used = [prefix for prefix in PREFIXES if not any(key.startswith(prefix) for key in own)]
+        groups = {prefix: [key for key in tensors if key.startswith(prefix)] for prefix in used}
+        groups = {prefix: keys for prefix, keys in groups.items() if keys}
+        if not groups or 2 * sum(map(len, groups.values())) <= len(tensors):
+            break
+        if len(groups) > 1:
+            raise ValueError(
+                f"{path} has several networks: {', '.join(f'{prefix}*' for prefix in groups)}; save the one to be read "
+                "as a state dict of its own"
+            )
+        ((prefix, keys),) = groups.items()
+        removed.append(prefix)
+        beside += [key for key in tensors if key not in keys]
+        tensors = {key.removeprefix(prefix): tensors[key] for key in keys}
+    if any("._orig_mod." in key for key in tensors) and not any("_orig_mod." in key for key in own):
+        removed.append("_orig_mod.")  # of parts that were compiled
+        tensors = {key.replace("._orig_mod.", "."): value for key, value in tensors.items()}
+    if beside or set(removed) - {"module."}:
+        rest = f", and left out what is not of the network: {', '.join(beside[:4])}" if beside else ""
+        more = f" and {len(beside) - 4} more" if len(beside) > 4 else ""
+        warnings.warn(
+            f"{path}: removed the prefix {', '.join(removed)} of a wrapper from the names{rest}{more}", stacklevel=3
+        )
+    return tensors
 
 
 def read_checkpoint_config(path: str | os.PathLike[str]) -> ModelConfig | None:

@@ -3,38 +3,69 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from edgeseg.vision.images import open_picture
+from edgeseg.spec import Color
+from edgeseg.vision.images import open_picture, read_photo
 
 # Pillow stretches gray values of 2 and 4 bit to 0 to 255; class ids are the values that the file has.
 STRETCHED = {"L;2": 85, "L;4": 17}
 
 
-def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
-    """Reads a label map, gray values of 1 to 32 bit or indices of a palette, and turns it upright as EXIF says.
+def read_mask(path: str | os.PathLike[str], colors: Mapping[Color, int] | None = None) -> np.ndarray:
+    """Reads a label map and turns it upright as EXIF says.
+
+    Class ids are gray values of 1 to 32 bit or indices of a palette. A colour picture without colours, red, green and
+    blue being equal everywhere, counts as gray.
 
     Args:
         path: An image file.
+        colors: Class ids by the colours of the classes, RGB of 0 to 255, by which colour pictures are decoded; without
+            them a colour picture is an error.
 
     Returns:
         Class ids [H, W]: uint8, or int32 for files of more than 8 bit.
 
     Raises:
         OSError: the file is missing, damaged or not an image; names the file.
-        ValueError: a colour picture or floating-point values; names the file.
+        ValueError: a colour picture, colours that are no classes, or floating-point values; names the file.
     """
     picture = open_picture(Path(path))
     mode, values = picture.image.mode, np.array(picture.image)
     if mode == "F":
         raise ValueError(f"{path} has floating-point values; a label map has one integer class id per pixel")
     if values.ndim != 2:
-        raise ValueError(
-            f"{path} is a colour picture (mode {mode}); a label map has one class id per pixel, in gray values or with "
-            "a palette: replace each colour by the id of its class"
-        )
+        return _from_colors(path, mode, read_photo(picture.image), colors)
     if mode == "L":
         values = values // np.uint8(STRETCHED.get(picture.raw_mode, 1))
     return picture.upright(values.astype(np.int32 if mode.startswith("I") else np.uint8))
+
+
+def _from_colors(
+    path: str | os.PathLike[str], mode: str, pixels: np.ndarray, colors: Mapping[Color, int] | None
+) -> np.ndarray:
+    """Replaces colours [H, W, 3] by class ids."""
+    if not colors:
+        if (pixels == pixels[..., :1]).all():
+            return np.ascontiguousarray(pixels[..., 0])
+        raise ValueError(
+            f"{path} is a colour picture (mode {mode}); a label map has one class id per pixel, in gray values or with "
+            "a palette: replace each colour by the id of its class, or give the classes of a folder their colours, all "
+            "different ('road 128 64 128' in classes.txt)"
+        )
+    codes = pixels.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+    known = sorted((red << 16 | green << 8 | blue, label) for (red, green, blue), label in colors.items())
+    keys = np.array([code for code, _ in known], np.int32)
+    places = np.searchsorted(keys, codes).clip(max=len(keys) - 1)
+    wrong = np.unique(codes[keys[places] != codes])
+    if wrong.size:
+        some = ", ".join(str((code >> 16, code >> 8 & 255, code & 255)) for code in wrong[:4].tolist())
+        raise ValueError(
+            f"{path} has {wrong.size} colours that are no class: {some}{', ...' if wrong.size > 4 else ''}; the "
+            "colours of ignored pixels have the id 255 in a numbered list of classes, such as '255 void 0 0 0', and "
+            "masks are not saved as JPEG, which changes colours"
+        )
+    return np.array([label for _, label in known], np.uint8)[places]

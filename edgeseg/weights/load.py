@@ -6,7 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,11 @@ from edgeseg.config import ModelConfig
 from edgeseg.networks.build import build
 from edgeseg.networks.encoders import Encoder
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
-from edgeseg.storage.checkpoint import is_onnx, read_weights
+from edgeseg.spec import Preprocess
+from edgeseg.storage.checkpoint import is_onnx, read_checkpoint_config, read_weights
 from edgeseg.weights.layouts import espnet, original, original_onnx
 from edgeseg.weights.layouts import imagenet as encoder_files
+from edgeseg.weights.normalization import IMAGENET, first_layers, fold_normalization
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ def _read(model: nn.Module, path: str | os.PathLike[str], *, adapt: bool) -> Map
         name, task = next(iter(model.tasks.items()))
         single = build(ModelConfig(name=model.name, spec=model.config.spec, tasks={name: task}))
         return original_onnx.read_onnx(path, single)
-    state = read_weights(path)
+    state = read_weights(path, model.state_dict())
     if espnet.is_espnet(state) and isinstance(model, Pixel2Pixel):
         classes = next(iter(model.tasks.values())).channels
         return espnet.convert(state, tasks=list(model.tasks), classes=classes)
@@ -154,12 +156,20 @@ def _read(model: nn.Module, path: str | os.PathLike[str], *, adapt: bool) -> Map
     return state
 
 
-def load_encoder(model: Pixel2Pixel, path: str | os.PathLike[str]) -> LoadReport:
+def load_encoder(
+    model: Pixel2Pixel, path: str | os.PathLike[str], *, normalization: Preprocess | None = None
+) -> LoadReport:
     """Loads weights into the encoder of a model, for each of its inputs.
+
+    Weights that were trained with another normalization of the pixels than the model's are changed so that they see
+    what they saw in training (see `edgeseg.weights.normalization`). If the first layers do not allow that, the model
+    takes over the normalization of the weights instead.
 
     Args:
         model: Its decoders stay as they are.
         path: ImageNet weights in the layout of torchvision, timm or pycls, or a network of edgeseg with this encoder.
+        normalization: How the weights were trained: `mean`, `std` and `channel_order` are used. By default what the
+            file of a network of edgeseg says, and for other files that of torchvision's ImageNet weights.
 
     Returns:
         The names of the encoder's tensors that were loaded and that keep their values, and of the ignored ones.
@@ -173,9 +183,29 @@ def load_encoder(model: Pixel2Pixel, path: str | os.PathLike[str]) -> LoadReport
         raise ValueError(f"encoder_weights need a Pixel2Pixel network, not {type(model).__name__}")
     encoder = model.encoder
     state, ignored = _encoder_state(encoder, read_weights(path))
+    state = _same_pixels(model, state, normalization or _normalization_of(path))
     may_miss = {key for key in encoder.state_dict() if key.startswith("fusion.") and key not in state}
     _fill(encoder, _fit_stems(state, encoder.state_dict()), path, may_miss=may_miss)
     return LoadReport(sorted(state), sorted(may_miss), ignored)
+
+
+def _normalization_of(path: str | os.PathLike[str]) -> Preprocess:
+    """How the weights of a file were trained."""
+    config = read_checkpoint_config(path)
+    return config.preprocess if config else IMAGENET
+
+
+def _same_pixels(model: Pixel2Pixel, state: dict[str, Tensor], source: Preprocess) -> dict[str, Tensor]:
+    """`state` for the normalization of the model, or as it is for a model that takes over that of the weights."""
+    target = model.preprocess
+    wanted = replace(target, mean=source.mean, std=source.std, channel_order=source.channel_order)
+    if wanted == target:
+        return state
+    layers = first_layers(model)
+    if layers is None or any(name not in state for layer in layers for name in layer):
+        model.configure(preprocess=wanted)
+        return state
+    return fold_normalization(state, layers, source, target)
 
 
 def _encoder_state(encoder: nn.Module, file: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:

@@ -198,10 +198,12 @@ def _fill(model: Pixel2Pixel, source: _Source, encoder_weights: File | None, *, 
     """Loads the weights of the encoder or of the whole network."""
     if encoder_weights is not None:
         from edgeseg.weights.load import load_encoder
-        from edgeseg.zoo.pretrained import encoder_file
+        from edgeseg.zoo.pretrained import encoder_file, encoder_normalization
 
         config = getattr(model, "config", None)
-        load_encoder(model, encoder_file(encoder_weights, config.spec if config else None))
+        spec = config.spec if config else None
+        normalization = encoder_normalization(encoder_weights, spec)
+        load_encoder(model, encoder_file(encoder_weights, spec), normalization=normalization)
     if source.file is not None:
         from edgeseg.weights.load import load_checkpoint
 

@@ -9,8 +9,8 @@ from edgeseg.config import FORMAT, ModelConfig
 from edgeseg.machine.download import HUB, cache_folder, fetch, file_sha256
 from edgeseg.machine.files import replacing
 from edgeseg.networks.build import build
-from edgeseg.spec import ModelSpec, Task
-from edgeseg.storage.checkpoint import read_weights, save_checkpoint
+from edgeseg.spec import ModelSpec, Preprocess, Task
+from edgeseg.storage.checkpoint import read_checkpoint_config, read_weights, save_checkpoint
 from edgeseg.weights.load import count_classes, load_checkpoint
 from edgeseg.zoo.networks import ZOO
 from edgeseg.zoo.weights import ENCODER_WEIGHTS, WEIGHTS
@@ -90,6 +90,24 @@ def encoder_file(source: str | os.PathLike[str], spec: ModelSpec | None) -> Path
         with replacing(converted) as temporary:
             save_file({key: value.contiguous() for key, value in read_weights(source_file).items()}, temporary)
     return converted
+
+
+def encoder_normalization(source: str | os.PathLike[str], spec: ModelSpec | None) -> Preprocess | None:
+    """How the encoder weights `source` were trained, if timm tells; None for what the file or its layout tells."""
+    from edgeseg.networks.encoders import ENCODERS
+
+    text = str(source)
+    name = text.removeprefix("timm/") if text.startswith("timm/") else spec.encoder if spec else ""
+    says_itself = Path(source).is_file() and read_checkpoint_config(source) is not None
+    if name in ENCODERS or not name or says_itself:
+        return None
+    import timm
+
+    trained = timm.get_pretrained_cfg(name)
+    if trained is None:
+        return None
+    mean, std = (tuple(255 * value for value in values) for values in (trained.mean, trained.std))
+    return Preprocess(mean=mean, std=std)
 
 
 def _imagenet_addresses(encoder: str) -> tuple[str, ...]:

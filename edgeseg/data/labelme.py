@@ -1,0 +1,96 @@
+"""The JSON files of labelme: one beside each photo."""
+
+from __future__ import annotations
+
+import glob
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgeseg.data.base import Files, require
+from edgeseg.data.classes import IGNORED, class_file
+from edgeseg.data.coco_json import read_json
+from edgeseg.data.shapes import LabelledShapes, Shape, listed, picture_size, polygons
+from edgeseg.data.splits import SPELLINGS, part
+from edgeseg.labels import IGNORE
+from edgeseg.vision.listing import PHOTO_SUFFIXES, list_files
+
+LAYOUT = """\
+  {root}/<split>/*.json    beside the photos, in folders of any depth; "valid" may stand for "val"
+  {root}/classes.txt       one class per line (labelme's labels.txt), or classes (--classes)
+val_fraction (--val-fraction) divides {root} without <split>"""
+
+
+class LabelMe(LabelledShapes):
+    """Photos, and label maps that are drawn from labelme's polygons and rectangles.
+
+    Later shapes lie on top, as labelme draws them. The label `__ignore__` means ignored pixels. Photos without a JSON
+    are not part of the dataset. The other options are those of `CocoJson`.
+    """
+
+    later_on_top = True
+
+    def __init__(
+        self, root: str | os.PathLike[str], split: str = "train", *, classes: Sequence[str] | None = None,
+        background: bool = True, val_fraction: float | None = None, **options: Any,
+    ) -> None:  # fmt: skip
+        folder = Path(root)
+        places = [folder / name for name in SPELLINGS.get(split, (split,))] if val_fraction is None else [folder]
+        place = next((each for each in places if each.is_dir()), places[0])
+        require([place, *([class_file(folder)] if classes is None else [])], LAYOUT, folder)
+        task, labels, outside = listed(classes, class_file(folder), background)
+        self.labels = {task.classes[label]: label for label in labels} | {IGNORED: IGNORE}
+        self.content = {path: _content(path) for path in list_files(place, {".json"})}
+        items = [
+            (path.relative_to(place).as_posix(), Files((_photo(path, content),), {"segmentation": path}))
+            for path, content in self.content.items()
+        ]
+        files = [each for _, each in items] if val_fraction is None else part(items, split, val_fraction)
+        super().__init__(files, task, outside, **options)
+
+    def has_shapes(self, files: Files) -> bool:
+        """Whether the JSON has shapes."""
+        return bool(self.content[files.targets["segmentation"]]["shapes"])
+
+    def size(self, files: Files) -> tuple[int, int]:
+        """Height and width of the photo."""
+        return picture_size(files.images[0])
+
+    def shapes(self, files: Files, size: tuple[int, int]) -> Iterator[Shape]:
+        """Yields the shapes of a photo."""
+        path = files.targets["segmentation"]
+        for number, each in enumerate(self.content[path]["shapes"], start=1):
+            where = f"{path}: shape {number}"
+            label = str(each.get("label"))
+            if label not in self.labels:
+                raise ValueError(f"{where} has the label {label!r}, which is no class: {list(self.labels)}")
+            yield Shape(self.labels[label], polygons([_outline(each, where)], size, where))
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """What is read of a JSON, without the photo in it."""
+    content = read_json(path)
+    shapes = content.get("shapes")
+    if not isinstance(shapes, list) or not all(isinstance(each, dict) for each in shapes):
+        raise ValueError(f"{path} has no list of shapes, so it is not a file of labelme")
+    return {"shapes": shapes, "imagePath": content.get("imagePath", "")}
+
+
+def _photo(path: Path, content: dict[str, Any]) -> Path:
+    """The photo that a JSON names, or the one beside it with its name."""
+    named = path.parent / str(content["imagePath"]).replace("\\", "/")
+    beside = [each for each in path.parent.glob(f"{glob.escape(path.stem)}.*") if each.suffix.lower() in PHOTO_SUFFIXES]
+    return named if named.is_file() or not beside else beside[0]
+
+
+def _outline(each: dict[str, Any], where: str) -> list[float]:
+    """x and y of the corners of a shape in turn."""
+    kind, points = str(each.get("shape_type", "polygon")), each.get("points")
+    count = {"polygon": 3, "rectangle": 2}.get(kind, math.inf)
+    pairs = isinstance(points, list) and all(isinstance(point, list) and len(point) == 2 for point in points)
+    if not isinstance(points, list) or not pairs or len(points) < count:
+        raise ValueError(f"{where} is a {kind} of the points {points!r:.60}; polygons and rectangles are read")
+    (x0, y0), (x1, y1) = points[:2]
+    return [x0, y0, x1, y0, x1, y1, x0, y1] if kind == "rectangle" else [value for point in points for value in point]

@@ -1,0 +1,42 @@
+"""Splits of datasets that are not divided into training and validation."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+SPELLINGS = {"val": ("val", "valid", "validation")}
+"""What annotation tools call a split."""
+
+
+def part(items: Sequence[tuple[str, Item]], split: str, fraction: float) -> list[Item]:
+    """Returns the items that belong to a split.
+
+    A hash of the name decides, so that an item stays in its split when others are added, and on every machine.
+
+    Args:
+        items: Names and items; names are relative paths without the suffix, with slashes.
+        split: "train" or "val".
+        fraction: The share of "val", between 0 and 1; small sets may have other shares.
+
+    Raises:
+        ValueError: another split, a fraction out of range, or a split without items.
+    """
+    if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction < 1:
+        raise ValueError(f"val_fraction (--val-fraction) is between 0 and 1, got {fraction!r}")
+    if split not in ("train", "val"):
+        raise ValueError(f"val_fraction (--val-fraction) divides into train and val; there is no split {split!r}")
+    chosen = [item for name, item in items if (_position(name) < fraction) == (split == "val")]
+    if items and not chosen:
+        raise ValueError(
+            f"none of the {len(items)} samples falls into {split} with val_fraction {fraction}; choose another fraction"
+        )
+    return chosen
+
+
+def _position(name: str) -> float:
+    """A number from 0 up to 1 that depends on the name alone."""
+    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8], "big") / 2**64
