@@ -127,6 +127,12 @@ class TrainConfig(Record):
         "evaluation",
         "how validation scores: at the size of the labels, or as the published figures of TI's zoo were taken",
     )
+    check_data: bool = option(
+        False,
+        "evaluation",
+        "check all samples of both datasets before the first step; by default the training samples whose classes are "
+        "counted anyway, and 32 otherwise",
+    )
     evaluate_every: int = option(10, "evaluation", "number of epochs between evaluations")
     save_every: float = option(10.0, "machine", "minutes between checkpoints within an epoch")
 
@@ -144,6 +150,7 @@ class TrainConfig(Record):
         self.require(
             0 < self.rand_scale[0] <= self.rand_scale[1], "rand_scale", "is a lowest and a highest factor above 0"
         )
+        self._check_original_augmentation()
         if len(self.depth_losses) != len(self.depth_factors):
             raise ValueError(
                 f"TrainConfig.depth_factors has one factor per depth loss, {len(self.depth_losses)} in all"
@@ -151,6 +158,23 @@ class TrainConfig(Record):
         if not 0 <= self.distillation <= (self.quantize != "none"):
             raise ValueError(
                 f"TrainConfig.distillation is between 0 and 1 with quantize, and 0 without; got {self.distillation}"
+            )
+
+    def _check_original_augmentation(self) -> None:
+        """TI's augmentation crops without padding: first to `img_resize`, and then to `rand_crop`."""
+        if self.augmentation != "original":
+            return
+        crop = self.rand_crop or self.img_resize
+        if crop[0] > self.img_resize[0] or crop[1] > self.img_resize[1]:
+            raise ValueError(
+                f"TrainConfig.rand_crop {crop[0]}x{crop[1]} is larger than img_resize "
+                f'{self.img_resize[0]}x{self.img_resize[1]}, and the augmentation "original" does not pad: lower '
+                'rand_crop, or use the augmentation "modern"'
+            )
+        if self.rand_scale[0] < 1 and not self.keep_aspect:
+            raise ValueError(
+                f'TrainConfig.rand_scale begins at {self.rand_scale[0]}, and the augmentation "original" cannot crop '
+                'img_resize from a smaller image: begin at 1 or more, or use the augmentation "modern"'
             )
 
 

@@ -213,7 +213,7 @@ def test_several_inputs_and_tasks(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "relative error, 3 to 80 m" in out
     assert "moving" in out
     assert main(["train", "--dataset", "camvid", "--model", NAME, "-o", f"{run}2"]) == 2
-    assert "--data-path" in capsys.readouterr().err
+    assert "--data-path is required for camvid" in capsys.readouterr().err
 
 
 def test_train_from_weights(camvid: Path, checkpoint: Path, tmp_path: Path) -> None:

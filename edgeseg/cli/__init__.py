@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 import edgeseg
-from edgeseg.cli import demo, evaluate, export, flow, predict, quantize, train, weights, zoo
+from edgeseg.cli import data, demo, evaluate, export, flow, predict, quantize, train, weights, zoo
 from edgeseg.cli.parser import Parser, in_shell_words
 from edgeseg.machine.memory import keep_freed_memory
 from edgeseg.machine.terminal import printable_lines
@@ -72,6 +72,6 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"edgeseg {edgeseg.__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    for verb in (demo, zoo, weights, predict, flow, train, evaluate, export, quantize):
+    for verb in (demo, zoo, weights, predict, flow, data, train, evaluate, export, quantize):
         verb.add(verbs)
     return parser

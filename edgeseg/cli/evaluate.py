@@ -6,13 +6,10 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import edgeseg
 from edgeseg.cli.model import add_dataset, add_model, load_model, load_network, load_split
-
-if TYPE_CHECKING:
-    from edgeseg.predict.predictor import Predictor
 
 
 def add(verbs: Any) -> None:
@@ -66,6 +63,7 @@ def add(verbs: Any) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    from edgeseg.data.samples import check_classes
     from edgeseg.engine import distributed, evaluate_tasks
     from edgeseg.engine.report import print_scores, write_scores
 
@@ -75,7 +73,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         model = load_network(options, device) if options.store_threshold is None else load_model(options, device)
         _check_threshold(options, model)
         dataset = load_split(options, options.split, model)
-        _check_classes(options.dataset, dataset, model)
+        check_classes(dataset, model.tasks, name=options.dataset)
         metrics = evaluate_tasks(
             model, dataset, protocol=options.protocol, size=options.img_resize, output_size=options.output_size,
             scales=options.scales, flip=options.flip, workers=options.workers, progress="evaluation",
@@ -107,7 +105,7 @@ def _check_files(options: argparse.Namespace) -> None:
         )
 
 
-def _check_threshold(options: argparse.Namespace, model: Predictor) -> None:
+def _check_threshold(options: argparse.Namespace, model: Any) -> None:
     """Raises a ValueError if --store-threshold is given and the model does not have one binary task."""
     from edgeseg.tasks import kind_of
 
@@ -126,11 +124,3 @@ def _store_threshold(path: Path, model: Any, scores: Mapping[str, Mapping[str, A
     model.configure(tasks=tasks)
     edgeseg.save_checkpoint(model, path)
     print(f"wrote {path}, with the threshold {next(iter(chosen.values())):.4g}")
-
-
-def _check_classes(name: str, dataset: Any, model: Predictor) -> None:
-    """Raises a ValueError if a task of the dataset has more classes than the model predicts."""
-    for task in set(dataset.tasks) & set(model.tasks):
-        wanted, known = dataset.tasks[task].class_count, model.tasks[task].class_count
-        if wanted > known:
-            raise ValueError(f"{name} has {wanted} classes for {task}, but the model predicts only {known}")

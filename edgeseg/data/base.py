@@ -6,16 +6,15 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 from torchvision import tv_tensors
 
 from edgeseg.labels import IGNORE
 from edgeseg.spec import Input, Task
-from edgeseg.tasks import kind_of
 from edgeseg.vision.images import read_input
 from edgeseg.vision.masks import read_mask
 from edgeseg.vision.tensors import Flow
@@ -37,14 +36,16 @@ class LabelledDataset(Protocol):
     """What training and evaluation need of a dataset; any map-style dataset of PyTorch that returns samples is one.
 
     A sample is a pair: one uint8 image [C, H, W] or a tuple of images, and the ground truth of one task or a dictionary
-    of the ground truth by task. For segmentation it is integer class ids [H, W], with 255 for ignored pixels; for depth
-    it is float32 metres [1, H, W], with 0 where the depth is unknown.
+    of the ground truth by task. For segmentation it is integer class ids [H, W], with 255 for ignored pixels (what
+    PyTorch calls `ignore_index`); for depth it is float32 metres [1, H, W], with 0 where the depth is unknown. Arrays,
+    PIL images and dictionaries with the keys "image" and "mask" are understood as well; see
+    `edgeseg.data.samples.checked_sample`.
     """
 
     def __len__(self) -> int:
         """Returns the number of samples."""
 
-    def __getitem__(self, index: int, /) -> Sample:
+    def __getitem__(self, index: int, /) -> Any:
         """Returns one sample."""
 
 
@@ -166,8 +167,10 @@ class LabelledImages(Dataset[Sample]):
             warnings.warn(f"{len(left_out)} samples left out, their {reason}: {some}", stacklevel=4)
 
 
-def name_of(dataset: LabelledDataset, index: int) -> str:
+def name_of(dataset: Any, index: int) -> str:
     """Returns the name of a sample for error messages: its file, if the dataset has the method `name`."""
+    if isinstance(dataset, Subset):
+        return name_of(dataset.dataset, dataset.indices[index])
     name = getattr(dataset, "name", None)
     return str(name(index)) if callable(name) else f"sample {index}"
 
@@ -179,27 +182,6 @@ def as_sample(sample: Sample, first_task: str) -> tuple[tuple[Tensor, ...], dict
         images if isinstance(images, tuple) else (images,),
         dict(targets) if isinstance(targets, Mapping) else {first_task: targets},
     )
-
-
-def checked_sample(
-    dataset: LabelledDataset, index: int, tasks: Mapping[str, Task]
-) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
-    """Reads a sample in its general form, for training and evaluation alike.
-
-    Args:
-        dataset: Any dataset.
-        index: Number of the sample.
-        tasks: What is to be predicted; a ground truth without a name belongs to the first.
-
-    Raises:
-        ValueError: the ground truth of a task is of the wrong type; names the sample.
-    """
-    images, targets = as_sample(dataset[index], next(iter(tasks)))
-    for name, target in targets.items():
-        wrong = kind_of(tasks[name]).wrong_type(target) if name in tasks else None
-        if wrong:
-            raise ValueError(f"{name_of(dataset, index)}: the ground truth of {name!r} {wrong}")
-    return images, targets
 
 
 def simplified(images: tuple[Tensor, ...], targets: dict[str, Tensor]) -> Sample:

@@ -11,9 +11,9 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from edgeseg.data.base import checked_sample
+from edgeseg.data.samples import checked_sample, require_samples
 from edgeseg.labels import IGNORE
-from edgeseg.spec import Preprocess, Task
+from edgeseg.spec import Input, Preprocess, Task
 from edgeseg.tasks import kind_of
 from edgeseg.vision.images import input_size
 from edgeseg.vision.tensors import Depth, Flow
@@ -161,15 +161,25 @@ class Augmented(Dataset[tuple[tuple[Tensor, ...], dict[str, Tensor], int]]):
             without the ground truth of a task are ignored in that task.
         seed: Seed of all random numbers.
         cache: Decode all samples once, when the dataset is made.
+        inputs: The images that the model takes; None takes any images.
 
     Raises:
-        ValueError: the ground truth of a sample is of the wrong type; names the sample.
+        ValueError: a sample cannot be used, see `edgeseg.data.samples.checked_sample`; names the sample.
     """
 
     def __init__(
-        self, dataset: Any, transform: v2.Transform, tasks: Mapping[str, Task], *, seed: int, cache: bool = False
+        self,
+        dataset: Any,
+        transform: v2.Transform,
+        tasks: Mapping[str, Task],
+        *,
+        seed: int,
+        cache: bool = False,
+        inputs: Mapping[str, Input] | None = None,
     ) -> None:
+        require_samples(dataset)
         self.dataset, self.transform, self.tasks, self.seed = dataset, transform, dict(tasks), seed
+        self.inputs = inputs
         self.decoded = [self.sample(index) for index in range(len(dataset))] if cache else None
 
     def __len__(self) -> int:
@@ -177,17 +187,20 @@ class Augmented(Dataset[tuple[tuple[Tensor, ...], dict[str, Tensor], int]]):
 
     def sample(self, index: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Returns images and ground truth as the dataset has them, typed for torchvision."""
-        images, targets = checked_sample(self.dataset, index, self.tasks)
-        typed = [x if isinstance(x, tv_tensors.TVTensor) else tv_tensors.Image(x) for x in images]
-        size = typed[-1].shape[-2:]
-        return tuple(typed), {
+        images, targets = checked_sample(self.dataset, index, self.tasks, self.inputs)
+        size = images[-1].shape[-2:]
+        return images, {
             name: kind_of(task).typed(targets[name] if name in targets else kind_of(task).empty_target(task, size))
             for name, task in self.tasks.items()
         }
 
+    def read(self, index: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Returns what `sample` does, from memory if the samples are decoded."""
+        return self.decoded[index] if self.decoded else self.sample(index)
+
     def __getitem__(self, key: int) -> tuple[tuple[Tensor, ...], dict[str, Tensor], int]:
         index = key % len(self)
-        images, targets = self.decoded[index] if self.decoded else self.sample(index)
+        images, targets = self.read(index)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed * 1_000_003 + key)
             images, targets = self.transform(images, targets)

@@ -12,13 +12,15 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from edgeseg.data.base import LabelledDataset, checked_sample
+from edgeseg.data.base import LabelledDataset
+from edgeseg.data.samples import check_classes, checked_sample, require_samples
 from edgeseg.engine import distributed
+from edgeseg.engine.loading import ErrorsAsValues, raising
 from edgeseg.engine.signals import leave_signals_to_the_main_process
 from edgeseg.networks.modes import evaluating
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.predict.predictor import Predictor
-from edgeseg.spec import Preprocess, Task
+from edgeseg.spec import Input, Preprocess, Task
 from edgeseg.tasks import Metric, kind_of, to_target
 from edgeseg.tasks.metrics import ConfusionMatrix
 from edgeseg.vision.images import input_size
@@ -73,8 +75,9 @@ def evaluate_tasks(
         model: A network, which is in evaluation mode during the pass; or an `OnnxSegmenter`, which predicts as it does
             for users and takes no options except `tasks` and `workers`.
         dataset: Has a length and returns pairs of a uint8 image [3, H, W] (or a tuple of images) and a target (or a
-            dictionary of targets by task): class ids [h, w] with 255 for ignored pixels, or depth [1, h, w] in metres
-            with 0 for ignored pixels. A sample may lack the target of a task.
+            dictionary of targets by task): class ids [H, W] with 255 for ignored pixels, or depth [1, H, W] in metres
+            with 0 for ignored pixels. A sample may lack the target of a task. Other forms that are understood are
+            those of `edgeseg.data.samples.checked_sample`.
         tasks: Names of tasks; by default all.
         protocol: "native" resizes the logits to the target's own size before the argmax. "original" is how the
             published figures of TI's zoo were taken: images are stretched to `size`, the argmax is taken there, and
@@ -92,12 +95,14 @@ def evaluate_tasks(
 
     Raises:
         ValueError: a task that the model does not have, or one that no sample of the dataset has a target for; a
-            segmentation target that is not of integers (names the sample).
+            sample that cannot be used (names the sample); a dataset whose `tasks` have other classes than the model.
     """
     names = list(tasks or model.tasks)
     unknown = [name for name in names if name not in model.tasks]
     if unknown:
         raise ValueError(f"no task named {', '.join(unknown)}; this model has {', '.join(model.tasks)}")
+    require_samples(dataset)
+    check_classes(dataset, {name: model.tasks[name] for name in names})
     scorer: _Scorer
     if isinstance(model, Pixel2Pixel):
         scorer = _NetworkScorer.of(model, protocol, size, output_size, scales, flip, bf16)
@@ -110,13 +115,14 @@ def evaluate_tasks(
         scorer = _FileScorer(model, names)
     metrics = {name: kind_of(model.tasks[name]).metric(model.tasks[name]) for name in names}
     samples = DataLoader(
-        _Share(dataset, {name: model.tasks[name] for name in names}),
+        ErrorsAsValues(_Share(dataset, {name: model.tasks[name] for name in names}, model.inputs)),
         batch_size=None,
         num_workers=workers,
         worker_init_fn=leave_signals_to_the_main_process,
     )
     hidden = True if not progress or distributed.rank() else None  # None: hidden unless on a terminal
-    for images, targets in tqdm(samples, progress, unit="image", leave=False, disable=hidden):
+    batches = tqdm(raising(samples), progress, len(samples), unit="image", leave=False, disable=hidden)
+    for images, targets in batches:
         for name, prediction, target in scorer.score(images, {n: targets[n] for n in names if n in targets}):
             metrics[name].update(prediction.reshape(target.shape), target)
     for metric in metrics.values():
@@ -246,15 +252,15 @@ _Scorer = _FileScorer | _NetworkScorer
 class _Share(torch.utils.data.Dataset[tuple[tuple[Tensor, ...], Targets]]):
     """The samples that this process has to score: every n-th one, as a tuple of images and targets by task."""
 
-    def __init__(self, dataset: LabelledDataset, tasks: Mapping[str, Task]) -> None:
-        self.dataset, self.tasks = dataset, tasks
+    def __init__(self, dataset: LabelledDataset, tasks: Mapping[str, Task], inputs: Mapping[str, Input]) -> None:
+        self.dataset, self.tasks, self.inputs = dataset, tasks, inputs
         self.indices = range(distributed.rank(), len(dataset), distributed.world_size())
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> tuple[tuple[Tensor, ...], Targets]:
-        images, targets = checked_sample(self.dataset, self.indices[index], self.tasks)
+        images, targets = checked_sample(self.dataset, self.indices[index], self.tasks, self.inputs)
         # As plain tensors: the types of torchvision would follow every operation.
         plain = tuple(image.as_subclass(Tensor) for image in images)
         return plain, {name: target.as_subclass(Tensor) for name, target in targets.items()}

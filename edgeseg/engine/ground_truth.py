@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
-from edgeseg.data.base import LabelledDataset, checked_sample
+from edgeseg.data.base import LabelledDataset
+from edgeseg.data.samples import checked_sample
 from edgeseg.data.transforms import Augmented
 from edgeseg.spec import Task
 from edgeseg.tasks import kind_of

@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from edgeseg.data.base import LabelledDataset, as_sample
+from edgeseg.data.base import LabelledDataset
+from edgeseg.data.samples import checked_sample
 from edgeseg.engine.callbacks import Callback, Run
 from edgeseg.machine.files import replacing
 from edgeseg.machine.terminal import printable
@@ -106,8 +107,8 @@ class Pictures(Callback):
 
 
 TITLES = {
-    "miou": "mIoU", "f1": "F1 (Dice)", "precision": "precision", "recall": "recall",
-    "pixel_accuracy": "pixel accuracy", "frequency_weighted_iou": "frequency weighted IoU",
+    "miou": "mIoU", "miou_classes": "classes in the mIoU", "f1": "F1 (Dice)", "precision": "precision",
+    "recall": "recall", "pixel_accuracy": "pixel accuracy", "frequency_weighted_iou": "frequency weighted IoU",
     "threshold": "threshold", "best_threshold": "best threshold", "best_iou": "IoU at the best threshold",
     "ard": "relative error", "ard_3_to_80": "relative error, 3 to 80 m", "rmse": "RMSE in metres",
     "delta": "within a factor of 1.25", "outside": "ground truth out of range",
@@ -126,7 +127,10 @@ def print_scores(scores: Mapping[str, Any], *, title: str = "") -> None:
         scores: Figures of one task, as `Metric.scores` returns them.
         title: Line above the table.
     """
-    rows = [(TITLES.get(name, printable(name)), value) for name, value in _rows(scores)]
+    titles = dict(TITLES)
+    if "miou_classes" in scores:
+        titles["miou"] = f"mIoU over {scores['miou_classes']} of {len(scores['iou'])} classes"
+    rows = [(titles.get(name, printable(name)), value) for name, value in _rows(scores) if name != "miou_classes"]
     width = max(len(name) for name, _ in rows)
     if title:
         print(printable(title))
@@ -182,7 +186,7 @@ def draw_samples(model: Pixel2Pixel, dataset: LabelledDataset, path: Path) -> No
     """
     rows = []
     for index in np.linspace(0, len(dataset) - 1, min(SAMPLES, len(dataset))).astype(int):
-        images, targets = as_sample(dataset[int(index)], next(iter(model.tasks)))
+        images, targets = checked_sample(dataset, int(index), model.tasks, model.inputs)
         rows.append(_sample(model, images, targets))
     with replacing(path) as temporary:
         stack(rows).save(temporary, format="png")

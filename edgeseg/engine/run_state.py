@@ -20,7 +20,7 @@ from edgeseg.recipes import TrainConfig
 
 FILE = "run.pt"
 # Options that may change when a run is resumed, since they do not affect the result.
-FREE = {"workers", "cache", "save_every", "evaluate_every", "compile"}
+FREE = {"workers", "cache", "save_every", "evaluate_every", "compile", "check_data"}
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -46,6 +46,7 @@ class RunState:
         config: The recipe.
         modules: Modules whose state is saved, by name.
         optimizer: The optimizer.
+        samples: Number of training samples, on which their order depends.
         steps: Number of optimizer steps per epoch.
         callbacks: The callbacks, whose states are saved too.
         origin: The notes that the weights inherit from those that the run started from, as JSON values.
@@ -63,12 +64,13 @@ class RunState:
         config: TrainConfig,
         modules: dict[str, nn.Module],
         optimizer: torch.optim.Optimizer,
+        samples: int,
         steps: int,
         callbacks: Callbacks,
         origin: Mapping[str, Any],
     ) -> None:
         self.name, self.config, self.modules, self.optimizer = name, config, modules, optimizer
-        self.steps, self.callbacks, self.origin = steps, callbacks, origin
+        self.samples, self.steps, self.callbacks, self.origin = samples, steps, callbacks, origin
         self.step = 0
         self.best = -math.inf
         self.score = ""
@@ -79,6 +81,7 @@ class RunState:
         content = {
             "model": self.name,
             "config": _plain(self.config),
+            "samples": self.samples,
             "modules": {name: module.state_dict() for name, module in self.modules.items()},
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
@@ -99,7 +102,7 @@ class RunState:
             The number of epochs that the run had until now, which may differ from that of the recipe.
 
         Raises:
-            ValueError: a corrupt file, or one of another model, recipe or number of steps per epoch.
+            ValueError: a corrupt file, or one of another model, recipe or training set.
         """
         path = folder / FILE
         try:
@@ -108,6 +111,12 @@ class RunState:
             raise ValueError(f"cannot resume: {error}") from error
         if content["model"] != self.name:
             raise ValueError(f"cannot resume {self.name} from {path}: the run trained {content['model']}")
+        if content.get("samples", self.samples) != self.samples:  # runs of earlier versions do not say
+            raise ValueError(
+                f"cannot resume from {path}: the run had {content['samples']} training samples, and now there are "
+                f"{self.samples}; use the same samples, or start a new run in another folder from "
+                f"{folder / 'last.safetensors'} (--pretrained)"
+            )
         epochs = self._check_recipe(path, content)
         try:
             for name, module in self.modules.items():

@@ -9,9 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from edgeseg.data.base import LabelledDataset, name_of
-from edgeseg.data.transforms import Augmented
-from edgeseg.labels import IGNORE
+from edgeseg.data.base import LabelledDataset
+from edgeseg.data.check import DataReport
 from edgeseg.networks.layers import resize
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.recipes import TrainConfig
@@ -39,28 +38,24 @@ class TaskLosses:
     Args:
         model: The network that is trained; only its tasks and its device are used.
         train_set: The training set. Its `class_weights` are used if the recipe says "dataset".
-        samples: The samples of the training set, whose pixels are counted by class if the recipe says "log".
+        report: The report of the training set, whose pixels are counted by class; used if the recipe says "log".
         config: The recipe.
         teacher: The float network to learn from, if `config.distillation` is not 0.
 
     Raises:
-        ValueError: task factors or targets do not fit the tasks, or labels do not fit the classes.
+        ValueError: task factors do not fit the tasks.
     """
 
     def __init__(
         self,
         model: Pixel2Pixel,
         train_set: LabelledDataset,
-        samples: Augmented,
+        report: DataReport,
         config: TrainConfig,
         teacher: Pixel2Pixel | None = None,
     ) -> None:
         if config.task_factors and len(config.task_factors) != len(model.tasks):
             raise ValueError(f"{len(config.task_factors)} task_factors for the tasks {', '.join(model.tasks)}")
-        given = getattr(train_set, "tasks", model.tasks)
-        missing = [name for name in model.tasks if len(model.tasks) > 1 and name not in given]
-        if missing:
-            raise ValueError(f"the training set has no target for {', '.join(missing)}; it has {', '.join(given)}")
         self.tasks, self.config, self.teacher = model.tasks, config, teacher
         self.device = next(model.parameters()).device
         self.class_weights: dict[str, Tensor] = {}
@@ -74,8 +69,10 @@ class TaskLosses:
                 )
             self.class_weights[name] = torch.tensor(published, device=self.device)
         elif config.class_weights == "log":
-            counts = _count_pixels(samples, model)
-            self.class_weights = {name: log_class_weights(pixels).to(self.device) for name, pixels in counts.items()}
+            self.class_weights = {
+                name: log_class_weights(torch.tensor(counts.pixels, dtype=torch.float32)).to(self.device)
+                for name, counts in report.classes.items()
+            }
 
     def __call__(self, inputs: Sequence[Tensor], outputs: Outputs, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Computes the losses of a batch.
@@ -115,19 +112,3 @@ class TaskLosses:
                 loss = kind_of(task).loss(auxiliary, target, replace(config, dice=0.0), weights)
                 losses[name] = losses[name] + config.aux_loss * loss
         return losses
-
-
-def _count_pixels(samples: Augmented, model: Pixel2Pixel) -> dict[str, Tensor]:
-    """Pixels per class, for the tasks that have classes."""
-    pixels = {name: torch.zeros(task.class_count) for name, task in model.tasks.items() if kind_of(task).has_classes}
-    for index in range(len(samples)):
-        _, targets = samples.decoded[index] if samples.decoded else samples.sample(index)
-        for name, target in ((name, targets[name]) for name in pixels):
-            labels = target[target != IGNORE].flatten().long()
-            if labels.numel() and int(labels.max()) >= len(pixels[name]):
-                raise ValueError(
-                    f"{name_of(samples.dataset, index)} has label {int(labels.max())}, but the model has "
-                    f"{len(pixels[name])} classes for {name}"
-                )
-            pixels[name] += torch.bincount(labels, minlength=len(pixels[name]))
-    return pixels

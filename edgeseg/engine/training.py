@@ -19,13 +19,16 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from edgeseg.config import inherited
-from edgeseg.data.base import LabelledDataset, as_sample, name_of
+from edgeseg.data.base import LabelledDataset, name_of
+from edgeseg.data.samples import checked_sample
 from edgeseg.data.transforms import AUGMENTATIONS, Augmented
 from edgeseg.engine import distributed
 from edgeseg.engine.balancing import BALANCERS
 from edgeseg.engine.callbacks import Callback, Callbacks, Run
+from edgeseg.engine.data_check import check_batch_norms, check_data, check_tasks
 from edgeseg.engine.evaluation import evaluate_tasks
 from edgeseg.engine.ground_truth import check_ground_truth
+from edgeseg.engine.loading import ErrorsAsValues, collate, raising
 from edgeseg.engine.optimization import build_optimizer, learning_rate_factor, set_learning_rate
 from edgeseg.engine.report import Log, Pictures, say
 from edgeseg.engine.run_folder import claimed, clear, has_state
@@ -71,8 +74,9 @@ def train(
         val_set: Validation set in the same format, scored every `evaluate_every` epochs; None skips validation.
         config: The recipe.
         output: Folder of the run, created if it is missing: `last.safetensors`, `best.safetensors` (by the first
-            task), `metrics.jsonl`, and `run.pt`, from which a stopped run is resumed. At the end `samples.png` (image,
-            ground truth, prediction) and, if matplotlib is installed, `curves.png`.
+            task), `metrics.jsonl`, and `run.pt`, from which a stopped run is resumed; `data_training.json`
+            and `data_validation.json`, what is in the datasets. At the end `samples.png` (image, ground truth,
+            prediction) and, if matplotlib is installed, `curves.png`.
         resume: Resume the run in `output` if there is one. `config.epochs` may be higher than before.
         overwrite: Remove the files of the run in `output` if there is one, and no others.
         callbacks: Called while the run runs; see `edgeseg.engine.Callback`.
@@ -85,8 +89,8 @@ def train(
         FileExistsError: `output` holds a run, and neither `resume` nor `overwrite` says what becomes of it.
         FloatingPointError: the loss is not finite; the message names the images of the batch.
         KeyboardInterrupt: on Ctrl-C and SIGTERM, after saving.
-        ValueError: fewer images than an optimizer step uses, labels outside the classes, or a run to resume that had
-            another model, recipe or number of images.
+        ValueError: fewer images than an optimizer step uses, a sample that cannot be used, labels of which nothing can
+            be learned, or a run to resume that had another model, recipe or number of training samples.
     """
     output = Path(output)
     watching = Callbacks([Log(), *callbacks, Pictures(val_set)])
@@ -128,15 +132,18 @@ class _Run:
     ) -> None:
         self.train_set, self.val_set, self.config, self.output = train_set, val_set, config, output
         self.device = device = next(model.parameters()).device
+        check_tasks(model, train_set, val_set)
         samples = _samples(train_set, model, config)
         check_ground_truth(model.tasks, samples, val_set)
         self.sampler = EpochSampler(samples, config)
+        report = check_data(model, samples, val_set, config, output)
         self.steps = len(self.sampler)
         self.loader = _loader(samples, self.sampler, config, device)
         teacher = _teacher(model, config)
         self.model = _prepared(model, samples, config, device)
         self.network = _Network(self.model, config).to(device)
-        self.losses = TaskLosses(self.model, train_set, samples, config, teacher)
+        check_batch_norms(self.network, self.model, config)
+        self.losses = TaskLosses(self.model, train_set, report, config, teacher)
         self.average = AveragedModel(self.model, multi_avg_fn=_moving_average(config.ema), use_buffers=True)
         self.averaged = cast(Pixel2Pixel, self.average.module)
         factors = config.task_factors or [1.0] * len(self.model.tasks)
@@ -147,8 +154,9 @@ class _Run:
         modules = {"model": self.model, "average": self.average}
         modules |= {"auxiliary": self.network.auxiliary, "balancer": self.balancer}
         self.state = RunState(
-            self.model.name, config, modules, self.optimizer, self.steps, callbacks, self.model.config.notes
-        )
+            self.model.name, config, modules, self.optimizer, len(samples), self.steps, callbacks,
+            self.model.config.notes,
+        )  # fmt: skip
         self.saved = time.monotonic()
         if resume:
             self._say_schedule(self.state.load(output))
@@ -255,7 +263,7 @@ class _Run:
         )  # fmt: skip
         batches: list[Batch] = []
         with bar:
-            for batch in self.loader:
+            for batch in raising(self.loader):
                 batches.append(batch)
                 if len(batches) < self.config.iter_size:
                     continue
@@ -385,13 +393,15 @@ def _samples(train_set: LabelledDataset, model: Pixel2Pixel, config: TrainConfig
         rotation=config.transform_rotation,
         jitter=config.jitter,
     )
-    return Augmented(train_set, augment, model.tasks, seed=config.seed, cache=_fits(train_set, config))
+    cache = _fits(train_set, model, config)
+    return Augmented(train_set, augment, model.tasks, seed=config.seed, cache=cache, inputs=model.inputs)
 
 
 def _loader(samples: Augmented, sampler: EpochSampler, config: TrainConfig, device: torch.device) -> DataLoader[Any]:
     """The loader of this process's share of the batches."""
     return DataLoader(
-        samples,
+        ErrorsAsValues(samples),
+        collate_fn=collate,
         batch_sampler=sampler,
         num_workers=config.workers,
         persistent_workers=config.workers > 0,
@@ -490,11 +500,11 @@ def _moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor
     return update
 
 
-def _fits(dataset: LabelledDataset, config: TrainConfig) -> bool:
+def _fits(dataset: LabelledDataset, model: Pixel2Pixel, config: TrainConfig) -> bool:
     """Whether the decoded training set is kept in memory: as the recipe says, or if it is small enough."""
     if config.cache is not None or len(dataset) == 0:
         return bool(config.cache)
-    images, _ = as_sample(dataset[0], "")
+    images, _ = checked_sample(dataset, 0, model.tasks, model.inputs)
     return sum(image.numel() for image in images) * 4 / 3 * len(dataset) < CACHE_LIMIT
 
 

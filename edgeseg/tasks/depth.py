@@ -39,6 +39,16 @@ class Depth(Regression):
 
         return target if isinstance(target, DepthTensor) else DepthTensor(target)
 
+    def wrong_type(self, target: Tensor) -> str | None:
+        """Depths are finite floating-point numbers, and not negative."""
+        import torch
+
+        if not target.is_floating_point():
+            return f"is {target.dtype}, and depths are float32 metres; convert it, and set unknown depths to 0"
+        if not bool((torch.isfinite(target) & (target >= 0)).all()):
+            return "has depths that are negative, infinite or NaN; set unknown depths to 0"
+        return None
+
     def loss(self, outputs: Tensor, targets: Tensor, recipe: TrainConfig, class_weights: Tensor | None) -> Tensor:
         """The depth losses of the recipe, weighted by its factors."""
         from edgeseg.tasks.depth_losses import depth_loss

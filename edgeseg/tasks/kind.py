@@ -63,6 +63,10 @@ class Kind(ABC):
     def check(self, task: Task) -> None:  # noqa: B027 (most kinds have nothing to check)
         """Raises a ValueError if the fields of `task` do not suit the kind."""
 
+    def class_ids(self, task: Task) -> int:
+        """Number of class ids in the ground truth, which are 0, 1, 2, ...; 0 if the ground truth has other values."""
+        return task.class_count if self.has_classes else 0
+
     @abstractmethod
     def map(self, output: np.ndarray, size: Sequence[int]) -> np.ndarray:
         """The map of one output, computed without torch.

@@ -34,7 +34,12 @@ def segmentation_loss(
 
     Returns:
         A scalar; 0 if every pixel is ignored.
+
+    Raises:
+        ValueError: more than 255 classes.
     """
+    if logits.shape[1] > IGNORE:
+        raise ValueError(f"{logits.shape[1]} classes; label {IGNORE} stands for ignored pixels, so there are up to 255")
     target = target.long()
     log_probabilities = F.log_softmax(logits.float(), dim=1)
     counted = target != IGNORE

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgeseg.labels import class_names
+from edgeseg.labels import IGNORE, class_names
 from edgeseg.spec import Task
 
 
@@ -16,17 +16,32 @@ class ConfusionMatrix:
     """Counts of pixels by true class (row) and predicted class (column).
 
     Args:
-        classes: Number of classes.
+        classes: Number of classes, up to 255, since label 255 stands for ignored pixels.
+
+    Raises:
+        ValueError: more classes.
     """
 
     higher_is_better = True
 
     def __init__(self, classes: int) -> None:
+        if not 1 <= classes <= IGNORE:
+            raise ValueError(f"{classes} classes; label {IGNORE} stands for ignored pixels, so there are 1 to {IGNORE}")
         self.classes = classes
         self.counts = torch.zeros(classes, classes, dtype=torch.int64)
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Adds predicted and true class ids, integers of the same shape; targets beyond the classes are ignored."""
+        """Adds predicted and true class ids, integers of the same shape; targets of 255 are ignored.
+
+        Raises:
+            ValueError: a target that is neither a class nor 255.
+        """
+        outside = (target < 0) | ((target >= self.classes) & (target != IGNORE))
+        if bool(outside.any()):
+            raise ValueError(
+                f"the ground truth has ids {torch.unique(target[outside])[:10].tolist()}; there are {self.classes} "
+                f"classes with the ids 0 to {self.classes - 1}, and {IGNORE} stands for ignored pixels"
+            )
         # An extra row collects the ignored pixels, which is cheaper than selecting the others.
         rows = target.flatten().int().clamp(max=self.classes)
         pairs = rows * self.classes + prediction.flatten().int()
@@ -75,12 +90,16 @@ class ConfusionMatrix:
         return "miou", 100 * (self.miou_of_all if protocol == "original" else self.miou)
 
     def scores(self, task: Task, protocol: str) -> dict[str, Any]:
-        """IoU by class and the figures over all classes, in percent; None for a class whose `iou` is NaN."""
+        """IoU by class and the figures over all classes, in percent; None for a class whose `iou` is NaN.
+
+        "miou_classes" is the number of classes that the mean is taken over.
+        """
         ious = [None if iou != iou else round(100 * iou, 4) for iou in self.iou.tolist()]
         return {
             "protocol": protocol,
             "iou": dict(zip(class_names(task), ious, strict=True)),
             "miou": round(self.headline(protocol)[1], 4),
+            "miou_classes": self.classes if protocol == "original" else sum(iou is not None for iou in ious),
             "pixel_accuracy": round(100 * self.pixel_accuracy, 4),
             "frequency_weighted_iou": round(100 * self.frequency_weighted_iou, 4),
         }

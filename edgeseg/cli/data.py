@@ -1,0 +1,78 @@
+"""The verb `edgeseg data`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeseg.cli.model import add_dataset, load_split
+
+if TYPE_CHECKING:
+    from edgeseg.data.check import DataReport
+
+
+def add(verbs: Any) -> None:
+    """Adds the verb and its options."""
+    data = verbs.add_parser("data", help="look at a dataset before training", description="Looks at datasets.")
+    actions = data.add_subparsers(dest="action", required=True)
+    check = actions.add_parser(
+        "check",
+        help="count classes and find samples that cannot be used",
+        description="Reads all samples of a dataset and prints, per split, their number and sizes, the pixels per "
+        "class, the share of ignored pixels, classes that never occur, and samples that cannot be used, with the "
+        "reason. The exit status is 1 if there are such samples, or labels of which nothing can be learned.",
+    )
+    add_dataset(check)
+    check.add_argument(
+        "--split", "--splits", nargs="+", default=["train", "val"], metavar="NAME",
+        help="splits of the dataset to check (default train val)",
+    )  # fmt: skip
+    check.add_argument("--json", action="store_true", help="print the reports as JSON, by split")
+    check.add_argument(
+        "--limit", type=int, metavar="N", help="number of samples to read per split, evenly over it (default all)"
+    )
+    check.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="number of processes that decode images (default 1)"
+    )
+    check.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help=".png file for a page of samples with their ground truth"
+    )
+    check.add_argument("--no-cache", action="store_true", help="read the files even if they have not changed")
+    check.set_defaults(run=_check)
+
+
+def _check(options: argparse.Namespace) -> int:
+    if options.output is not None and options.output.suffix.lower() != ".png":
+        raise ValueError(f"--output is a .png file, got {options.output}")
+    if options.output is not None and not options.output.parent.is_dir():
+        raise ValueError(f"--output: there is no folder {options.output.parent}")
+    for name, least in (("limit", 1), ("workers", 0)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise ValueError(f"--{name} is at least {least}, got {value}")
+    datasets = {split: load_split(options, split) for split in dict.fromkeys(options.split)}
+    reports = {split: _report(dataset, split, options) for split, dataset in datasets.items()}
+    if options.json:
+        print(json.dumps({split: report.to_json() for split, report in reports.items()}, indent=2))
+    else:
+        print("\n\n".join(f"{split}\n{report}" for split, report in reports.items()))
+    if options.output is not None:
+        from edgeseg.data.overlays import draw_overlays, save_page
+        from edgeseg.vision.visualize import stack
+
+        save_page(stack([draw_overlays(data, title=split) for split, data in datasets.items()]), options.output)
+        print(f"wrote {options.output}", file=sys.stderr)
+    return 0 if all(report.ok for report in reports.values()) else 1
+
+
+def _report(dataset: Any, split: str, options: argparse.Namespace) -> DataReport:
+    """The report of a split, which is kept in the cache folder for as long as the files stay as they are."""
+    from edgeseg.data.check import check_dataset
+    from edgeseg.machine.download import cache_folder
+
+    place = f"{options.dataset}-{split}-{Path(options.data_path or '.').resolve().name}.json"
+    cache = None if options.no_cache else cache_folder() / "data" / place.replace("/", "-")
+    return check_dataset(dataset, limit=options.limit, workers=options.workers, cache=cache)

@@ -1,0 +1,345 @@
+"""What is in a dataset: counts of pixels per class, sizes, and the samples that cannot be used, with their reasons."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from edgeseg.data.base import LabelledDataset, name_of
+from edgeseg.data.samples import checked_sample, require_samples
+from edgeseg.labels import IGNORE, class_names
+from edgeseg.machine.files import replacing
+from edgeseg.records import Record
+from edgeseg.spec import Input, Task
+from edgeseg.tasks import kind_of
+
+FORMAT = 1  # of the files of reports
+SHOWN = 10  # number of sizes and of problems that a table lists
+Read = Callable[[int], tuple[Sequence[Tensor], Mapping[str, Tensor]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassCounts(Record):
+    """The ground truth of one task that has classes.
+
+    Args:
+        names: Names of the classes, in the order of their ids.
+        pixels: Number of pixels per class.
+        samples: Number of samples per class in which the class occurs.
+        ignored: Number of ignored pixels.
+    """
+
+    names: tuple[str, ...]
+    pixels: tuple[int, ...]
+    samples: tuple[int, ...]
+    ignored: int
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Names of the classes that never occur."""
+        return tuple(name for name, pixels in zip(self.names, self.pixels, strict=True) if not pixels)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class DataReport(Record):
+    """What is in a dataset; its `repr` is a table.
+
+    Args:
+        samples: Number of samples of the dataset.
+        checked: Number of samples that were read.
+        sizes: Number of samples by "HEIGHTxWIDTH" in pixels.
+        channels: Number of samples by the channels of their images, such as "3" or, for two images, "3+3".
+        classes: Counts by task, for tasks that have classes.
+        known: Number of pixels with a ground truth by task, for tasks that have values instead of classes.
+        problems: Why samples cannot be used; each names its sample.
+        left_out: Samples that the dataset leaves out itself, and why.
+    """
+
+    samples: int
+    checked: int
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    channels: Mapping[str, int] = field(default_factory=dict)
+    classes: Mapping[str, ClassCounts] = field(default_factory=dict)
+    known: Mapping[str, int] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def where(self) -> str:
+        """Says which samples were read, as the end of a sentence."""
+        return (
+            f"the {self.samples} samples"
+            if self.checked == self.samples
+            else (f"the {self.checked} of {self.samples} samples that were checked")
+        )
+
+    @property
+    def errors(self) -> list[str]:
+        """What makes training pointless: labels that are all ignored, or 0 and 255 instead of 0 and 1."""
+        found = []
+        labelled = {task: sum(counts.pixels) for task, counts in self.classes.items()} | dict(self.known)
+        for task in (task for task, pixels in labelled.items() if not pixels and self.checked > len(self.problems)):
+            found.append(
+                f"every label of {task!r} is ignored ({IGNORE if task in self.classes else 0}, or not there at all) in "
+                f"{self.where}: there is nothing to learn from; look at the label maps, and at the names of the tasks "
+                "if the ground truth is a dictionary"
+            )
+        for task, counts in self.classes.items():
+            if labelled[task] and counts.ignored and len(counts.pixels) > 1 and not sum(counts.pixels[1:]):
+                other = ", ".join(map(repr, counts.names[1:SHOWN]))
+                found.append(
+                    f"the labels of {task!r} are only 0 and {IGNORE} in {self.where}. {IGNORE} stands for ignored "
+                    f"pixels, so {other} would never be learned; if {IGNORE} is meant as a class, map {IGNORE} to 1 in "
+                    "the label maps"
+                )
+        return found
+
+    @property
+    def warnings(self) -> list[str]:
+        """Classes that never occur, by task."""
+        return [
+            f"{'class' if len(counts.missing) == 1 else 'classes'} {', '.join(map(repr, counts.missing))} of {task!r} "
+            f"never {'occurs' if len(counts.missing) == 1 else 'occur'} in {self.where}"
+            for task, counts in self.classes.items()
+            if counts.missing and sum(counts.pixels)
+        ]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every sample can be used, and there is something to learn."""
+        return not (self.problems or self.left_out or self.errors)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields, and "errors" and "warnings", as JSON has them."""
+        return {**asdict(self), "errors": self.errors, "warnings": self.warnings, "ok": self.ok}
+
+    def __repr__(self) -> str:
+        lines = [f"samples   {self.samples}" + ("" if self.checked == self.samples else f", {self.checked} checked")]
+        lines.append(f"sizes     {_tally(self.sizes)} (height x width)")
+        lines.append(f"channels  {_tally(self.channels)}")
+        for task, counts in self.classes.items():
+            lines += _table(task, counts)
+        lines += [f"{task}: {pixels:,} pixels with a ground truth" for task, pixels in self.known.items()]
+        for title, entries in (
+            ("problem", self.problems), ("left out", self.left_out), ("error", self.errors), ("warning", self.warnings)
+        ):  # fmt: skip
+            lines += [f"{title}: {entry}" for entry in entries[:SHOWN]]
+            lines += [f"... and {len(entries) - SHOWN} more like these"] if len(entries) > SHOWN else []
+        return "\n".join(lines)
+
+
+def check_dataset(
+    dataset: LabelledDataset,
+    *,
+    tasks: Mapping[str, Task] | None = None,
+    inputs: Mapping[str, Input] | None = None,
+    limit: int | None = None,
+    on_error: Literal["collect", "stop"] = "collect",
+    workers: int = 0,
+    cache: str | os.PathLike[str] | None = None,
+    read: Read | None = None,
+) -> DataReport:
+    """Reads the samples of a dataset and reports what is in them.
+
+    Args:
+        dataset: See `edgeseg.data.base.LabelledDataset`.
+        tasks: What the ground truth is; by default the `tasks` of the dataset.
+        inputs: The images of a sample; by default the `inputs` of the dataset, and without these any images.
+        limit: Number of samples to read, evenly over the dataset; None reads all.
+        on_error: "collect" lists samples that cannot be used as `problems`; "stop" raises the error of the first.
+        workers: Number of processes that read.
+        cache: A JSON file for the report. It is read instead of the dataset if the names, sizes and modification times
+            of all files are still the same; only for the datasets of edgeseg, which are files.
+        read: Returns a sample by its number as `checked_sample` does, for example from memory.
+
+    Raises:
+        OSError: a file cannot be read, and `on_error` is "stop".
+        ValueError: no tasks, or a sample that cannot be used, and `on_error` is "stop".
+    """
+    require_samples(dataset)
+    tasks = tasks if tasks is not None else getattr(dataset, "tasks", None)
+    if not tasks:
+        raise ValueError('the dataset has no attribute `tasks`; pass tasks, such as {"segmentation": Task(channels=3)}')
+    inputs = inputs if inputs is not None else getattr(dataset, "inputs", None)
+    count = len(dataset)
+    indices = (
+        range(count) if limit is None else sorted({*np.linspace(0, count - 1, min(limit, count)).astype(int).tolist()})
+    )
+    key = fingerprint(dataset, tasks, inputs, indices) if cache is not None else ""
+    known = _cached(Path(cache), key) if cache is not None and key else None
+    if known is not None:
+        return known
+    facts = _Facts(dataset, tasks, inputs, indices, read, stop=on_error == "stop")
+    left_out = tuple(getattr(dataset, "skipped", ()))
+    # Without workers no DataLoader, which would draw a random number.
+    loader: Iterable[_Fact | str] = (
+        DataLoader(facts, batch_size=None, num_workers=workers) if workers else (facts[i] for i in range(len(facts)))
+    )
+    bar = tqdm(loader, total=len(indices), desc="checking samples", leave=False, disable=None, delay=2)
+    report = _report(bar, tasks, count, len(indices), left_out)
+    if cache is not None and key:
+        _store(Path(cache), key, report)
+    return report
+
+
+@dataclass(frozen=True)
+class _Fact:
+    """What a report needs of one sample. Counts of pixels are by class, with the ignored pixels last.
+
+    The fields are those of `DataReport`.
+    """
+
+    size: str
+    channels: str
+    pixels: dict[str, Tensor]
+    known: dict[str, int]
+
+
+class _Facts(torch.utils.data.Dataset["_Fact | str"]):
+    """The facts of samples, or the reason why a sample cannot be used."""
+
+    def __init__(
+        self,
+        dataset: LabelledDataset,
+        tasks: Mapping[str, Task],
+        inputs: Mapping[str, Input] | None,
+        indices: Sequence[int],
+        read: Read | None,
+        *,
+        stop: bool,
+    ) -> None:
+        self.dataset, self.tasks, self.inputs, self.indices = dataset, tasks, inputs, indices
+        self.read, self.stop = read, stop
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, place: int) -> _Fact | str:
+        index = self.indices[place]
+        try:
+            read = self.read or (lambda i: checked_sample(self.dataset, i, self.tasks, self.inputs))
+            images, targets = read(index)
+        except (OSError, ValueError) as error:
+            if self.stop:
+                raise
+            name = name_of(self.dataset, index)
+            return str(error) if name in str(error) else f"{name}: {error}"
+        size = images[-1].shape[-2:]
+        pixels, known = {}, {}
+        for name, task in self.tasks.items():
+            target = targets[name].as_subclass(Tensor) if name in targets else kind_of(task).empty_target(task, size)
+            ids = kind_of(task).class_ids(task)
+            if ids:
+                pixels[name] = _counts(target, ids)
+            else:
+                metric = kind_of(task).metric(task)
+                metric.update(target, target)
+                known[name] = metric.counted
+        return _Fact(f"{size[0]}x{size[1]}", "+".join(str(image.shape[0]) for image in images), pixels, known)
+
+
+def _counts(labels: Tensor, ids: int) -> Tensor:
+    """Number of pixels per class, and of ignored pixels at the end."""
+    counts = torch.bincount(labels.flatten().long(), minlength=IGNORE + 1)
+    return torch.cat([counts[:ids], counts[IGNORE:]])
+
+
+def _report(
+    facts: Iterable[_Fact | str], tasks: Mapping[str, Task], samples: int, checked: int, left_out: tuple[str, ...]
+) -> DataReport:
+    sizes, channels, problems = Counter[str](), Counter[str](), []
+    known = dict.fromkeys((name for name in tasks if name not in _ids(tasks)), 0)
+    totals = {name: torch.zeros(2, ids + 1, dtype=torch.int64) for name, ids in _ids(tasks).items()}
+    for fact in facts:
+        if isinstance(fact, str):
+            problems.append(fact)
+            continue
+        sizes[fact.size] += 1
+        channels[fact.channels] += 1
+        for name, pixels in fact.pixels.items():
+            totals[name] += torch.stack([pixels, (pixels > 0).long()])
+        for name, number in fact.known.items():
+            known[name] += number
+    classes = {}
+    for name, (pixels, occurrences) in ((name, total.tolist()) for name, total in totals.items()):
+        classes[name] = ClassCounts(
+            names=tuple(class_names(tasks[name])),
+            pixels=tuple(pixels[:-1]),
+            samples=tuple(occurrences[:-1]),
+            ignored=pixels[-1],
+        )
+    return DataReport(
+        samples=samples, checked=checked, sizes=dict(sizes.most_common()), channels=dict(channels.most_common()),
+        classes=classes, known=known, problems=tuple(problems), left_out=left_out,
+    )  # fmt: skip
+
+
+def _ids(tasks: Mapping[str, Task]) -> dict[str, int]:
+    """Number of class ids by task, for the tasks that have classes."""
+    numbers = {name: kind_of(task).class_ids(task) for name, task in tasks.items()}
+    return {name: ids for name, ids in numbers.items() if ids}
+
+
+def fingerprint(
+    dataset: LabelledDataset, tasks: Mapping[str, Task], inputs: Mapping[str, Input] | None, indices: Sequence[int]
+) -> str:
+    """Returns a hash of everything that a report depends on; "" for a dataset that is not made of files by edgeseg."""
+    files = getattr(dataset, "files", None)
+    if not files or not type(dataset).__module__.startswith("edgeseg."):
+        return ""
+    options = {name: value for name, value in vars(dataset).items() if name != "files"}
+    parts = [FORMAT, type(dataset).__qualname__, sorted(options.items()), dict(tasks), dict(inputs or {}), [*indices]]
+    digest = hashlib.sha256(repr(parts).encode())
+    for path in (path for each in files for path in (*each.images, *each.targets.values())):
+        try:
+            state = os.stat(path)
+        except OSError:
+            return ""  # reading it says what is wrong
+        digest.update(f"{path}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _cached(path: Path, key: str) -> DataReport | None:
+    """The report in a file, if it is of the same dataset."""
+    try:
+        content = json.loads(path.read_text())
+        return DataReport.from_json(content["report"]) if content["key"] == key else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # a damaged file is written anew
+
+
+def _store(path: Path, key: str, report: DataReport) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps({"key": key, "report": asdict(report)}, indent=1) + "\n")
+
+
+def _tally(counts: Mapping[str, int]) -> str:
+    shown = [f"{name}: {count}" for name, count in list(counts.items())[:SHOWN]]
+    return ", ".join(shown) + (f" and {len(counts) - SHOWN} more" if len(counts) > SHOWN else "") if shown else "-"
+
+
+def _table(task: str, counts: ClassCounts) -> list[str]:
+    """Rows of pixels, share and samples per class. Shares of the classes are of the pixels that count."""
+    counted, everything = sum(counts.pixels), sum(counts.pixels) + counts.ignored
+    width = max(len(task), len("(ignored)"), *(len(name) for name in counts.names)) + 2
+    rows = [f"{task:{width}} {'pixels':>14} {'share':>8} {'samples':>8}"]
+    for name, pixels, samples in zip(counts.names, counts.pixels, counts.samples, strict=True):
+        rows.append(f"  {name:{width - 2}} {pixels:14,} {_share(pixels, counted):>8} {samples:8}")
+    return [*rows, f"  {'(ignored)':{width - 2}} {counts.ignored:14,} {_share(counts.ignored, everything):>8}"]
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.2f}%" if whole else "-"
