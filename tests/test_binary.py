@@ -416,7 +416,7 @@ def test_agreement_counts_pixels_that_change_sides(tmp_path: Path) -> None:
     small = model.decode(*model.prepare(photos[0]))["road"]
     middle = float(small.median().sigmoid())
     model.configure(tasks={"road": replace(ROAD, threshold=middle)})
-    result = quantize_onnx(model, tmp_path / "int8.onnx", photos, power_of_two=True, dynamic=())
+    result = quantize_onnx(model, tmp_path / "int8.onnx", photos, size=SIZE, power_of_two=True, dynamic=())
     assert result.agreement["road"] < 1
 
 
