@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import edgeseg
+from edgeseg.cli.export import add_version_options, version_options
 from edgeseg.cli.model import add_dataset, add_device, load_split, on_device
 from edgeseg.engine import RECIPES, TrainConfig
 
@@ -48,6 +49,7 @@ def add(verbs: Any) -> None:
         "-o", "--output", type=Path, required=True, metavar="DIR",
         help="folder of the run, for weights and metrics; created if it is missing",
     )  # fmt: skip
+    add_version_options(verb)
     add_device(verb)
     _add_recipe(verb)
     verb.set_defaults(run=_train)
@@ -112,9 +114,12 @@ def _train(options: argparse.Namespace) -> int:
     from edgeseg.engine import distributed, train
     from edgeseg.engine.distributed import process_group
 
+    config = _config(options)
+    versions = version_options(options)
+    if config.quantize == "none" and set(versions.values()) != {None}:
+        raise ValueError("--opset and --ir-version are those of int8.onnx, which --quantize writes")
     train_set = load_split(options, options.train_split)
     val_set = load_split(options, options.val_split) if options.val_split != "none" else None
-    config = _config(options)
     torch.manual_seed(config.seed)
     model = edgeseg.create_model(
         options.model,
@@ -128,7 +133,9 @@ def _train(options: argparse.Namespace) -> int:
         model = on_device(model, device)
         trained = train(model, train_set, val_set, config, options.output, resume=options.resume == "auto")
         if config.quantize != "none" and distributed.rank() == 0:
-            file = export_onnx(trained.cpu(), options.output / "int8.onnx", output="small_logits", preprocess=True)
+            file = export_onnx(
+                trained.cpu(), options.output / "int8.onnx", output="small_logits", preprocess=True, **versions
+            )
             print(f"wrote {file.path}, for edgeseg predict --onnx and edgeseg.OnnxSegmenter")
     return 0
 

@@ -51,7 +51,8 @@ class Ends:
             raise ValueError(f"size is a positive height and width, got {self.size}")
         if self.dynamic and min(self.size) < self.smallest:
             raise ValueError(
-                f"size is at least {self.smallest}x{self.smallest} for this encoder if sizes may change, got {self.size}"
+                f"size is at least {self.smallest}x{self.smallest} for this encoder if sizes may change, got "
+                f"{self.size[0]}x{self.size[1]}"
             )
 
     @classmethod
