@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ from PIL import Image
 import edgeseg
 from edgeseg.cli import main
 from edgeseg.deploy.quantize import quantize_onnx
+from edgeseg.networks.quantized import quantize_aware
 from edgeseg.predict.onnx import Fit
-from edgeseg.spec import Task
+from edgeseg.spec import Quantization, Task
 from edgeseg.storage.checkpoint import save_checkpoint
 from edgeseg.vision.visualize import depth_scale
 
@@ -216,3 +219,23 @@ def test_train_quantize_passes_what_is_asked(tmp_path: Path, capsys: pytest.Capt
     assert "--quantize" in capsys.readouterr().err
     assert main([*call, "--opset", "9", "--quantize", "per_channel"]) == 2
     assert "opset is 11 to" in capsys.readouterr().err
+
+
+def test_costs_are_counted_without_warnings() -> None:
+    """In a process of its own, since pytest's settings hide warnings."""
+    code = "from edgeseg.cli import main; raise SystemExit(main(['info', 'fpn_aspp_mobilenetv2_tv_edgeailite']))"
+    done = subprocess.run([sys.executable, "-W", "default", "-c", code], capture_output=True, text=True, check=True)
+    assert "GMACs" in done.stdout
+    assert done.stderr == ""
+
+
+def test_quantized_training_writes_what_is_asked(tmp_path: Path) -> None:
+    """The file of a network that was trained in 8 bit, as `edgeseg train --quantize` writes it."""
+    model = quantize_aware(network(), Quantization(scheme="power_of_two"))
+    with torch.no_grad():
+        model.train()(torch.randn(2, 3, 32, 64))
+    path = edgeseg.export_onnx(
+        model.eval(), tmp_path / "int8.onnx", output="small_logits", preprocess=True, opset=13, ir_version=8
+    ).path
+    assert opsets(path) == [("", 13)]
+    assert onnx.load(path).ir_version == 8

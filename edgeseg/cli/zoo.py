@@ -52,7 +52,8 @@ def _info(options: argparse.Namespace) -> int:
     print(info.name)
     if info.spec is not None:
         for field in fields(info.spec):
-            print(f"  {field.name:18} {getattr(info.spec, field.name)}")
+            value = getattr(info.spec, field.name)
+            print(f"  {field.name:18} {'usual' if value is None else value}")
     height, width = options.size
     cost = edgeseg.complexity(edgeseg.create_model(info.name), (height, width))
     print(f"  {'parameters':18} {cost.params:,} (19 classes)")
