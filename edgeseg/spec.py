@@ -33,7 +33,7 @@ class ModelSpec(Record):
         activation: Activation of encoder and decoder.
         fast_down: Halve the resolution once more at the start of the encoder, so that every stride doubles.
         output_stride: Stride of the deepest feature. At half of the usual stride the last stage of the encoder keeps
-            stride 1, without dilation.
+            stride 1, without dilation. None stands for 32, or for where an encoder ends that is not the zoo's own.
         prediction_stride: Stride of the logits before the last upsampling.
     """
 
@@ -45,7 +45,7 @@ class ModelSpec(Record):
     dilations: tuple[int, int, int] = (6, 12, 18)
     activation: Literal["relu", "relu6"] = "relu"
     fast_down: bool = False
-    output_stride: int = 32
+    output_stride: int | None = None
     prediction_stride: int = 4
 
     def check(self) -> None:
@@ -56,7 +56,7 @@ class ModelSpec(Record):
             self.require(getattr(self, name) >= 1, name, "is at least 1")
         for name in ("output_stride", "prediction_stride"):
             stride = getattr(self, name)
-            self.require(stride >= 1 and stride & (stride - 1) == 0, name, "is a power of two")
+            self.require(stride is None or (stride >= 1 and stride & (stride - 1) == 0), name, "is a power of two")
         self.require(min(self.dilations) >= 1, "dilations", "are at least 1")
 
 

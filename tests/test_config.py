@@ -234,7 +234,7 @@ def test_files_of_format_1() -> None:
     path = DATA / "format1.safetensors"
     config = read_checkpoint_config(path)
     assert config is not None
-    assert config.spec == ModelSpec(decoder="fpn", encoder=TINY, channels=8, dilations=(1, 2, 3))
+    assert config.spec == ModelSpec(decoder="fpn", encoder=TINY, channels=8, dilations=(1, 2, 3), output_stride=32)
     assert config.inputs == {"flow": Input(3, "flow"), "image": Input()}
     assert config.preprocess == Preprocess(
         size=(48, 64), keep_aspect=True, channel_order="bgr", mean=(1, 2, 3), std=(50, 60, 70)

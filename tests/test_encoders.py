@@ -226,7 +226,7 @@ def test_timm_output_stride() -> None:
     assert encoder.strides == [2, 4, 8, 16]
     assert [f.shape[-1] for f in encoder([torch.randn(1, 3, 64, 64)])] == [32, 16, 8, 4]
     with pytest.raises(ValueError, match="pass output_stride=32"):
-        build_encoder("convnext_atto", (3,), output_stride=16)
+        build_encoder("hrnet_w18_small", (3,), output_stride=16)
 
 
 def test_timm_two_inputs() -> None:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeseg.cli.export import add_file_options, file_options
+from edgeseg.cli.export import add_file_options, check_file, file_options
 from edgeseg.cli.model import add_dataset, add_model, load_model, load_split
 
 if TYPE_CHECKING:
@@ -69,16 +69,22 @@ def _quantize(options: argparse.Namespace) -> int:
     import torch
 
     from edgeseg.deploy.onnx import export_onnx
-    from edgeseg.deploy.quantize import quantize_onnx
+    from edgeseg.deploy.quantize import check_opset_of_scales, quantize_onnx
     from edgeseg.predict.onnx import OnnxSegmenter
 
     if (options.images is None) == (options.dataset is None):
         raise ValueError("pass --images FOLDER, or --dataset with --data-path, and not both: calibration needs images")
     if options.calibration_images < 1:
         raise ValueError(f"--calibration-images is at least 1, got {options.calibration_images}")
+    if options.keep_float < 0:
+        raise ValueError(f"--keep-float is at least 0, got {options.keep_float}")
+    if options.out.suffix != ".onnx":
+        raise ValueError(f"--out is a .onnx file, got {options.out}")
+    check_file("--out", options.out)
+    choices = file_options(options)
+    check_opset_of_scales(options.opset, power_of_two=options.power_of_two)
     model = load_model(options, torch.device("cpu"))
     frames = _frames(options, model)
-    choices = file_options(options)
     quantized = quantize_onnx(
         model, options.output, frames, calibration=options.calibration, power_of_two=options.power_of_two,
         keep_float=options.keep_float, reduce_range=not options.full_range, progress=True, **choices,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import edgeseg
+from edgeseg.cli.export import add_version_options, version_options
 from edgeseg.cli.model import add_dataset, add_device, add_encoder, load_split, network, on_device
 from edgeseg.engine import RECIPES, TrainConfig
 
@@ -59,6 +60,7 @@ def add(verbs: Any) -> None:
         "-o", "--output", type=Path, required=True, metavar="DIR",
         help="folder of the run, for weights and metrics; created if it is missing",
     )  # fmt: skip
+    add_version_options(verb)
     add_device(verb)
     _add_recipe(verb)
     verb.set_defaults(run=_train)
@@ -129,9 +131,12 @@ def _train(options: argparse.Namespace) -> int:
     if options.patience is not None and options.val_split == "none":
         raise ValueError("--patience watches the score on --val-split, which is none")
     callbacks = [] if options.patience is None else [EarlyStopping(options.patience)]
+    config = _config(options)
+    versions = version_options(options)
+    if config.quantize == "none" and set(versions.values()) != {None}:
+        raise ValueError("--opset and --ir-version are those of int8.onnx, which --quantize writes")
     train_set = load_split(options, options.train_split)
     val_set = load_split(options, options.val_split) if options.val_split != "none" else None
-    config = _config(options)
     torch.manual_seed(config.seed)
     model = edgeseg.create_model(
         options.model,
@@ -149,7 +154,9 @@ def _train(options: argparse.Namespace) -> int:
             callbacks=callbacks,
         )  # fmt: skip
         if config.quantize != "none" and distributed.rank() == 0:
-            file = export_onnx(trained.cpu(), options.output / "int8.onnx", output="small_logits", preprocess=True)
+            file = export_onnx(
+                trained.cpu(), options.output / "int8.onnx", output="small_logits", preprocess=True, **versions
+            )
             print(f"wrote {file.path}, for edgeseg predict --onnx and edgeseg.OnnxSegmenter")
     return 0
 

@@ -128,7 +128,8 @@ def _print(title: str, value: Any) -> None:
 def _print_spec(spec: ModelSpec | None) -> None:
     """Prints the fields of a network."""
     for field in fields(spec) if spec is not None else ():
-        _print(field.name, getattr(spec, field.name))
+        value = getattr(spec, field.name)
+        _print(field.name, "usual" if value is None else value)
 
 
 def _print_cost(model: Pixel2Pixel, size: Sequence[int]) -> None:

@@ -29,15 +29,17 @@ class Ends:
         dynamic: Any of "batch", "height" and "width".
         output: See `edgeseg.export_onnx`.
         preprocess: Whether the file takes uint8 pixels and normalizes them.
+        smallest: Smallest height and width that the file takes, if they may change.
 
     Raises:
-        ValueError: a dimension or the output is unknown, or the size is not positive.
+        ValueError: a dimension or the output is unknown, or the size is too small.
     """
 
     size: tuple[int, int]
     dynamic: tuple[str, ...]
     output: Output
     preprocess: bool
+    smallest: int = 1
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.dynamic if name not in DIMENSIONS]
@@ -47,6 +49,11 @@ class Ends:
             raise ValueError(f"no output named {self.output!r}; the outputs are {', '.join(get_args(Output))}")
         if len(self.size) != 2 or min(self.size) < 1:
             raise ValueError(f"size is a positive height and width, got {self.size}")
+        if self.dynamic and min(self.size) < self.smallest:
+            raise ValueError(
+                f"size is at least {self.smallest}x{self.smallest} for this encoder if sizes may change, got "
+                f"{self.size[0]}x{self.size[1]}"
+            )
 
     @classmethod
     def of(
@@ -61,7 +68,8 @@ class Ends:
         if dtype != torch.float32:
             raise ValueError(f"{model.name} is in {dtype}; files are exported in float32: call model.float() first")
         height, width = size or model.preprocess.size or DEFAULT_SIZE
-        return cls((height, width), tuple(dynamic), output, preprocess)
+        smallest = max(int(getattr(model.encoder, "minimum", 0)), 1)
+        return cls((height, width), tuple(dynamic), output, preprocess, smallest)
 
     @property
     def example(self) -> tuple[int, int, int]:
@@ -74,8 +82,8 @@ class Ends:
         batch, height, width = self.example
         other = (
             1 if "batch" in self.dynamic else batch,
-            height // 2 + 5 if "height" in self.dynamic else height,
-            width // 2 + 3 if "width" in self.dynamic else width,
+            max(height // 2 + 5, self.smallest) if "height" in self.dynamic else height,
+            max(width // 2 + 3, self.smallest) if "width" in self.dynamic else width,
         )
         return list(dict.fromkeys([self.example, other]))
 

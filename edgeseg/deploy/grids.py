@@ -31,7 +31,7 @@ def simplify(graph: Any) -> None:
     _take_pixels(graph)
     _share_scales(graph)
     _read_sizes_of_rounded(graph)
-    _prune(graph)
+    prune(graph)
 
 
 def _take_pixels(graph: Any) -> None:
@@ -80,7 +80,7 @@ def _read_sizes_of_rounded(graph: Any) -> None:
             node.input[0] = source.input[0]
 
 
-def _prune(graph: Any) -> None:
+def prune(graph: Any) -> None:
     """Removes nodes, constants and descriptions of tensors that no output needs."""
     needed = {output.name for output in graph.output}
     for node in reversed(list(graph.node)):

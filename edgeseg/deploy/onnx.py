@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import warnings
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -18,12 +20,14 @@ from torch import Tensor
 from edgeseg.config import ORIGIN
 from edgeseg.deploy.graph import AXES, DIMENSIONS, Ends, Graph, Output, trace_graph
 from edgeseg.deploy.grids import simplify
+from edgeseg.deploy.opset import as_asked, check_versions, exporter_opset, opset_of
 from edgeseg.deploy.same_padding import same_padding_as_attribute
 from edgeseg.deploy.verify import Exported, verify
 from edgeseg.labels import class_names, palette_of
 from edgeseg.machine.files import replacing
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.networks.quantized import exporting
+from edgeseg.predict.onnx import Fit
 from edgeseg.tasks import kind_of
 
 
@@ -36,6 +40,8 @@ def export_onnx(
     output: Output = "logits",
     preprocess: bool = False,
     opset: int | None = None,
+    ir_version: int | None = None,
+    fit: Fit = "stretch",
 ) -> Exported:
     """Writes an ONNX file, runs it in onnxruntime against the network, and keeps it only if they agree.
 
@@ -53,14 +59,19 @@ def export_onnx(
             zoo), which the caller upsamples. A depth task is float32 [N, 1, H, W].
         preprocess: Take uint8 [N, C, H, W] of 0 to 255, RGB, and normalize in the graph (in an 8-bit file that is only
             a scale, if all channels are normalized alike); else take normalized float32.
-        opset: Opset of ONNX; by default that of torch's exporter.
+        opset: Opset of ONNX, from 11 on; by default that of torch's exporter.
+        ir_version: IR version of the file; by default that of torch's exporter. Older runtimes need 8 or 9.
+        fit: How `OnnxSegmenter` fits photos to a file of fixed height and width: "stretch" to that size, as TI's zoo
+            does, or "letterbox", which keeps their aspect ratio and fills the rest with the mean of the weights.
 
     Returns:
         The file, the sizes at which it was compared, and the differences.
 
     Raises:
         ImportError: onnxruntime or onnxscript is missing: `pip install edgeseg[onnx]`.
-        ValueError: a dimension or the output is unknown, or the model is not in float32.
+        FileNotFoundError: the folder of `path` does not exist.
+        ValueError: a dimension or the output is unknown, the model is not in float32, or it cannot be written in this
+            opset.
         RuntimeError: the outputs of the file differ from those of the network; the file is not kept.
     """
     try:
@@ -69,14 +80,21 @@ def export_onnx(
         import onnxscript  # noqa: F401 (torch's exporter needs it)
     except ImportError as error:
         raise ImportError(f"exporting ONNX needs {error.name}: pip install edgeseg[onnx]") from error
+    check_folder(path)
+    check_versions(opset, ir_version)
     graph = Graph(model, Ends.of(model, size, dynamic, output, preprocess))
-    file = _converted(graph, opset)
-    for name, fact in _facts(graph, size).items():
+    check_fit(fit, graph.ends.dynamic)
+    file = as_asked(_converted(graph, opset), opset, ir_version)
+    for name, fact in _facts(graph, size, fit).items():
         file.metadata_props.add(key=name, value=fact)
     onnx.checker.check_model(file, full_check=True)
     with replacing(Path(path)) as temporary:
         onnx.save(file, temporary)
-        session = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
+        try:
+            session = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
+        except Exception as error:  # of many kinds, none of them documented
+            versions = f"opset {opset_of(file)}, IR version {file.ir_version}"
+            raise ValueError(f"onnxruntime cannot load the file in {versions}: {error}") from error
 
         def run(inputs: Sequence[Tensor]) -> list[np.ndarray]:
             feed = {name: image.numpy() for name, image in zip(model.inputs, inputs, strict=True)}
@@ -91,14 +109,15 @@ def _converted(graph: Graph, opset: int | None) -> Any:
     any_size = bool(set(graph.ends.dynamic) - {"batch"})
     with exporting(model), same_padding_as_attribute(model) if any_size else nullcontext():
         program = trace_graph(graph)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # warnings of the exporter about its own libraries
+    # What the exporter says about its own libraries, by all three ways.
+    with warnings.catch_warnings(), redirect_stdout(StringIO()), quiet_logging():
+        warnings.simplefilter("ignore")
         converted = torch.onnx.export(
             program,
             dynamo=True,
             input_names=list(model.inputs),
             output_names=list(model.tasks),
-            opset_version=opset,
+            opset_version=exporter_opset(opset),
             verbose=False,
         )
     assert converted is not None
@@ -107,6 +126,31 @@ def _converted(graph: Graph, opset: int | None) -> Any:
     if model.config.quantization is not None:
         simplify(file.graph)
     return file
+
+
+@contextmanager
+def quiet_logging() -> Iterator[None]:
+    """Silences the logs of all libraries, errors included."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Raises a FileNotFoundError if the folder of a file that will be written does not exist."""
+    if not Path(path).parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: there is no folder {Path(path).parent}")
+
+
+def check_fit(fit: str, dynamic: Sequence[str]) -> None:
+    """Raises a ValueError if photos cannot be fitted in this way to a file with these dimensions."""
+    if fit not in get_args(Fit):
+        raise ValueError(f"no fit named {fit!r}; the fits are {', '.join(get_args(Fit))}")
+    if fit != "stretch" and set(dynamic) - {"batch"}:
+        raise ValueError(f"fit={fit!r} (--fit) applies to files of fixed height and width (--fixed)")
 
 
 def _tidy(graph: Any) -> None:
@@ -123,7 +167,7 @@ def _tidy(graph: Any) -> None:
         del entry.metadata_props[:]
 
 
-def _facts(graph: Graph, size: Sequence[int] | None) -> dict[str, str]:
+def _facts(graph: Graph, size: Sequence[int] | None, fit: Fit) -> dict[str, str]:
     """The metadata of the file: what edgeseg reads, then the same for people and other programs."""
     config = graph.model.config
     if size is not None:
@@ -131,7 +175,7 @@ def _facts(graph: Graph, size: Sequence[int] | None) -> dict[str, str]:
     tasks = {name: task for name, task in config.tasks.items() if kind_of(task).has_classes}
     facts: dict[str, Any] = {
         "edgeseg": config.to_json(),
-        "edgeseg_file": {"output": graph.ends.output, "preprocess": graph.ends.preprocess},
+        "edgeseg_file": {"output": graph.ends.output, "preprocess": graph.ends.preprocess, "fit": fit},
         "classes": {name: class_names(task) for name, task in tasks.items()},
         "palette": {name: palette_of(task) for name, task in tasks.items()},
         **{key: config.notes[key] for key in ORIGIN if key in config.notes},

@@ -43,6 +43,8 @@ def export_program(
         ValueError: a dimension or the output is unknown, or the model is not in float32.
         RuntimeError: the outputs of the file differ from those of the network; the file is not kept.
     """
+    if not Path(path).parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: there is no folder {Path(path).parent}")
     graph = Graph(model, Ends.of(model, size, dynamic, output, preprocess))
     program = trace_graph(graph)
     with replacing(Path(path)) as temporary:

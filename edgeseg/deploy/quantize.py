@@ -18,13 +18,14 @@ import numpy as np
 
 from edgeseg.deploy.graph import DIMENSIONS, Output
 from edgeseg.deploy.grids import normalized, simplify
-from edgeseg.deploy.onnx import export_onnx
+from edgeseg.deploy.onnx import check_folder, export_onnx
+from edgeseg.deploy.opset import as_asked, check_versions, exporter_opset
 from edgeseg.machine.files import replacing
 from edgeseg.networks.equalize import equalize_channels
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.networks.pixelwise import PixelwiseConv2d, is_pixelwise, last_convolutions
 from edgeseg.networks.quantized import pixel_grid
-from edgeseg.predict.onnx import OnnxSegmenter
+from edgeseg.predict.onnx import Fit, OnnxSegmenter
 from edgeseg.tasks import kind_of
 from edgeseg.vision.images import ImageLike
 
@@ -32,7 +33,8 @@ Calibration = Literal["minmax", "entropy", "percentile"]
 Frame = ImageLike | tuple[ImageLike, ...]
 SENSITIVITY_IMAGES = 4
 # Otherwise every calibration of onnxruntime keeps all tensors of all images in memory, gigabytes per ten photos.
-ONE_AT_A_TIME = {"CalibStridedMinMax": 1}
+# Frames are measured one at a time, which needs less memory, and outliers of "percentile" are the top 0.01 %.
+CALIBRATION = {"CalibStridedMinMax": 1, "CalibPercentile": 99.99}
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,9 @@ def quantize_onnx(
     keep_float: int = 0,
     reduce_range: bool = True,
     progress: bool = False,
+    opset: int | None = None,
+    ir_version: int | None = None,
+    fit: Fit = "stretch",
 ) -> Quantized:
     """Writes an ONNX file whose convolutions run in 8 bit (QDQ form), by post-training quantization.
 
@@ -79,7 +84,8 @@ def quantize_onnx(
         path: The file, `.onnx`; written completely or not at all.
         images: About a hundred typical photos, given as for `predict`; for several inputs, tuples with one image per
             input.
-        size, dynamic, output, preprocess: See `export_onnx`.
+        size, dynamic, output, preprocess, opset, ir_version, fit: See `export_onnx`; photos of the calibration are
+            fitted in the same way. Scales per channel need opset 13 or newer.
         calibration: How ranges follow from the values on `images`: the lowest and highest value ("minmax"), the range
             that loses least information ("entropy"), or without the outermost 0.01 % ("percentile").
         power_of_two: Use symmetric scales that are powers of two, one per tensor, for weights too. The 8-bit networks
@@ -95,6 +101,9 @@ def quantize_onnx(
         ImportError: onnxruntime or onnxscript is missing: `pip install edgeseg[onnx]`.
         ValueError: there are no images, the calibration is unknown, or an argument of `export_onnx` does not fit.
     """
+    check_folder(path)
+    check_versions(opset, ir_version)
+    check_opset_of_scales(opset, power_of_two=power_of_two)
     if not len(images):
         raise ValueError("images is empty; quantization measures the ranges of activations on typical photos")
     if calibration not in get_args(Calibration):
@@ -102,10 +111,16 @@ def quantize_onnx(
             f"no calibration named {calibration!r}; the calibrations are {', '.join(get_args(Calibration))}"
         )
     frames = [image if isinstance(image, tuple) else (image,) for image in images]
+    import onnx
+
     with tempfile.TemporaryDirectory() as name, _quiet():
         folder = Path(name)
         model = _suited(model, frames, size, equalize=not power_of_two)
-        export_onnx(model, folder / "float.onnx", size=size, dynamic=dynamic, output=output, preprocess=preprocess)
+        export_onnx(
+            model, folder / "float.onnx", size=size, dynamic=dynamic, output=output, preprocess=preprocess,
+            opset=exporter_opset(opset), fit=fit,
+        )  # fmt: skip
+        as_asked(onnx.load(folder / "float.onnx"), opset, ir_version)  # what cannot be written is known now
         plain = OnnxSegmenter(folder / "float.onnx")
         feeds = [plain.feed(*frame) for frame in frames]
         quantizer = _Quantizer(model, folder, feeds, calibration, power_of_two, reduce_range, progress)
@@ -113,7 +128,7 @@ def quantize_onnx(
         kept = [*quantizer.kept, *list(sensitivity)[:keep_float]]
         with replacing(Path(path)) as temporary:
             quantizer(temporary, without=[*kept, *quantizer.tail])
-            _simplify(temporary)
+            _simplify(temporary, opset, ir_version)
             agreement = _agreement(OnnxSegmenter(temporary), feeds, _outputs(plain, feeds))
     return Quantized(Path(path), agreement, sensitivity, tuple(kept))
 
@@ -135,12 +150,22 @@ def _outputs(segmenter: OnnxSegmenter, feeds: Sequence[Mapping[str, np.ndarray]]
     return [segmenter.session.run(None, feed) for feed in feeds]
 
 
-def _simplify(path: Path) -> None:
+def _simplify(path: Path, opset: int | None, ir_version: int | None) -> None:
     import onnx
 
     file = onnx.load(path)
     simplify(file.graph)
+    file = as_asked(file, opset, ir_version)
+    onnx.checker.check_model(file)
     onnx.save(file, path)
+
+
+def check_opset_of_scales(opset: int | None, *, power_of_two: bool) -> None:
+    """Raises a ValueError if an opset does not have the scales of an 8-bit file."""
+    if opset is not None and opset < 13 and not power_of_two:
+        raise ValueError(
+            f"scales per channel need opset 13 or newer, got {opset}; power_of_two (--power-of-two) has one per tensor"
+        )
 
 
 class _Quantizer:
@@ -187,8 +212,7 @@ class _Quantizer:
             "entropy": CalibrationMethod.Entropy,
             "percentile": CalibrationMethod.Percentile,
         }[self.calibration]
-        options: dict[str, Any] = {"CalibPercentile": 99.99} if self.calibration == "percentile" else {}
-        options |= ONE_AT_A_TIME | {"OpTypesToExcludeOutputQuantization": ["MatMul"]}
+        options: dict[str, Any] = CALIBRATION | {"OpTypesToExcludeOutputQuantization": ["MatMul"]}
         if self.power_of_two:
             if not self.ranges.is_file():
                 self._calibrate(method)
@@ -221,7 +245,7 @@ class _Quantizer:
                 _reader(self.feeds, progress=self.progress),
                 activation_type=QuantType.QUInt8,
                 calibrate_method=method,
-                extra_options=ONE_AT_A_TIME,
+                extra_options=CALIBRATION,
                 calibration_cache_path=self.ranges,
             )
 

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -15,10 +15,11 @@ from edgeseg.config import read_config
 from edgeseg.predict.predictor import Predictor
 from edgeseg.spec import Preprocess
 from edgeseg.tasks import kind_of
-from edgeseg.vision.flow import resize_flow
+from edgeseg.vision.flow import ZERO, resize_flow
 from edgeseg.vision.images import ImageLike, input_size
 
 CPU = "CPUExecutionProvider"
+Fit = Literal["stretch", "letterbox"]
 
 
 class OnnxSegmenter(Predictor):
@@ -31,6 +32,7 @@ class OnnxSegmenter(Predictor):
 
     Attributes:
         session: The onnxruntime session, of all sizes that the file takes.
+        fit: How photos are fitted to a file of fixed size: "stretch" or "letterbox", see `edgeseg.export_onnx`.
 
     Raises:
         ImportError: without onnxruntime: `pip install edgeseg[onnx]`.
@@ -67,6 +69,7 @@ class OnnxSegmenter(Predictor):
         self.config = read_config(facts["edgeseg"], str(path))
         about = json.loads(facts["edgeseg_file"])
         self.output, self.normalizes = str(about["output"]), bool(about["preprocess"])
+        self.fit = str(about.get("fit", "stretch"))
         self.shape: list[int | str] = self.session.get_inputs()[-1].shape
         self._last: tuple[int, ...] = ()
         self._fixed: tuple[tuple[int, ...], Any] = (), None
@@ -143,32 +146,63 @@ class OnnxSegmenter(Predictor):
 
     def _at(self, size: tuple[int, ...], outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What the file answers of one frame -> maps of the photo's size."""
+        canvas, top, left = self._canvas(size)
         maps = {}
         for name, values in outputs.items():
             kind = kind_of(self.tasks[name])
             labels = kind.has_classes and self.output.endswith("labels")
-            maps[name] = kind.resized(values, size) if labels else kind.map(values, size)
+            whole = kind.resized(values, canvas) if labels else kind.map(values, canvas)
+            if labels and whole.dtype == np.int32:  # ONNX's operators lack uint16
+                whole = whole.astype(np.uint16)
+            maps[name] = whole[top : top + size[0], left : left + size[1]]
         return maps
+
+    def _canvas(self, size: Sequence[int]) -> tuple[tuple[int, int], int, int]:
+        """The photo with its letterbox borders, in pixels of the photo: height and width, and the photo's corner."""
+        if self.fit != "letterbox":
+            return (size[0], size[1]), 0, 0
+        inner, corner = self._letterbox(size)
+        scales = [small / large for small, large in zip(inner, size, strict=True)]
+        top, left = (round(offset / scale) for offset, scale in zip(corner, scales, strict=True))
+        height, width = (round(int(n) / scale) for n, scale in zip(self.shape[2:], scales, strict=True))
+        return (max(height, top + size[0]), max(width, left + size[1])), top, left
+
+    def _letterbox(self, size: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Height and width of a photo within the file's size, and its corner."""
+        frame = [int(n) for n in self.shape[2:]]
+        scale = min(n / m for n, m in zip(frame, size, strict=True))
+        inner = [min(max(round(m * scale), 1), n) for n, m in zip(frame, size, strict=True)]
+        return inner, [(n - m) // 2 for n, m in zip(frame, inner, strict=True)]
 
     def _to_inputs(self, pixels: Sequence[np.ndarray], preprocess: Preprocess) -> list[np.ndarray]:
         size = pixels[-1].shape[:2]
         wanted = input_size(size, preprocess)
         allowed = [n if isinstance(n, int) else m for n, m in zip(self.shape[2:], wanted, strict=True)]
-        if list(wanted) != allowed:
+        if preprocess is not self.preprocess and list(wanted) != allowed:
             raise ValueError(
-                f"{self.path.name} takes images of {allowed[0]}x{allowed[1]} (height x width) only, and a photo of "
-                f"{size[0]}x{size[1]} becomes {wanted[0]}x{wanted[1]} as its weights were trained; export it with "
-                "dynamic height and width"
+                f"{self.path.name} takes images of {allowed[0]}x{allowed[1]} (height x width) only, and a tile becomes "
+                f"{wanted[0]}x{wanted[1]}; tiles need a file with dynamic height and width"
             )
         kinds = [each.kind for each in self.inputs.values()]
-        return [self._to_input(image, kind, wanted, preprocess) for image, kind in zip(pixels, kinds, strict=True)]
+        if self.fit == "letterbox":
+            inner, corner = self._letterbox(size)
+            inputs = zip(pixels, kinds, strict=True)
+            pixels = [self._framed(_scaled(image, kind, inner), kind, corner, preprocess) for image, kind in inputs]
+        return [self._to_input(image, kind, allowed, preprocess) for image, kind in zip(pixels, kinds, strict=True)]
+
+    def _framed(self, pixels: np.ndarray, kind: str, corner: Sequence[int], preprocess: Preprocess) -> np.ndarray:
+        """Pixels within the file's size; around them the mean of the weights, or no motion."""
+        height, width = (int(n) for n in self.shape[2:])
+        mean = preprocess.mean[::-1] if preprocess.channel_order == "bgr" else preprocess.mean
+        fill = np.broadcast_to(np.array(ZERO if kind == "flow" else mean), pixels.shape[2:]).round().clip(0, 255)
+        framed = np.empty((height, width, pixels.shape[2]), np.uint8)
+        framed[:] = fill.astype(np.uint8)
+        framed[corner[0] : corner[0] + pixels.shape[0], corner[1] : corner[1] + pixels.shape[1]] = pixels
+        return framed
 
     def _to_input(self, pixels: np.ndarray, kind: str, size: Sequence[int], preprocess: Preprocess) -> np.ndarray:
         """uint8 [H,W,C] -> what the file takes, [1,C,h,w]."""
-        if kind == "flow":
-            pixels = resize_flow(pixels, size)
-        elif pixels.shape[:2] != tuple(size):
-            pixels = _resized(pixels, size)
+        pixels = _scaled(pixels, kind, size)
         if self.normalizes:
             return np.ascontiguousarray(pixels.transpose(2, 0, 1))[None]
         if preprocess.channel_order == "bgr":
@@ -181,6 +215,13 @@ class OnnxSegmenter(Predictor):
 def _cores() -> int:
     """That this process may use; on systems that do not tell, all."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _scaled(pixels: np.ndarray, kind: str, size: Sequence[int]) -> np.ndarray:
+    """Pixels, or flow with its vectors, at another height and width."""
+    if pixels.shape[:2] == tuple(size):
+        return pixels
+    return resize_flow(pixels, size) if kind == "flow" else _resized(pixels, size)
 
 
 def _resized(pixels: np.ndarray, size: Sequence[int]) -> np.ndarray:

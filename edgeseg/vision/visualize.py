@@ -93,7 +93,8 @@ def depth_scale(width: int) -> Image.Image:
     """Draws the colours of depth and their metres, on a white strip of a width in pixels, or the width it needs."""
     width = max(width, NARROWEST_SCALE)
     size = max(width // 40, 11)
-    font, left, right = ImageFont.load_default(size), 2 * size, width - 4 * size
+    left = min(2 * size, width // 3)
+    font, right = ImageFont.load_default(size), max(width - 4 * size, left + 1)
     ramp = np.geomspace(*DEPTH_LIMITS, right - left)
     strip = Image.new("RGB", (width, round(3.2 * size)), "white")
     strip.paste(colorize_depth(np.repeat(ramp[None], size, axis=0)), (left, size // 2))

@@ -64,7 +64,7 @@ def build_encoder(
     *,
     activation: Activation = nn.ReLU,
     fast_down: bool = False,
-    output_stride: int = 32,
+    output_stride: int | None = None,
 ) -> Encoder | SingleInputEncoder:
     """Builds an untrained encoder.
 
@@ -73,13 +73,16 @@ def build_encoder(
         in_channels: Channels of each image.
         activation: Class of the activations, for the encoders of the zoo.
         fast_down: Halve the resolution once more at the start, for the encoders of the zoo.
-        output_stride: Stride of the deepest feature: the usual one, or half of it if the encoder supports that.
+        output_stride: Stride of the deepest feature: the usual one, or half of it if the encoder supports that. None
+            stands for 32, or for where an encoder ends that is not the zoo's own.
 
     Raises:
-        ValueError: the name is unknown, the timm model has no feature pyramid, or the encoder lacks an option.
+        ValueError: the name is unknown, the timm model has no feature pyramid or a fixed size, or the encoder lacks an
+            option.
     """
     if name in ENCODERS:
-        options = {"activation": activation, "fast_down": fast_down, "output_stride": output_stride}
+        stride = 32 if output_stride is None else output_stride
+        options = {"activation": activation, "fast_down": fast_down, "output_stride": stride}
         return Encoder([ENCODERS[name](channels, **options) for channels in in_channels])
     if fast_down:
         raise ValueError(f"fast_down is an option of the zoo's own encoders; {name!r} does not have it")
@@ -96,7 +99,7 @@ def build_encoder(
     return build_timm_encoder(name, in_channels, output_stride)
 
 
-def _self_made(name: str, in_channels: Sequence[int], output_stride: int) -> Encoder | SingleInputEncoder:
+def _self_made(name: str, in_channels: Sequence[int], output_stride: int | None) -> Encoder | SingleInputEncoder:
     """The encoder of a builder that takes only the number of channels."""
     builder = WHOLE_ENCODERS.get(name) or USER_ENCODERS[name]
     built = [builder(channels) for channels in in_channels]

@@ -7,21 +7,57 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from edgeseg.networks.encoders.trunk import Block, Trunk
 from edgeseg.networks.layers import SeparableConv
 
 
 class _Features(nn.Module):
-    """The properties of an encoder that a decoder needs.
+    """The properties of an encoder that a decoder needs, and the padding that its network needs.
 
     Attributes:
         channels: Channels of each feature, from fine to coarse.
         strides: Stride of each feature.
+        multiple: Images are padded to multiples of this height and width for the network, and features are cropped.
+        minimum: Images are padded to at least this height and width.
     """
 
     channels: list[int]
     strides: list[int]
+    multiple: int = 1
+    minimum: int = 0
+
+    def forward(self, images: Sequence[Tensor]) -> list[Tensor]:
+        """Computes the features.
+
+        Args:
+            images: One tensor [N, C, H, W] per input.
+
+        Returns:
+            One tensor [N, channels[i], H/strides[i], W/strides[i]] per stride.
+        """
+        height, width = images[0].shape[-2:]
+        # Not in files of any size: there a branch would hold for all sizes, and the networks refuse smaller images.
+        small = isinstance(height, int) and isinstance(width, int) and min(height, width) < self.minimum
+        if self.multiple == 1 and not small:
+            return self.compute(images)
+        least = self.minimum if small else 0
+        down, right = self._missing(height, least), self._missing(width, least)
+        features = self.compute([F.pad(image, (0, right, 0, down)) for image in images])
+        return [
+            feature[:, :, : (height + stride - 1) // stride, : (width + stride - 1) // stride]
+            for feature, stride in zip(features, self.strides, strict=True)
+        ]
+
+    def compute(self, images: Sequence[Tensor]) -> list[Tensor]:
+        """The features of images whose size suits the network."""
+        raise NotImplementedError
+
+    def _missing(self, length: int, least: int) -> int:
+        """Pixels that are padded to a height or width. torch.export cannot simplify the modulo of a negative number."""
+        wanted = max(length, least) if least else length
+        return (wanted + self.multiple - 1) // self.multiple * self.multiple - length
 
     @property
     def group_width(self) -> int:
@@ -29,9 +65,9 @@ class _Features(nn.Module):
         convs = [module for module in self.modules() if isinstance(module, nn.Conv2d)]
         return max((c.in_channels // c.groups for c in convs if 1 < c.groups < c.in_channels), default=1)
 
-    def check_output_stride(self, name: str, output_stride: int) -> None:
-        """Raises a ValueError unless the encoder ends at `output_stride` or before."""
-        if output_stride < self.strides[-1]:
+    def check_output_stride(self, name: str, output_stride: int | None) -> None:
+        """Raises a ValueError unless the encoder ends at `output_stride` or before, or it is None."""
+        if output_stride is not None and output_stride < self.strides[-1]:
             raise ValueError(
                 f"the encoder {name!r} ends at stride {self.strides[-1]}; pass output_stride={self.strides[-1]}"
             )
@@ -65,15 +101,8 @@ class Encoder(_Features):
         self.channels = [block.channels for block in taps]
         self.strides = [block.stride for block in taps]
 
-    def forward(self, images: Sequence[Tensor]) -> list[Tensor]:
-        """Computes the features.
-
-        Args:
-            images: One tensor [N, C, H, W] per input.
-
-        Returns:
-            One tensor [N, channels[i], H/strides[i], W/strides[i]] per stride.
-        """
+    def compute(self, images: Sequence[Tensor]) -> list[Tensor]:
+        """One tensor [N, C, H, W] per input -> one tensor [N, channels[i], H/strides[i], W/strides[i]] per stride."""
         features: list[Tensor] = []
         streams = list(images)
         for name in self.stem:
@@ -128,7 +157,7 @@ class SingleInputEncoder(_Features):
             )
         return cls(networks[0], channels, strides)
 
-    def forward(self, images: Sequence[Tensor]) -> list[Tensor]:
+    def compute(self, images: Sequence[Tensor]) -> list[Tensor]:
         """One image tensor [N, C, H, W] -> one feature [N, channels[i], H/strides[i], W/strides[i]] per stride."""
         (image,) = images
         features = self.network(image)
