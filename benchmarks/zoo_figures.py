@@ -55,7 +55,9 @@ def other_tasks() -> list[Figures]:
     """Returns published and computed figures of networks with several inputs and tasks."""
     rows = []
     for row in OTHER_TASKS:
-        tasks = {f"task{i}": edgeseg.Task(channels=channels) for i, channels in enumerate(row.channels)}
+        kinds = ["depth" if channels == 1 else "segmentation" for channels in row.channels]
+        pairs = zip(kinds, row.channels, strict=True)
+        tasks = {f"task{i}": edgeseg.Task(kind, channels) for i, (kind, channels) in enumerate(pairs)}
         model = edgeseg.create_model(row.name, tasks=tasks, in_channels=(3,) * row.inputs)
         cost = edgeseg.complexity(model, SIZE)
         computed = {"parameters": cost.params, "gmacs_computed": round(cost.gmacs, 4)}

@@ -249,7 +249,7 @@ def test_commands(
     assert isinstance(config.spec, ModelSpec)
     assert config.tasks["segmentation"].channels == 32
     assert main(command) == 2
-    assert "pass num_classes=32" in capsys.readouterr().err
+    assert "pass --num-classes 32" in capsys.readouterr().err
     assert main(["weights", "verify", "nothing.x"]) == 2
 
     (tmp_path / "hf-home/edgeseg" / name / "net.onnx").write_bytes(b"tampered")

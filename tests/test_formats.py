@@ -779,9 +779,9 @@ def test_prefixes_of_ones_own(tmp_path: Path) -> None:
     assert load_checkpoint(module, tmp_path / "own.pt").matched == ["net.bias", "net.weight"]
 
 
-@pytest.mark.parametrize("foreground", [1, 255])
-def test_one_class_of_interest(foreground: int, tmp_path: Path) -> None:
-    """Masks of 0 and 1 or of 0 and 255, 8 bit or 1 bit, for a single class."""
+@pytest.mark.parametrize(("mode", "foreground"), [("L", 1), ("L", 255), ("1", 255)])
+def test_one_class_of_interest(mode: str, foreground: int, tmp_path: Path) -> None:
+    """Masks of 0 and 1 or of 0 and 255, or of 1 bit, for a single class."""
     for split in ("train", "val"):
         for i in range(2):
             mask = np.zeros((8, 10), np.uint8)
@@ -789,7 +789,7 @@ def test_one_class_of_interest(foreground: int, tmp_path: Path) -> None:
             for folder, picture in (("images", Image.new("RGB", (10, 8))), ("masks", Image.fromarray(mask))):
                 path = tmp_path / folder / split / f"{i}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                (picture.convert("1") if folder == "masks" and i else picture).save(path)
+                (picture.convert(mode) if folder == "masks" else picture).save(path)
     dataset = load_dataset("images_masks", tmp_path, "train", classes=("road",))
     assert dataset.task.kind == "binary"
     assert dataset.task.classes == ("background", "road")

@@ -31,7 +31,8 @@ def test_any_size(name: str) -> None:
             assert torch.isfinite(outputs["segmentation"]).all()
 
 
-@pytest.mark.parametrize("name", ZOO)
+# ESPNetv2 adds the image to its features, for which it has to be one image of three channels.
+@pytest.mark.parametrize("name", [name for name in ZOO if not name.startswith("espnetv2_")])
 def test_two_inputs_three_tasks_train(name: str) -> None:
     """Every name takes several inputs and decoders; in training too, and each parameter gets a gradient."""
     model = edgeseg.create_model(name, in_channels=(2, 3), tasks=TASKS).train()

@@ -78,9 +78,9 @@ def _quantize(options: argparse.Namespace) -> int:
         raise ValueError(f"--calibration-images is at least 1, got {options.calibration_images}")
     if options.keep_float < 0:
         raise ValueError(f"--keep-float is at least 0, got {options.keep_float}")
-    if options.out.suffix != ".onnx":
-        raise ValueError(f"--out is a .onnx file, got {options.out}")
-    check_file("--out", options.out)
+    if options.output.suffix != ".onnx":
+        raise ValueError(f"--output is a .onnx file, got {options.output}")
+    check_file("--output", options.output)
     choices = file_options(options)
     check_opset_of_scales(options.opset, power_of_two=options.power_of_two)
     model = load_model(options, torch.device("cpu"))

@@ -82,7 +82,9 @@ def check_classes(dataset: LabelledDataset, tasks: Mapping[str, Task], *, name: 
         if not all(counts):
             continue
         named = all(task.classes for task in (theirs, ours)) and len(theirs.classes) == len(ours.classes)
-        lists = [[each.strip().casefold() for each in task.classes] for task in (theirs, ours)]
+        # What is not the foreground of a binary task may have any name.
+        first = int(any(kind_of(task).has_threshold for task in (theirs, ours)))
+        lists = [[each.strip().casefold() for each in task.classes[first:]] for task in (theirs, ours)]
         if counts[0] != counts[1] or (named and lists[0] != lists[1]):
             order = ", in another order" if sorted(lists[0]) == sorted(lists[1]) and named else ""
             raise ValueError(

@@ -28,9 +28,9 @@ def check_versions(opset: int | None, ir_version: int | None) -> None:
 
     newest = onnx.defs.onnx_opset_version()
     if opset is not None and not OLDEST <= opset <= newest:
-        raise ValueError(f"opset is {OLDEST} to {newest} (--opset), got {opset}")
+        raise ValueError(f"opset is {OLDEST} to {newest}, got {opset}")
     if ir_version is not None and not OLDEST_IR <= ir_version <= onnx.IR_VERSION:
-        raise ValueError(f"ir_version is {OLDEST_IR} to {onnx.IR_VERSION} (--ir-version), got {ir_version}")
+        raise ValueError(f"ir_version is {OLDEST_IR} to {onnx.IR_VERSION}, got {ir_version}")
 
 
 def exporter_opset(opset: int | None) -> int | None:

@@ -33,8 +33,7 @@ Calibration = Literal["minmax", "entropy", "percentile"]
 Frame = ImageLike | tuple[ImageLike, ...]
 SENSITIVITY_IMAGES = 4
 # Otherwise every calibration of onnxruntime keeps all tensors of all images in memory, gigabytes per ten photos.
-# Frames are measured one at a time, which needs less memory, and outliers of "percentile" are the top 0.01 %.
-CALIBRATION = {"CalibStridedMinMax": 1, "CalibPercentile": 99.99}
+CALIBRATION: dict[str, Any] = {"CalibStridedMinMax": 1, "CalibPercentile": 99.99}
 
 
 @dataclass(frozen=True)
@@ -212,7 +211,7 @@ class _Quantizer:
             "entropy": CalibrationMethod.Entropy,
             "percentile": CalibrationMethod.Percentile,
         }[self.calibration]
-        options: dict[str, Any] = CALIBRATION | {"OpTypesToExcludeOutputQuantization": ["MatMul"]}
+        options = CALIBRATION | {"OpTypesToExcludeOutputQuantization": ["MatMul"]}
         if self.power_of_two:
             if not self.ranges.is_file():
                 self._calibrate(method)

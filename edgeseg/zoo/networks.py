@@ -14,7 +14,7 @@ fpn = partial(ModelSpec, decoder="fpn")
 unet = partial(ModelSpec, decoder="unet", prediction_stride=2)
 deeplabv3plus = partial(ModelSpec, decoder="deeplabv3plus", output_stride=16)
 bifpn = partial(ModelSpec, decoder="bifpn", channels=128)
-espnetv2 = partial(ModelSpec, decoder="espnetv2", output_stride=16, prediction_stride=1)
+espnetv2 = partial(ModelSpec, decoder="espnetv2", aspp=False, output_stride=16, prediction_stride=1)
 
 # For free combinations: `create_model("fpn", encoder="resnet18")`. `register_decoder` adds to them.
 FAMILIES: dict[str, Callable[..., ModelSpec]] = {

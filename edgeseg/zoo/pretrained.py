@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from edgeseg.config import FORMAT, ModelConfig
 from edgeseg.machine.download import HUB, cache_folder, fetch, file_sha256
@@ -101,9 +102,7 @@ def encoder_normalization(source: str | os.PathLike[str], spec: ModelSpec | None
     says_itself = Path(source).is_file() and read_checkpoint_config(source) is not None
     if name in ENCODERS or not name or says_itself:
         return None
-    import timm
-
-    trained = timm.get_pretrained_cfg(name)
+    trained = _timm_configuration(name)
     if trained is None:
         return None
     mean, std = (tuple(255 * value for value in values) for values in (trained.mean, trained.std))
@@ -124,12 +123,20 @@ def encoder_note(source: str | os.PathLike[str], spec: ModelSpec | None) -> dict
         return {}
     if text == "imagenet" and spec is not None and spec.encoder in ENCODER_WEIGHTS:
         return {"weights": f"imagenet ({spec.encoder})", "license": ENCODER_WEIGHTS[spec.encoder].license}
-    import timm
-
     name = text.removeprefix("timm/") if spec is None or text != "imagenet" else spec.encoder
-    cfg = timm.get_pretrained_cfg(name)
+    cfg = _timm_configuration(name)
     note = {"weights": getattr(cfg, "hf_hub_id", None) or text, "license": getattr(cfg, "license", None)}
     return {key: value for key, value in note.items() if value}
+
+
+def _timm_configuration(name: str) -> Any:
+    """What timm knows of weights; None of those that it does not know, such as a tag of one's own on the hub."""
+    import timm
+
+    try:
+        return timm.get_pretrained_cfg(name)
+    except RuntimeError:
+        return None
 
 
 def _imagenet_addresses(encoder: str) -> tuple[str, ...]:
@@ -138,9 +145,7 @@ def _imagenet_addresses(encoder: str) -> tuple[str, ...]:
     if encoder in ENCODER_WEIGHTS:
         return ENCODER_WEIGHTS[encoder].addresses
     if encoder not in ENCODERS:
-        import timm
-
-        hub = getattr(timm.get_pretrained_cfg(encoder), "hf_hub_id", None)
+        hub = getattr(_timm_configuration(encoder), "hf_hub_id", None)
         if hub:
             return (f"{HUB}{hub}/model.safetensors",)
     known = ", ".join(ENCODER_WEIGHTS)

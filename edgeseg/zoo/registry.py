@@ -138,7 +138,7 @@ def list_models(pattern: str | Sequence[str] = "*", *, pretrained: bool = False)
     """Lists the names of models.
 
     Args:
-        pattern: A shell pattern such as "fpn_*", or several.
+        pattern: A shell pattern such as `fpn_*`, or several.
         pretrained: List only models with trained weights, as `name.tag`.
 
     Returns:
@@ -151,7 +151,7 @@ def list_weights(pattern: str | Sequence[str] = "*") -> list[str]:
     """Lists trained weights.
 
     Args:
-        pattern: A shell pattern such as "fpn_*" or "*.camvid", or several.
+        pattern: A shell pattern such as `fpn_*` or `*.camvid`, or several.
 
     Returns:
         The weights that match a pattern, as `name.tag`, sorted.
