@@ -7,6 +7,8 @@ from typing import Any
 
 from torch.utils.data import Dataset, default_collate
 
+from edgeseg.engine.signals import signals_held
+
 
 class ErrorsAsValues(Dataset[Any]):
     """A dataset that returns the error of a sample that cannot be used, for `raising` to raise it in the main process.
@@ -38,7 +40,9 @@ def collate(samples: Sequence[Any]) -> Any:
 
 def raising(loader: Iterable[Any]) -> Iterator[Any]:
     """Yields what a loader of an `ErrorsAsValues` yields, and raises errors."""
-    for item in loader:
+    with signals_held():  # until the workers, which start here, can tell who sends them
+        items = iter(loader)
+    for item in items:
         if isinstance(item, Exception):
             raise item
         yield item

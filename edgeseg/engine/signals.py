@@ -44,6 +44,19 @@ def stoppable() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Within this context Ctrl-C and SIGTERM wait, also in processes that start here: until their `worker_init_fn`."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def leave_signals_to_the_main_process(_: int) -> None:
     """A `worker_init_fn` of DataLoader, by which a worker ignores Ctrl-C, and any SIGTERM not sent by its parent.
 
