@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from edgeseg.data.transforms import Augmented
 from edgeseg.engine import distributed
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.recipes import TrainConfig
+from edgeseg.spec import Task
+from edgeseg.tasks import kind_of
 
 SAMPLED = 32  # number of samples that are read where not all of them have to be
 
@@ -80,15 +83,25 @@ def _checked(
         cache=output / f"data_{name}.json" if first else None,
     )  # fmt: skip
     report = check(limit=limit)
-    if report.errors and report.checked < report.samples:  # some samples are not enough to say so
+    wrong = _wrong(name, report, model.tasks)
+    if wrong and report.checked < report.samples:  # some samples are not enough to say so
         report = check(limit=None)
-    if report.errors:
-        raise ValueError(f"the {name} set: {'; '.join(report.errors)}")
+        wrong = _wrong(name, report, model.tasks)
+    if wrong:
+        raise ValueError(wrong)
     if first:
         print(f"{name} set, for {next(model.parameters()).device}\n{report}\n", flush=True)
         for message in report.warnings:
             warnings.warn(f"{name} set: {message}", stacklevel=5)
     return report
+
+
+def _wrong(name: str, report: DataReport, tasks: Mapping[str, Task]) -> str:
+    """Why nothing can be learned or scored, in the words of a kind of task if it has some; "" if something can."""
+    for task, counts in report.classes.items():
+        if wrong := kind_of(tasks[task]).wrong_dataset(counts.pixels, counts.ignored):
+            return f"{task} in the {name} set: {wrong}"
+    return f"the {name} set: {'; '.join(report.errors)}" if report.errors else ""
 
 
 def check_batch_norms(network: nn.Module, model: Pixel2Pixel, config: TrainConfig) -> None:

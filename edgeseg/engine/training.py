@@ -27,7 +27,6 @@ from edgeseg.engine.balancing import BALANCERS
 from edgeseg.engine.callbacks import Callback, Callbacks, Run
 from edgeseg.engine.data_check import check_batch_norms, check_data, check_tasks
 from edgeseg.engine.evaluation import evaluate_tasks
-from edgeseg.engine.ground_truth import check_ground_truth
 from edgeseg.engine.loading import ErrorsAsValues, collate, raising
 from edgeseg.engine.optimization import build_optimizer, learning_rate_factor, set_learning_rate
 from edgeseg.engine.report import Log, Pictures, say
@@ -134,7 +133,6 @@ class _Run:
         self.device = device = next(model.parameters()).device
         check_tasks(model, train_set, val_set)
         samples = _samples(train_set, model, config)
-        check_ground_truth(model.tasks, samples, val_set)
         self.sampler = EpochSampler(samples, config)
         report = check_data(model, samples, val_set, config, output)
         self.steps = len(self.sampler)

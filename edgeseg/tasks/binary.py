@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -97,20 +97,16 @@ class Binary(Classification):
             )
         return wrong
 
-    def wrong_dataset(self, targets: Iterable[Tensor]) -> str | None:
-        """Both classes occur; reads as far as the first sample at which both have occurred."""
-        import torch
-
-        seen: set[int] = set()
-        for target in targets:
-            seen |= set(torch.unique(torch.as_tensor(target)).tolist())
-            if {0, 1} <= seen:
-                return None
-        if IGNORE in seen and 0 in seen:
-            return CURE
-        if not seen & {0, 1}:
+    def wrong_dataset(self, pixels: Sequence[int], ignored: int) -> str | None:
+        """Both classes occur."""
+        background, foreground = pixels
+        if background and foreground:
+            return None
+        if not background and not foreground:
             return "every pixel of the ground truth is 255 (ignored)"
-        only, other = ("foreground (1)", "background (0)") if 1 in seen else ("background (0)", "foreground (1)")
+        if background and ignored:
+            return CURE
+        only, other = ("foreground (1)", "background (0)") if foreground else ("background (0)", "foreground (1)")
         return f"every pixel of the ground truth is {only}, and none is {other}"
 
     def wrong_metric(self, metric: Metric) -> str | None:

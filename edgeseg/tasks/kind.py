@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -113,11 +113,12 @@ class Kind(ABC):
         """Says what is wrong with the ground truth of a sample, as the end of a sentence; None if nothing is."""
         return None
 
-    def wrong_dataset(self, targets: Iterable[Tensor]) -> str | None:
-        """Says why a dataset with these ground truths cannot be trained or scored, in a sentence; None if it can.
+    def wrong_dataset(self, pixels: Sequence[int], ignored: int) -> str | None:
+        """Says why a dataset with classes cannot be trained on or scored, in a sentence; None if it can.
 
         Args:
-            targets: The ground truth of all samples; no more are read than needed.
+            pixels: Number of pixels per class in the whole dataset.
+            ignored: Number of ignored pixels.
         """
         return None
 
