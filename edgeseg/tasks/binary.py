@@ -12,7 +12,7 @@ from PIL import Image
 from edgeseg.labels import IGNORE, class_names, palette_of
 from edgeseg.recipes import TrainConfig
 from edgeseg.spec import DEFAULT_THRESHOLD, Task
-from edgeseg.tasks.kind import Classification, Kind, Metric
+from edgeseg.tasks.kind import Classification, Kind, Metric, upsampled
 from edgeseg.vision.upsample import upsampled_argmax
 from edgeseg.vision.visualize import legend, tint
 
@@ -69,7 +69,7 @@ class Binary(Classification):
         import torch
         from torch.nn import functional as F
 
-        resized = [F.interpolate(view.float(), size=list(size), mode="bilinear", align_corners=False) for view in views]
+        resized = upsampled(views, size)
         if len(resized) == 1:
             return resized[0][:, 0]
         logits = torch.stack(resized)[:, :, 0]
@@ -118,15 +118,7 @@ class Binary(Classification):
         """Binary cross-entropy, and Dice loss of the foreground, with the weights of the recipe; see `binary_loss`."""
         from edgeseg.tasks.losses import binary_loss
 
-        return binary_loss(
-            outputs,
-            targets,
-            class_weights=class_weights,
-            dice=recipe.dice,
-            label_smoothing=recipe.label_smoothing,
-            ohem=recipe.ohem,
-            count_ignored=recipe.count_ignored,
-        )
+        return binary_loss(outputs, targets, class_weights=class_weights, **self.loss_options(recipe))
 
     def divergence(self, outputs: Tensor, expected: Tensor) -> Tensor:
         """Mean Kullback-Leibler divergence of the two probabilities over the pixels, as for two classes."""

@@ -172,6 +172,12 @@ class Classification(Kind):
         rows, columns = (np.arange(new) * old // new for new, old in zip(size, values.shape, strict=True))
         return values[rows].take(columns, axis=1)
 
+    @staticmethod
+    def loss_options(recipe: TrainConfig) -> dict[str, Any]:
+        """The options of `segmentation_loss` and `binary_loss` that the recipe chooses."""
+        names = ("dice", "label_smoothing", "ohem", "count_ignored")
+        return {name: getattr(recipe, name) for name in names}
+
     def empty_target(self, task: Task, size: Sequence[int]) -> Tensor:
         """A ground truth uint8 [H, W] of 255, of which every pixel is ignored."""
         import torch
@@ -216,10 +222,8 @@ class Regression(Kind):
     def predictions(self, views: Sequence[Tensor], size: Sequence[int]) -> Tensor:
         """The mean of the views, float32 [N, C, H, W]."""
         import torch
-        from torch.nn import functional as F
 
-        resized = [F.interpolate(view.float(), size=list(size), mode="bilinear", align_corners=False) for view in views]
-        return torch.stack(resized).mean(dim=0)
+        return torch.stack(upsampled(views, size)).mean(dim=0)
 
     def picture(self, values: np.ndarray, task: Task, photo: Image.Image | None = None) -> Image.Image:
         """The values in grey: black is the lowest and white the highest value of the task's range, or of the map."""
@@ -228,6 +232,13 @@ class Regression(Kind):
         return Image.fromarray(
             grey if grey.ndim == 3 and grey.shape[2] == 3 else grey.reshape(*grey.shape[:2], -1)[..., 0]
         )
+
+
+def upsampled(views: Sequence[Tensor], size: Sequence[int]) -> list[Tensor]:
+    """Outputs [N, C, h, w], each resized bilinearly to float32 [N, C, H, W]."""
+    from torch.nn import functional as F
+
+    return [F.interpolate(view.float(), size=list(size), mode="bilinear", align_corners=False) for view in views]
 
 
 def to_target(values: np.ndarray) -> np.ndarray:

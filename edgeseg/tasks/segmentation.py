@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeseg.recipes import TrainConfig
 from edgeseg.spec import DEFAULT_THRESHOLD, Task
-from edgeseg.tasks.kind import Classification
+from edgeseg.tasks.kind import Classification, upsampled
 from edgeseg.vision.upsample import upsampled_argmax
 
 if TYPE_CHECKING:
@@ -38,11 +38,10 @@ class Segmentation(Classification):
     def predictions(self, views: Sequence[Tensor], size: Sequence[int]) -> Tensor:
         """Class ids [N, H, W] of the logits, or of the mean probabilities of several views."""
         import torch
-        from torch.nn import functional as F
 
         if len(views) == 1 and views[0].device.type == "cpu":
             return torch.stack([torch.from_numpy(self.map(logits.float().numpy(), size)) for logits in views[0]])
-        resized = [F.interpolate(view.float(), size=list(size), mode="bilinear", align_corners=False) for view in views]
+        resized = upsampled(views, size)
         mean = resized[0] if len(views) == 1 else torch.stack([view.softmax(dim=1) for view in resized]).mean(dim=0)
         return mean.argmax(dim=1).to(torch.uint8 if mean.shape[1] <= 256 else torch.uint16)
 
@@ -56,15 +55,7 @@ class Segmentation(Classification):
         """Cross-entropy and Dice loss with the weights of the recipe; see `segmentation_loss`."""
         from edgeseg.tasks.losses import segmentation_loss
 
-        return segmentation_loss(
-            outputs,
-            targets,
-            class_weights=class_weights,
-            dice=recipe.dice,
-            label_smoothing=recipe.label_smoothing,
-            ohem=recipe.ohem,
-            count_ignored=recipe.count_ignored,
-        )
+        return segmentation_loss(outputs, targets, class_weights=class_weights, **self.loss_options(recipe))
 
     def divergence(self, outputs: Tensor, expected: Tensor) -> Tensor:
         """Mean Kullback-Leibler divergence over the pixels (Hinton et al., 2015, https://arxiv.org/abs/1503.02531)."""
