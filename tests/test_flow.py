@@ -132,6 +132,7 @@ def test_demo(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main(call) == 0
     out = capsys.readouterr().out
     assert "on 4 synthetic frames" in out
+    assert "\n\ndepth\n" in out
     for title in ("semantic", "depth", "motion", "mIoU", "relative error"):
         assert title in out
     with Image.open(path) as picture:

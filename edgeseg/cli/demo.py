@@ -54,6 +54,7 @@ def _demo(options: argparse.Namespace) -> int:
     metrics = run_demo(model, options.output, sequences=options.sequences, seed=seed, progress="streets")
     print(f"{model.name} on {4 * options.sequences} synthetic frames with exact ground truth, in percent")
     for name, metric in metrics.items():
-        print_scores(metric.scores(model.tasks[name], "native"), title=f"\n{name}")
+        print()
+        print_scores(metric.scores(model.tasks[name], "native"), title=name)
     print(f"\n{options.output}: inputs, ground truth and predictions of one frame")
     return 0
