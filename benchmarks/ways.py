@@ -20,7 +20,6 @@ from edgeseg.machine.memory import keep_freed_memory
 from edgeseg.machine.processor import computes_bf16, saturates_in_8_bit
 from edgeseg.networks.layers import resize
 from edgeseg.tasks import KINDS
-from edgeseg.vision.preprocess import normalize
 
 CLASSES = 11
 PLAIN = "plain eager"
@@ -132,7 +131,7 @@ def prepare(setting: Setting, way: str, size: Sequence[int], batch: int) -> Run:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     ways = Ways(setting)
     pixels = Streets("test", (270, 480), length=1)[0][0][None].as_subclass(Tensor)
-    image = normalize(resize(pixels.float(), size).round().byte(), ways.model.preprocess)
+    image = ways.model.preprocess.normalize(resize(pixels.float(), size).round().byte())
     run: Run = torch.inference_mode()(ways.build[way](image.repeat(batch, 1, 1, 1).to(ways.device)))
     return run
 

@@ -24,7 +24,7 @@ ORIGIN = (
 )  # notes on where weights come from
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ModelConfig(Record):
     """Everything that is known of a model except its weights.
 

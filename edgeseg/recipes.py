@@ -13,7 +13,7 @@ def option(default: Any, group: str, text: str) -> Any:
     return field(default=default, metadata={"group": group, "help": text})
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class TrainConfig(Record):
     """A training recipe. The defaults suit a few hundred street scenes. Options of TI's zoo keep their names."""
 

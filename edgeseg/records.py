@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+import reprlib
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Made = TypeVar("Made", bound="Record")
+WIDTH = 100  # characters of a record that is shown on one line
 
 
 class Record:
     """Base of the frozen dataclasses. Every field is checked against its annotation; lists become tuples.
 
-    A subclass adds what its fields must fulfil beyond their types by overriding `check`.
+    A subclass adds what its fields must fulfil beyond their types by overriding `check`. It is a dataclass with
+    `repr=False`, since a record shows the fields that differ from their defaults, and long ones in part.
 
     Raises:
         ValueError: a field of the wrong type or value; the message names the field and says what is expected.
@@ -32,6 +35,14 @@ class Record:
         """Raises a ValueError that says what is expected of the field `name`, unless it is fulfilled."""
         if not fulfilled:
             raise ValueError(f"{type(self).__name__}.{name} {expected}, got {getattr(self, name)!r}")
+
+    def __repr__(self) -> str:
+        shown = [f"{name}={_shown.repr(value)}" for name, value in _differing(self)]
+        line = f"{type(self).__name__}({', '.join(shown)})"
+        if len(line) <= WIDTH and "\n" not in line:
+            return line
+        inner = "".join(f"    {each},\n".replace("\n", "\n    ").removesuffix("    ") for each in shown)
+        return f"{type(self).__name__}(\n{inner})"
 
     @classmethod
     def from_json(cls: type[Made], content: Any, where: str = "") -> Made:
@@ -57,6 +68,19 @@ class Record:
             return cls(**content)
         except ValueError as error:
             raise ValueError(f"{prefix}{error}") from error
+
+
+_shown = reprlib.Repr()
+_shown.maxtuple = _shown.maxlist = 4
+_shown.maxdict, _shown.maxstring, _shown.maxother = 12, 120, 4000
+
+
+def _differing(record: Any) -> Iterator[tuple[str, Any]]:
+    """Names and values of the fields that differ from their defaults."""
+    for field in fields(record):
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        if (value := getattr(record, field.name)) != default:
+            yield field.name, value
 
 
 _known_hints: dict[type, dict[str, Any]] = {}

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from edgeseg.records import Record
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Color = tuple[int, int, int]
 
@@ -19,7 +24,7 @@ KIND_CLASSES = {"binary": ("background", "foreground")}
 DEFAULT_THRESHOLD = 0.5
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ModelSpec(Record):
     """One row of the zoo: the few choices that tell two networks apart.
 
@@ -60,7 +65,7 @@ class ModelSpec(Record):
         self.require(min(self.dilations) >= 1, "dilations", "are at least 1")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Task(Record):
     """What one decoder predicts.
 
@@ -112,7 +117,7 @@ class Task(Record):
         self.require(0 < self.threshold < 1, "threshold", "is between 0 and 1")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Input(Record):
     """One of the images that a network takes.
 
@@ -130,7 +135,7 @@ class Input(Record):
         self.require(self.channels >= 1, "channels", "is at least 1")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Quantization(Record):
     """How a network rounds to 8 bit; see `edgeseg.networks.quantized`.
 
@@ -144,7 +149,7 @@ class Quantization(Record):
     weight_bits: Literal[7, 8] = 8
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Preprocess(Record):
     """How a photo becomes the tensor that a set of weights was trained on.
 
@@ -169,3 +174,72 @@ class Preprocess(Record):
         self.require(self.size is None or min(self.size) >= 1, "size", "is a positive height and width")
         self.require(len(self.mean) > 0, "mean", "has at least one value")
         self.require(len(self.std) > 0 and min(self.std) > 0, "std", "has at least one value, all above 0")
+
+    def input_size(self, size: Sequence[int]) -> tuple[int, int]:
+        """The height and width that a photo of the height and width `size` has at the network's input."""
+        height, width = size
+        if self.size is None:
+            return height, width
+        if not self.keep_aspect:
+            return self.size
+        scale = math.sqrt(math.prod(self.size) / (height * width))
+        return max(round(height * scale), 1), max(round(width * scale), 1)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Resizes photos to `input_size` (antialiased bilinear) and normalizes them, as `predict` does.
+
+        Args:
+            images: uint8 [N, C, H, W] or [C, H, W] of 0 to 255, RGB, on any device.
+
+        Returns:
+            float32 [N, C, h, w], for `model(...)`; N is 1 for a single image.
+
+        Raises:
+            TypeError: the images are not uint8.
+            ValueError: they have another number of dimensions, or of channels than `mean` and `std` are for.
+        """
+        return self.normalize(self.resize(images))
+
+    def resize(self, images: Tensor, scale: float = 1.0) -> Tensor:
+        """Resizes photos to `input_size` times `scale` (antialiased bilinear), as a batch uint8 [N, C, h, w]."""
+        from torch.nn.functional import interpolate
+
+        batch = _batch(images)
+        height, width = self.input_size(batch.shape[-2:])
+        size = [max(round(height * scale), 1), max(round(width * scale), 1)]
+        if size == list(batch.shape[-2:]):
+            return batch
+        return interpolate(batch, size=size, mode="bilinear", antialias=True)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Normalizes pixels without resizing them, for instance crops in a training loop.
+
+        Args:
+            images: As of a call of the record.
+
+        Returns:
+            float32 [N, C, H, W].
+
+        Raises:
+            TypeError: the images are not uint8.
+            ValueError: they have another number of dimensions, or of channels than `mean` and `std` are for.
+        """
+        import torch
+
+        batch = _batch(images)
+        for values in (self.mean, self.std):
+            if len(values) not in (1, batch.shape[1]):
+                raise ValueError(f"the weights take {len(values)} channels per image, got {batch.shape[1]}")
+        if self.channel_order == "bgr":
+            batch = batch.flip(1)
+        mean, std = (torch.tensor(values, device=batch.device).view(1, -1, 1, 1) for values in (self.mean, self.std))
+        return (batch.float() - mean) / std
+
+
+def _batch(images: Tensor) -> Tensor:
+    """Pixels as a batch [N, C, H, W]; raises an error for anything that is not pixels."""
+    if str(images.dtype) != "torch.uint8":
+        raise TypeError(f"images are uint8 pixels of 0 to 255 that are not normalized yet, got {images.dtype}")
+    if images.ndim not in (3, 4):
+        raise ValueError(f"images are [N, C, H, W] or [C, H, W], got a tensor of shape {list(images.shape)}")
+    return images if images.ndim == 4 else images.unsqueeze(0)

@@ -17,6 +17,7 @@ import edgeseg
 from edgeseg import Input, ModelConfig, ModelSpec, Preprocess, Quantization, Task
 from edgeseg.config import as_inputs, read_config
 from edgeseg.engine import TrainConfig
+from edgeseg.labels import CITYSCAPES
 from edgeseg.records import Record
 from edgeseg.storage.checkpoint import read_checkpoint_config
 
@@ -104,6 +105,17 @@ def test_numbers_of_other_libraries() -> None:
     assert spec(channels=np.int64(8)).channels == 8
     assert type(spec(channels=np.int64(8)).channels) is int
     assert Preprocess(mean=(np.float32(1.5),)).mean == (1.5,)  # type: ignore[arg-type]
+
+
+def test_records_print_what_differs_from_the_defaults() -> None:
+    assert repr(TrainConfig(epochs=3, lr=0.1)) == "TrainConfig(epochs=3, lr=0.1)"
+    assert repr(Preprocess()) == "Preprocess()"
+    spec = ModelSpec(decoder="fpn", encoder="mobilenetv2", output_stride=16)
+    assert eval(repr(spec)) == spec
+    cityscapes = {"semantic": Task("segmentation", 19, classes=tuple(CITYSCAPES), palette=tuple(CITYSCAPES.values()))}
+    text = repr(ModelConfig(name="n", spec=spec, tasks=cityscapes))
+    assert "classes=('road', 'sidewalk', 'building', 'wall', ...)" in text
+    assert all(len(line) < 120 for line in text.splitlines())
 
 
 def test_record_round_trip() -> None:

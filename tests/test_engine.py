@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from torch.nn import functional as F
 
 import edgeseg
 from edgeseg.data.camvid import CamVid
-from edgeseg.engine import ConfusionMatrix, TrainConfig, evaluate, train
+from edgeseg.engine import BinaryScores, ConfusionMatrix, DepthErrors, TrainConfig, evaluate, train
 from edgeseg.engine.optimization import learning_rate_factor
 from edgeseg.labels import IGNORE
 from edgeseg.machine.memory import keep_freed_memory
@@ -298,6 +299,19 @@ def test_frequency_weighted_iou() -> None:
     matrix = ConfusionMatrix(2)
     matrix.counts = torch.tensor([[6, 2], [1, 1]])
     assert matrix.frequency_weighted_iou == pytest.approx(0.8 * 6 / 9 + 0.2 * 1 / 4)
+
+
+def test_metrics_print_as_tables() -> None:
+    matrix = ConfusionMatrix(3, ("sky", "road", "car"))
+    matrix.update(torch.tensor([0, 1, 1]), torch.tensor([0, 1, 0]))
+    assert re.sub(" +", " ", repr(matrix)).splitlines()[:4] == [
+        "sky 50.00", "road 50.00", "car -", "mIoU over 2 of 3 classes 50.00",
+    ]  # fmt: skip
+    depth = DepthErrors()
+    depth.update(torch.tensor([2.0]), torch.tensor([4.0]))
+    assert "RMSE in metres               2.00" in repr(depth)
+    assert "F1 (Dice)" in repr(BinaryScores())
+    assert "class 1" in repr(ConfusionMatrix(2))
 
 
 def test_ohem_takes_hard_pixels() -> None:

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 import edgeseg
 from edgeseg import Preprocess, Task
-from edgeseg.vision.images import ImageLike, input_size, read_photo, tiles
+from edgeseg.labels import palette_of
+from edgeseg.vision.images import ImageLike, read_photo, tiles
 from edgeseg.vision.preprocess import to_input
 
 
@@ -86,14 +87,62 @@ def test_preprocessing() -> None:
 
 def test_input_size() -> None:
     stretched, kept = Preprocess(size=(480, 640)), Preprocess(size=(480, 640), keep_aspect=True)
-    assert input_size((1080, 1920), Preprocess()) == (1080, 1920)
-    assert input_size((1080, 1920), stretched) == (480, 640)
-    assert input_size((360, 480), kept) == (480, 640)
-    assert input_size((4000, 3000), kept) == (640, 480)  # a phone held upright
-    height, width = input_size((1024, 2048), kept)
+    assert Preprocess().input_size((1080, 1920)) == (1080, 1920)
+    assert stretched.input_size((1080, 1920)) == (480, 640)
+    assert kept.input_size((360, 480)) == (480, 640)
+    assert kept.input_size((4000, 3000)) == (640, 480)  # a phone held upright
+    height, width = kept.input_size((1024, 2048))
     assert height * width == pytest.approx(480 * 640, rel=0.01)
     assert width / height == pytest.approx(2, rel=0.01)
-    assert input_size((1, 10**6), kept)[0] == 1
+    assert kept.input_size((1, 10**6))[0] == 1
+
+
+def test_preprocessing_of_tensors(tiny: edgeseg.Pixel2Pixel, photo: Path) -> None:
+    """`model.preprocess(pixels)` gives what `predict` gives the network, for one image and for a batch."""
+    pixels = torch.from_numpy(read_photo(photo, 3)).permute(2, 0, 1)
+    for preprocess in (Preprocess(), Preprocess(size=(40, 50)), Preprocess(size=(40, 50), keep_aspect=True)):
+        tiny.configure(preprocess=preprocess)
+        (expected,) = tiny.prepare(photo)
+        assert torch.equal(tiny.preprocess(pixels), expected)
+        assert torch.equal(tiny.preprocess(torch.stack([pixels, pixels])), torch.cat([expected, expected]))
+        assert tiny.preprocess.normalize(pixels).shape == (1, *pixels.shape)
+    with pytest.raises(TypeError, match=r"uint8 pixels of 0 to 255 that are not normalized yet, got torch.float32"):
+        tiny.preprocess(pixels / 255)
+    with pytest.raises(ValueError, match=r"\[N, C, H, W\] or \[C, H, W\], got a tensor of shape \[60, 90\]"):
+        tiny.preprocess(pixels[0])
+    with pytest.raises(TypeError, match=r"pass model\.preprocess\(images\)"):
+        tiny(pixels[None])
+
+
+def test_a_drawing(tiny: edgeseg.Pixel2Pixel, photo: Path) -> None:
+    """The photo with the colours of its classes above their key; notebooks show PIL images."""
+    picture = tiny.draw(photo)
+    with Image.open(photo) as source:
+        assert picture.width == source.width
+        assert picture.height > source.height
+    present = np.unique(tiny.predict(photo))
+    palette = palette_of(tiny.tasks["segmentation"])
+    drawn = {color for _, color in picture.crop((0, source.height, *picture.size)).getcolors(1 << 24) or []}
+    assert drawn >= {palette[i] for i in present}
+    assert picture._repr_png_()
+
+
+def test_models_are_printed_in_short(tiny: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
+    text = repr(tiny.eval())
+    assert text.startswith("Pixel2Pixel fpn\n")
+    assert "input image: image, 3 channels\n" in text
+    assert "evaluation mode" in text
+    assert len(text.splitlines()) < 10
+    assert "training mode" in repr(tiny.train())
+    assert "Conv2d" in repr(tiny.encoder)
+    edgeseg.export_onnx(tiny, tmp_path / "tiny.onnx", size=(64, 64))
+    assert repr(edgeseg.OnnxSegmenter(tmp_path / "tiny.onnx")).startswith("OnnxSegmenter fpn\n")
+    two = edgeseg.create_model(
+        "unet_aspp_mobilenetv2_tv_edgeailite", tasks={"depth": Task("depth")}, in_channels=(3, 1)
+    )
+    assert "input flow: flow, 3 channels\n  input image: image, 1 channel\n  task depth: depth, 1 channel\n" in repr(
+        two
+    )
 
 
 def test_photo_is_turned_upright(tmp_path: Path) -> None:

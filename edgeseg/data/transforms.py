@@ -15,7 +15,6 @@ from edgeseg.data.samples import checked_sample, require_samples
 from edgeseg.labels import IGNORE
 from edgeseg.spec import Input, Preprocess, Task
 from edgeseg.tasks import kind_of
-from edgeseg.vision.images import input_size
 from edgeseg.vision.tensors import Depth, Flow
 
 # What padding and the empty corners of a rotation are filled with: mean gray in images, which preprocessing maps to
@@ -111,7 +110,7 @@ class RandomScale(v2.Transform):
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draws the size of a sample."""
-        whole = input_size(flat_inputs[0].shape[-2:], self.preprocess)
+        whole = self.preprocess.input_size(flat_inputs[0].shape[-2:])
         factors = torch.empty(2).uniform_(*self.scale) if torch.rand(()) < self.p else torch.ones(2)
         if not self.independent:
             factors = factors[:1].expand(2)

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from edgeseg.networks.modes import evaluating
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.tasks import kind_of
-from edgeseg.vision.preprocess import normalize
 
 Output = Literal["logits", "labels", "small_logits", "small_labels"]
 AXES = {0: "batch", 2: "height", 3: "width"}
@@ -98,7 +97,7 @@ class Graph(nn.Module):
     def forward(self, *images: Tensor) -> tuple[Tensor, ...]:
         """One tensor per input -> one tensor per task."""
         size = images[-1].shape[-2:]
-        inputs = [normalize(image, self.model.preprocess) for image in images] if self.ends.preprocess else images
+        inputs = [self.model.preprocess.normalize(image) for image in images] if self.ends.preprocess else images
         outputs = []
         for name, logits in self.model.decode(*inputs).items():
             if not self.ends.output.startswith("small"):
@@ -131,5 +130,5 @@ def random_inputs(graph: Graph, shape: tuple[int, int, int]) -> list[Tensor]:
     for channels in graph.model.in_channels:
         coarse = torch.rand(shape[0], channels, 8, 8, generator=generator) * 255
         pixels = nn.functional.interpolate(coarse, size=shape[1:], mode="bicubic").clamp(0, 255).to(torch.uint8)
-        inputs.append((pixels if graph.ends.preprocess else normalize(pixels, graph.model.preprocess)).to(device))
+        inputs.append((pixels if graph.ends.preprocess else graph.model.preprocess.normalize(pixels)).to(device))
     return inputs

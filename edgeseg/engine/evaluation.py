@@ -23,7 +23,6 @@ from edgeseg.predict.predictor import Predictor
 from edgeseg.spec import Input, Preprocess, Task
 from edgeseg.tasks import Metric, kind_of, to_target
 from edgeseg.tasks.metrics import ConfusionMatrix
-from edgeseg.vision.images import input_size
 from edgeseg.vision.preprocess import to_input
 
 Protocol = Literal["native", "original"]
@@ -223,7 +222,7 @@ class _NetworkScorer:
         scored: Scored = []
         for name, target in targets.items():
             native = self.protocol == "native"
-            size = target.shape[-2:] if native else input_size(images[-1].shape[-2:], self.preprocess)
+            size = target.shape[-2:] if native else self.preprocess.input_size(images[-1].shape[-2:])
             outputs = [view[name] for view in views]
             prediction = kind_of(self.model.tasks[name]).scored(outputs, size)[0].to(target.device)
             if not native:

@@ -23,6 +23,7 @@ from edgeseg.machine.terminal import printable
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.tasks import to_map
 from edgeseg.tasks.pictures import picture_of, with_key
+from edgeseg.tasks.table import rows, table
 from edgeseg.vision.visualize import as_picture, beside, colorize_flow, stack
 
 SAMPLES, COLUMN = 4, 400  # number of samples on a page, and the width of its columns in pixels
@@ -106,20 +107,6 @@ class Pictures(Callback):
                 draw_samples(run.model, self.val_set, run.output / "samples.png")
 
 
-TITLES = {
-    "miou": "mIoU", "miou_classes": "classes in the mIoU", "f1": "F1 (Dice)", "precision": "precision",
-    "recall": "recall", "pixel_accuracy": "pixel accuracy", "frequency_weighted_iou": "frequency weighted IoU",
-    "threshold": "threshold", "best_threshold": "best threshold", "best_iou": "IoU at the best threshold",
-    "ard": "relative error", "ard_3_to_80": "relative error, 3 to 80 m", "rmse": "RMSE in metres",
-    "delta": "within a factor of 1.25", "outside": "ground truth out of range",
-}  # fmt: skip
-
-
-def _rows(scores: Mapping[str, Any]) -> list[tuple[str, float | None]]:
-    """Names and values of the scores: first the IoU of each class, then the figures over all of them."""
-    return [*scores.get("iou", {}).items(), *((key, scores[key]) for key in TITLES if key in scores)]
-
-
 def print_scores(scores: Mapping[str, Any], *, title: str = "") -> None:
     """Prints a table of scores.
 
@@ -127,15 +114,9 @@ def print_scores(scores: Mapping[str, Any], *, title: str = "") -> None:
         scores: Figures of one task, as `Metric.scores` returns them.
         title: Line above the table.
     """
-    titles = dict(TITLES)
-    if "miou_classes" in scores:
-        titles["miou"] = f"mIoU over {scores['miou_classes']} of {len(scores['iou'])} classes"
-    rows = [(titles.get(name, printable(name)), value) for name, value in _rows(scores) if name != "miou_classes"]
-    width = max(len(name) for name, _ in rows)
     if title:
         print(printable(title))
-    for name, value in rows:
-        print(f"{name:{width}}  {'-' if value is None else f'{value:.2f}':>6}")
+    print(table(scores))
 
 
 def write_scores(scores: Mapping[str, Mapping[str, Any]], path: Path) -> None:
@@ -152,7 +133,7 @@ def write_scores(scores: Mapping[str, Mapping[str, Any]], path: Path) -> None:
         with temporary.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["task", "name", "value"])
-            writer.writerows([task, name, value] for task, figures in scores.items() for name, value in _rows(figures))
+            writer.writerows([task, name, value] for task, figures in scores.items() for name, value in rows(figures))
 
 
 def draw_curves(folder: Path) -> None:

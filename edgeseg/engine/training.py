@@ -44,7 +44,6 @@ from edgeseg.recipes import TrainConfig
 from edgeseg.spec import Quantization
 from edgeseg.storage.checkpoint import save_checkpoint
 from edgeseg.tasks import kind_of
-from edgeseg.vision.preprocess import normalize
 
 CACHE_LIMIT = 2e9  # bytes of decoded samples that are kept in memory by default
 TYPICAL_SAMPLES = 32  # number of samples on which ranges and statistics are measured
@@ -308,7 +307,7 @@ class _Run:
             FloatingPointError: the total is not finite.
         """
         images, targets, indices = batch
-        inputs = [normalize(image.to(self.device), self.model.preprocess) for image in images]
+        inputs = [self.model.preprocess.normalize(image.to(self.device)) for image in images]
         inputs = [image.contiguous(memory_format=torch.channels_last) for image in inputs]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             outputs = self.forward(*inputs)
@@ -442,7 +441,7 @@ def _typical(model: Pixel2Pixel, samples: Augmented, device: torch.device) -> It
     """Yields some preprocessed training images: one list of inputs [1, C, H, W] per sample."""
     for index in range(min(len(samples), TYPICAL_SAMPLES)):
         images, _, _ = samples[index]
-        yield [normalize(image.unsqueeze(0).to(device), model.preprocess) for image in images]
+        yield [model.preprocess.normalize(image.to(device)) for image in images]
 
 
 class _Network(nn.Module):

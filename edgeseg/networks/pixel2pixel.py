@@ -47,6 +47,12 @@ class Pixel2Pixel(nn.Module, Predictor):
         self.decoders = nn.ModuleDict({name: decoders[name] for name in config.tasks})
         self.config = config
 
+    def __repr__(self) -> str:
+        count = sum(parameter.numel() for parameter in self.parameters())
+        kinds = ", ".join(sorted({f"{str(p.dtype).removeprefix('torch.')} on {p.device}" for p in self.parameters()}))
+        mode = "training" if self.training else "evaluation"
+        return f"{Predictor.__repr__(self)}\n  {count:,} parameters, {kinds}, {mode} mode; layers: .encoder, .decoders"
+
     def configure(self, **changes: Any) -> None:
         """Replaces fields of the record, such as `preprocess=Preprocess(size=(480, 640))` or `notes={...}`.
 
@@ -140,6 +146,8 @@ class Pixel2Pixel(nn.Module, Predictor):
             if image.ndim != 4 or image.shape[1] != entry.channels:
                 raise ValueError(f"{name} is [N,{entry.channels},H,W], got a tensor of shape {list(image.shape)}")
             if not image.is_floating_point():
-                raise TypeError(f"{name} is a preprocessed float tensor, got {image.dtype}; see predict()")
+                raise TypeError(
+                    f"{name} is a float tensor, got {image.dtype}: pass model.preprocess(images), or use predict()"
+                )
         if any(image.shape[-2:] != images[0].shape[-2:] for image in images):
             self._check_sizes([image.shape[-2:] for image in images])

@@ -16,7 +16,7 @@ from edgeseg.predict.predictor import Predictor
 from edgeseg.spec import Preprocess
 from edgeseg.tasks import kind_of
 from edgeseg.vision.flow import ZERO, resize_flow
-from edgeseg.vision.images import ImageLike, input_size
+from edgeseg.vision.images import ImageLike
 
 CPU = "CPUExecutionProvider"
 Fit = Literal["stretch", "letterbox"]
@@ -176,7 +176,7 @@ class OnnxSegmenter(Predictor):
 
     def _to_inputs(self, pixels: Sequence[np.ndarray], preprocess: Preprocess) -> list[np.ndarray]:
         size = pixels[-1].shape[:2]
-        wanted = input_size(size, preprocess)
+        wanted = preprocess.input_size(size)
         allowed = [n if isinstance(n, int) else m for n, m in zip(self.shape[2:], wanted, strict=True)]
         if preprocess is not self.preprocess and list(wanted) != allowed:
             raise ValueError(

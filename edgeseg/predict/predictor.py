@@ -8,11 +8,17 @@ from dataclasses import replace
 from typing import Any, overload
 
 import numpy as np
+from PIL import Image
 
-from edgeseg.config import ModelConfig
+from edgeseg.config import ModelConfig, origin
 from edgeseg.predict.pipeline import equal_runs
 from edgeseg.spec import Input, Preprocess, Task
-from edgeseg.vision.images import ImageLike, input_size, read_input, tiles
+from edgeseg.tasks import kind_of
+from edgeseg.tasks.pictures import picture_of, with_key
+from edgeseg.vision.images import ImageLike, read_input, tiles
+from edgeseg.vision.visualize import as_picture
+
+SHOWN = 6  # classes that the representation of a model names
 
 
 class Predictor(ABC):
@@ -48,6 +54,21 @@ class Predictor(ABC):
     def preprocess(self) -> Preprocess:
         """How photos become input tensors."""
         return self.config.preprocess
+
+    def __repr__(self) -> str:
+        lines = [f"{type(self).__name__} {self.name}"]
+        lines += [f"  {title}: {text}" for title, text in origin(self.config.notes)]
+        lines += [
+            f"  input {name}: {each.kind}, {_counted(each.channels, 'channel')}" for name, each in self.inputs.items()
+        ]
+        for name, task in self.tasks.items():
+            counts = _counted(task.channels, "channel") + (
+                f", {task.class_count} classes" if kind_of(task).has_classes else ""
+            )
+            lines.append(
+                f"  task {name}: {task.kind}, {counts}" + (f" ({_names(task.classes)})" if task.classes else "")
+            )
+        return "\n".join([*lines, f"  {self.preprocess!r}"])
 
     @abstractmethod
     def _maps(
@@ -128,6 +149,31 @@ class Predictor(ABC):
         maps = [by_task[task] for by_task in self._predict_frames(frames, [task], tile, batch_size, max_pixels)]
         return maps[0] if single else maps
 
+    def draw(
+        self,
+        *images: ImageLike,
+        task: str | None = None,
+        tile: Sequence[int] | None = None,
+        max_pixels: int | None = None,
+    ) -> Image.Image:
+        """Predicts one task of one photo and draws it: the photo in the colours of the classes, their key below it.
+
+        A notebook shows the picture as the result of a cell.
+
+        Args:
+            images: One image per input, as of `predict`.
+            task: Name of the task; by default the first.
+            tile: As of `predict`.
+            max_pixels: As of `predict`.
+
+        Returns:
+            A picture that is as wide as the photo.
+        """
+        pixels = self._load(images, max_pixels)
+        values = self.predict(*pixels, task=task, tile=tile)
+        drawn = self.tasks[task or next(iter(self.tasks))]
+        return with_key(picture_of(values, drawn, as_picture(pixels[-1])), values, drawn)
+
     def predict_tasks(
         self, *images: ImageLike, tile: Sequence[int] | None = None, max_pixels: int | None = None
     ) -> dict[str, np.ndarray]:
@@ -191,7 +237,7 @@ class Predictor(ABC):
         self, pixels: Sequence[np.ndarray], tasks: Sequence[str], tile: Sequence[int]
     ) -> dict[str, np.ndarray]:
         height, width = pixels[-1].shape[:2]
-        whole = input_size((height, width), self.preprocess)
+        whole = self.preprocess.input_size((height, width))
         result: dict[str, np.ndarray] = {}
         for outer, inner in tiles((height, width), tile):
             size = [max(round(len(r) * n / m), 1) for r, n, m in zip(outer, whole, (height, width), strict=True)]
@@ -213,3 +259,11 @@ class Predictor(ABC):
         if any(tuple(size) != tuple(sizes[0]) for size in sizes):
             given = ", ".join(f"{name} {list(size)}" for name, size in zip(self.inputs, sizes, strict=True))
             raise ValueError(f"all inputs need one size, got {given}")
+
+
+def _names(classes: Sequence[str]) -> str:
+    return ", ".join(classes[:SHOWN]) + (", ..." if len(classes) > SHOWN else "")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

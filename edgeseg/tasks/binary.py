@@ -130,7 +130,7 @@ class Binary(Classification):
         """An empty `BinaryScores` at the threshold of the task."""
         from edgeseg.tasks.binary_metrics import BinaryScores
 
-        return BinaryScores(task.threshold)
+        return BinaryScores(task.threshold, task.classes)
 
     def picture(self, values: np.ndarray, task: Task, photo: Image.Image | None = None) -> Image.Image:
         """The colours of the two classes; on a photo, only the class of interest is tinted."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from edgeseg.labels import IGNORE, class_names
 from edgeseg.spec import DEFAULT_THRESHOLD, Task
 from edgeseg.tasks.metrics import ConfusionMatrix
+from edgeseg.tasks.table import table
 
 BINS = 256
 THRESHOLDS = [step / BINS for step in range(1, BINS)]
@@ -26,13 +27,14 @@ class BinaryScores(ConfusionMatrix):
 
     Args:
         threshold: Probability above which a pixel is predicted as foreground.
+        names: Names of the background and the foreground, for the table that `print` shows.
 
     Attributes:
         ignored: Number of pixels with the label 255.
     """
 
-    def __init__(self, threshold: float = DEFAULT_THRESHOLD) -> None:
-        super().__init__(2)
+    def __init__(self, threshold: float = DEFAULT_THRESHOLD, names: Sequence[str] = ()) -> None:
+        super().__init__(2, names)
         self.threshold = threshold
         self.limit = torch.tensor(math.log(threshold / (1 - threshold)), dtype=torch.float32)
         self.histogram = torch.zeros(2, BINS, dtype=torch.int64)
@@ -59,6 +61,9 @@ class BinaryScores(ConfusionMatrix):
         """Replaces the counts by `total(counts)`, such as the sum over all processes."""
         super().reduce(total)
         self.histogram, self.ignored = total(self.histogram), total(self.ignored)
+
+    def __repr__(self) -> str:
+        return table(self.scores(Task("binary", classes=self.names), "native"))
 
     @property
     def foreground(self) -> int:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from edgeseg.spec import Task
+from edgeseg.tasks.table import table
 
 NEAREST, FARTHEST = 3.0, 80.0  # metres; the range of `ard_3_to_80`
 
@@ -47,6 +48,9 @@ class DepthErrors:
     def reduce(self, total: Callable[[Tensor], Tensor]) -> None:
         """Replaces the sums by `total(sums)`, such as the sums over all processes."""
         self.sums = total(self.sums)
+
+    def __repr__(self) -> str:
+        return table(self.scores(Task("depth"), "native"))
 
     @property
     def counted(self) -> int:

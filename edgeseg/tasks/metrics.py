@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from edgeseg.labels import IGNORE, class_names
 from edgeseg.spec import Task
+from edgeseg.tasks.table import table
 
 
 class ConfusionMatrix:
@@ -17,6 +18,7 @@ class ConfusionMatrix:
 
     Args:
         classes: Number of classes, up to 255, since label 255 stands for ignored pixels.
+        names: Names of the classes, for the table that `print` shows.
 
     Raises:
         ValueError: more classes.
@@ -24,10 +26,10 @@ class ConfusionMatrix:
 
     higher_is_better = True
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, names: Sequence[str] = ()) -> None:
         if not 1 <= classes <= IGNORE:
             raise ValueError(f"{classes} classes; label {IGNORE} stands for ignored pixels, so there are 1 to {IGNORE}")
-        self.classes = classes
+        self.classes, self.names = classes, tuple(names)
         self.counts = torch.zeros(classes, classes, dtype=torch.int64)
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
@@ -51,6 +53,9 @@ class ConfusionMatrix:
     def reduce(self, total: Callable[[Tensor], Tensor]) -> None:
         """Replaces the counts by `total(counts)`, such as the sum over all processes."""
         self.counts = total(self.counts)
+
+    def __repr__(self) -> str:
+        return table(self.scores(Task("segmentation", self.classes, classes=self.names), "native"))
 
     @property
     def counted(self) -> int:

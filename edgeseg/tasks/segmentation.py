@@ -67,4 +67,4 @@ class Segmentation(Classification):
         """An empty confusion matrix."""
         from edgeseg.tasks.metrics import ConfusionMatrix
 
-        return ConfusionMatrix(task.channels)
+        return ConfusionMatrix(task.channels, task.classes)

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, Union
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from edgeseg.spec import Input, Preprocess
+from edgeseg.spec import Input
 from edgeseg.vision.bands import read_bands
 from edgeseg.vision.orientation import upright
 
@@ -249,17 +249,6 @@ def _fitted(array: np.ndarray, channels: int, name: str) -> np.ndarray:
     if array.shape[2] != channels:
         raise ValueError(f"{name} has {array.shape[2]} channels, and the network takes {channels}")
     return array if array.flags.writeable else array.copy()  # torch warns of arrays that it must not write to
-
-
-def input_size(size: Sequence[int], preprocess: Preprocess) -> tuple[int, int]:
-    """Returns the height and width that a photo of the height and width `size` has at the network's input."""
-    height, width = size
-    if preprocess.size is None:
-        return height, width
-    if not preprocess.keep_aspect:
-        return preprocess.size
-    scale = math.sqrt(math.prod(preprocess.size) / (height * width))
-    return max(round(height * scale), 1), max(round(width * scale), 1)
 
 
 def tiles(size: Sequence[int], tile: Sequence[int]) -> Iterator[tuple[tuple[range, range], tuple[range, range]]]:
