@@ -22,10 +22,10 @@ from edgeseg.data import load_dataset
 from edgeseg.deploy.graph import Output
 from edgeseg.deploy.quantize import quantize_onnx
 from edgeseg.engine import BinaryScores, TrainConfig, choose_threshold, evaluate, evaluate_tasks, train
-from edgeseg.tasks.table import TITLES
 from edgeseg.labels import class_names, palette_of
 from edgeseg.tasks import kind_of
 from edgeseg.tasks.losses import binary_loss, segmentation_loss, two_classes
+from edgeseg.tasks.table import TITLES
 
 from .conftest import TINY
 
