@@ -21,11 +21,13 @@ from edgeseg.zoo.registry import (
 )
 
 if TYPE_CHECKING:
+    from edgeseg.deploy.formats import export
     from edgeseg.deploy.onnx import export_onnx
     from edgeseg.deploy.program import export_program
     from edgeseg.networks.cost import Complexity, complexity
     from edgeseg.networks.optimize import optimize
     from edgeseg.networks.pixel2pixel import Pixel2Pixel
+    from edgeseg.predict.load import load_segmenter
     from edgeseg.predict.onnx import OnnxSegmenter
     from edgeseg.storage.checkpoint import save_checkpoint
     from edgeseg.weights.load import load_checkpoint
@@ -44,12 +46,14 @@ __all__ = [
     "Task",
     "complexity",
     "create_model",
+    "export",
     "export_onnx",
     "export_program",
     "is_model",
     "list_models",
     "list_weights",
     "load_checkpoint",
+    "load_segmenter",
     "model_info",
     "optimize",
     "register_decoder",
@@ -66,7 +70,9 @@ _LAZY = {
     "OnnxSegmenter": "edgeseg.predict.onnx",
     "Pixel2Pixel": "edgeseg.networks.pixel2pixel",
     "complexity": "edgeseg.networks.cost",
+    "export": "edgeseg.deploy.formats",
     "export_onnx": "edgeseg.deploy.onnx",
+    "load_segmenter": "edgeseg.predict.load",
     "export_program": "edgeseg.deploy.program",
     "load_checkpoint": "edgeseg.weights.load",
     "optimize": "edgeseg.networks.optimize",

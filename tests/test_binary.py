@@ -508,7 +508,7 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str], photo: Pat
         assert overlay.height > 60
     for arguments, message in (
         (["--store-threshold", "x.pth"], "takes a .safetensors file"),
-        (["--store-threshold", "x.safetensors", "--onnx", "x.onnx"], "cannot be combined with --onnx"),
+        (["--store-threshold", "x.safetensors", "--onnx", "x.onnx"], "cannot be combined with --exported"),
     ):
         assert main(["evaluate", *dataset, *checkpoint, *arguments]) == 2
         assert message in capsys.readouterr().err

@@ -66,7 +66,7 @@ def written(folder: Path) -> list[str]:
         (["--input", "flow="], "--input is NAME=FILE|FOLDER, got 'flow='"),
         (["--input", "flow=nowhere"], "--input flow: nowhere: no such file or folder"),
         (["--input", f"flow={ROOT}", "--input", f"flow={ROOT}"], "--input flow is given twice"),
-        (["--onnx", "net.onnx", "--device", "cuda"], "--onnx runs on the CPU"),
+        (["--onnx", "net.onnx", "--device", "cuda"], "--exported runs on the CPU"),
         (["-o", "README.md"], "--output README.md is a file; pass a folder"),
         (["-o", "README.md/deep/out"], "lies below"),
     ],

@@ -209,8 +209,8 @@ def test_command_and_metadata(
     assert main(["predict", str(photo), "--onnx", str(file), "-o", str(out)]) == 0
     labels = np.asarray(Image.open(out / "photo_labels.png"))
     assert (labels == edgeseg.OnnxSegmenter(file).predict(photo)).all()
-    assert main(["export", "--checkpoint", str(weights), "-o", str(tmp_path / "model.tflite")]) == 2
-    assert "--output is a .onnx or .pt2 file" in capsys.readouterr().err
+    assert main(["export", "--checkpoint", str(weights), "-o", str(tmp_path / "model.caffe")]) == 2
+    assert "exported files end in .onnx, .pt2" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -493,8 +493,8 @@ def test_calibration_photos(own: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert f"cannot read {folder / '0.png'}" in capsys.readouterr().err
     assert main([*call, "--skip-unreadable"]) == 0
     assert f"left out: cannot read {folder / '0.png'}" in capsys.readouterr().err
-    assert main([*call, "--calibration-images", "0"]) == 2
-    assert "--calibration-images is at least 1, got 0" in capsys.readouterr().err
+    assert main([*call, "--calibration-count", "0"]) == 2
+    assert "--calibration-count is at least 1, got 0" in capsys.readouterr().err
 
 
 # Masks

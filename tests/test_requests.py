@@ -17,7 +17,7 @@ import edgeseg
 from edgeseg.cli import main
 from edgeseg.deploy.quantize import quantize_onnx
 from edgeseg.networks.quantized import quantize_aware
-from edgeseg.predict.onnx import Fit
+from edgeseg.predict.segmenter import Fit
 from edgeseg.spec import Quantization, Task
 from edgeseg.storage.checkpoint import save_checkpoint
 from edgeseg.vision.visualize import depth_scale
@@ -184,7 +184,7 @@ def test_depth_is_drawn_at_any_width(width: int) -> None:
         (["export", "-o", "{}/x.onnx", "--opset", "10"], "opset is 11 to"),
         (["export", "-o", "{}/x.onnx", "--ir-version", "2"], "--ir-version is 4 to"),
         (["export", "-o", "{}/x.onnx", "--fit", "letterbox"], "add --fixed"),
-        (["export", "-o", "{}/x.pt2", "--ir-version", "8"], "--ir-version applies to .onnx files only"),
+        (["export", "-o", "{}/x.pt2", "--ir-version", "8"], "--ir-version does not apply to torch.export files"),
         (["export", "-o", "{}/nodir/x.pt2"], "there is no folder"),
         (["quantize", "--images", "{}", "-o", "{}/nodir/x.onnx"], "there is no folder"),
         (["quantize", "--images", "{}", "-o", "{}/x.tflite"], "--output is a .onnx file"),

@@ -24,7 +24,11 @@ def add(verbs: Any) -> None:
     add_dataset(verb)
     add_model(verb)
     verb.add_argument(
-        "--onnx", type=Path, metavar="FILE", help="score a file of edgeseg export in onnxruntime instead of a model"
+        "--exported",
+        "--onnx",
+        type=Path,
+        metavar="FILE",
+        help="score a file of edgeseg export in its runtime instead of a model",
     )
     verb.add_argument("--split", default="val", metavar="NAME", help="split of the dataset (default val)")
     verb.add_argument(
@@ -98,10 +102,10 @@ def _check_files(options: argparse.Namespace) -> None:
         return
     if options.store_threshold.suffix != ".safetensors":
         raise ValueError(f"--store-threshold takes a .safetensors file, got {options.store_threshold}")
-    if options.onnx is not None:
+    if options.exported is not None:
         raise ValueError(
-            "--store-threshold cannot be combined with --onnx, whose threshold is fixed; choose it for the checkpoint "
-            "and export that"
+            "--store-threshold cannot be combined with --exported, whose threshold is fixed; choose it for the "
+            "checkpoint and export that"
         )
 
 

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from edgeseg.cli.model import add_encoder, add_model, load_model
+from edgeseg.cli.calibration import add_calibration, calibration_frames, check_calibration
+from edgeseg.cli.model import add_encoder, add_model, load_model, load_split
 
+if TYPE_CHECKING:
+    from edgeseg.deploy.formats import Format
+    from edgeseg.deploy.verify import Exported
+    from edgeseg.predict.predictor import Predictor
+
+SUFFIXES = (".onnx", ".pt2")
+DEFAULTS = {"size": None, "output": "logits", "preprocess": False, "fit": "stretch", "opset": None, "ir_version": None}
 OUTPUTS = ("logits", "labels", "small_logits", "small_labels")
 
 
@@ -15,14 +24,27 @@ def add(verbs: Any) -> None:
     """Adds the verb and its options."""
     verb = verbs.add_parser(
         "export",
-        help="write an ONNX or .pt2 file, verified against the network",
-        description="Writes a file for deployment, as ONNX or as .pt2 of torch.export, and verifies that it predicts "
-        "the same as the network.",
+        help="write a file for a runtime, verified against the network",
+        description="Writes a file for deployment in the format of its suffix, in float32, float16 or 8 bit, runs it "
+        "and verifies that it predicts the same as the network.",
     )
     add_model(verb)
     add_encoder(verb)
-    verb.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help=".onnx or .pt2 file to write")
+    verb.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help=f"file to write: {_list(SUFFIXES)}"
+    )
+    verb.add_argument("--format", metavar="NAME", help="format of the file, for another suffix: onnx, litert, ...")
+    precision = verb.add_mutually_exclusive_group()
+    precision.add_argument(
+        "--int8", action="store_true", help="compute in 8 bit: needs --calibration-images or --dataset"
+    )
+    precision.add_argument("--fp16", action="store_true", help="store the weights in float16")
     add_file_options(verb, output="logits")
+    add_calibration(verb)
+    verb.add_argument(
+        "--split", default="val", metavar="NAME",
+        help="split of --dataset on which an 8-bit file is scored; 'none' skips this (default val)",
+    )  # fmt: skip
     verb.set_defaults(run=_export)
 
 
@@ -85,7 +107,7 @@ def check_file(name: str, path: Path) -> None:
         raise ValueError(f"{name} {path}: there is no folder {path.parent}")
 
 
-def file_options(options: argparse.Namespace) -> dict[str, Any]:
+def file_options(options: argparse.Namespace, chosen: Format | None = None) -> dict[str, Any]:
     """Returns the keyword arguments of `export_onnx` that the options of `add_file_options` stand for.
 
     Raises:
@@ -96,7 +118,8 @@ def file_options(options: argparse.Namespace) -> dict[str, Any]:
     if options.img_resize is not None and min(options.img_resize) < 1:
         height, width = options.img_resize
         raise ValueError(f"--img-resize is a positive height and width, got {height} {width}")
-    if options.fit != "stretch" and not options.fixed:
+    fixed = options.fixed or (chosen is not None and "dynamic" not in chosen.options)
+    if options.fit != "stretch" and not fixed:
         raise ValueError(f"--fit {options.fit} applies to files of fixed size: add --fixed")
     return {
         "size": options.img_resize,
@@ -111,28 +134,69 @@ def file_options(options: argparse.Namespace) -> dict[str, Any]:
 def _export(options: argparse.Namespace) -> int:
     import torch
 
-    from edgeseg.deploy.onnx import export_onnx
-    from edgeseg.deploy.program import export_program
+    from edgeseg.deploy.formats import export, format_of
 
-    suffix = options.output.suffix
-    if suffix not in (".onnx", ".pt2"):
-        raise ValueError(f"--output is a .onnx or .pt2 file, got {options.output}")
+    chosen = format_of(options.output, options.format)
     check_file("--output", options.output)
-    choices = file_options(options)
-    if suffix == ".pt2":
-        _refuse_onnx_options(choices)
+    choices = _choices(options, chosen)
+    precision = "int8" if options.int8 else "float16" if options.fp16 else "float32"
+    if precision not in chosen.precisions:
+        raise ValueError(
+            f"--{'int8' if options.int8 else 'fp16'}: {chosen.title} files have {_list(chosen.precisions)}"
+        )
+    if options.int8:
+        check_calibration(options)
+    elif options.calibration_images is not None or options.dataset is not None:
+        raise ValueError("--calibration-images and --dataset are for 8-bit files: add --int8")
     model = load_model(options, torch.device(options.device))
-    exported = (export_onnx if suffix == ".onnx" else export_program)(model, options.output, **choices)
-    unit = "of the pixels" if options.file_output.endswith("labels") else "standard deviations"
-    shapes = ", ".join("x".join(map(str, shape)) for shape in exported.sizes)
-    for name, difference in exported.differences.items():
-        print(f"{name}: differs from the network by {difference:.1e} {unit} at {shapes}")
-    print(f"wrote {exported.path}, {exported.path.stat().st_size / 1e6:.1f} MB")
+    frames = calibration_frames(options, model) if options.int8 else []
+    exported = export(
+        model, options.output, format=options.format, precision=precision, images=frames, **choices
+    )  # fmt: skip
+    _report(exported, options.file_output)
+    if options.int8 and options.dataset and options.split != "none":
+        _print_score(options, model)
     return 0
 
 
-def _refuse_onnx_options(choices: dict[str, Any]) -> None:
-    """Takes the options out of `choices` that apply to ONNX files only; raises a ValueError if one was given."""
-    for name, default in (("opset", None), ("ir_version", None), ("fit", "stretch")):
-        if choices.pop(name) != default:
-            raise ValueError(f"--{name.replace('_', '-')} applies to .onnx files only")
+def _choices(options: argparse.Namespace, chosen: Format) -> dict[str, Any]:
+    """The options of `edgeseg.export` that are given; raises a ValueError for one that the format does not have."""
+    choices = {name: value for name, value in file_options(options, chosen).items() if value != DEFAULTS.get(name, ...)}
+    if "dynamic" not in chosen.options:
+        del choices["dynamic"]  # files of one size only
+    for name in choices:
+        if name not in chosen.options:
+            shell = {"size": "img-resize", "output": "file-output"}.get(name, name.replace("_", "-"))
+            raise ValueError(f"--{shell} does not apply to {chosen.title} files")
+    return choices
+
+
+def _report(exported: Exported, output: str) -> None:
+    """Prints how the file was compared with the network."""
+    unit = "of the pixels" if output.endswith("labels") else "standard deviations"
+    shapes = ", ".join("x".join(map(str, shape)) for shape in exported.sizes)
+    if not exported.was_run:
+        print("not run here: the runtime of this format does not exist on this system; the file was checked without it")
+    for name, difference in exported.differences.items() if exported.was_run and not exported.agreement else ():
+        print(f"{name}: differs from the network by {difference:.1e} {unit} at {shapes}")
+    for name, share in exported.agreement.items():
+        print(f"{name}: {100 * share:.2f} % of the pixels keep their float32 class")
+    files = [path for path in (exported.path, *exported.path.rglob("*")) if path.is_file()]
+    files += [exported.path.with_suffix(".bin")] if exported.path.suffix == ".xml" else []
+    size = sum(path.stat().st_size for path in files)
+    print(f"wrote {exported.path}, {size / 1e6:.1f} MB")
+
+
+def _print_score(options: argparse.Namespace, model: Predictor) -> None:
+    """Prints the headline figure of each task of the file on --split."""
+    from edgeseg.engine import evaluate_tasks
+    from edgeseg.predict.load import load_segmenter
+
+    dataset = load_split(options, options.split, model)
+    for task, metric in evaluate_tasks(load_segmenter(options.output), dataset, progress="evaluation").items():
+        kind, figure = metric.headline("native")
+        print(f"int8: {task} {kind} {figure:.2f} on {options.split}")
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(names)

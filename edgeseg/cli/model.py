@@ -239,22 +239,22 @@ def load_model(options: argparse.Namespace, device: torch.device) -> Pixel2Pixel
 
 
 def load_network(options: argparse.Namespace, device: torch.device) -> Predictor:
-    """Creates the model of --model and --checkpoint, optimized for inference, or opens the file of --onnx.
+    """Creates the model of --model and --checkpoint, optimized for inference, or opens the file of --exported.
 
     Raises:
         ValueError: both are given, or as of `load_model`.
         OSError: a file is missing, or weights cannot be downloaded.
     """
-    if options.onnx is None:
+    if options.exported is None:
         from edgeseg.networks.optimize import with_hooks
 
         model = load_model(options, device)
         return model if model.config.quantization or with_hooks(model) else edgeseg.optimize(model)
-    from edgeseg.predict.onnx import OnnxSegmenter
+    from edgeseg.predict.load import load_segmenter
 
     if options.model or options.checkpoint:
-        raise ValueError("--onnx cannot be combined with --model or --checkpoint")
-    return OnnxSegmenter(options.onnx)
+        raise ValueError("--exported cannot be combined with --model or --checkpoint")
+    return load_segmenter(options.exported)
 
 
 def on_device(model: Pixel2Pixel, device: torch.device) -> Pixel2Pixel:

@@ -47,7 +47,11 @@ def add(verbs: Any) -> None:
     )
     add_model(verb)
     verb.add_argument(
-        "--onnx", type=Path, metavar="FILE", help="run a file of edgeseg export in onnxruntime instead of a model"
+        "--exported",
+        "--onnx",
+        type=Path,
+        metavar="FILE",
+        help="run a file of edgeseg export in its runtime instead of a model",
     )
     verb.add_argument(
         "--input", action="append", default=[], metavar="NAME=FILE|FOLDER",
@@ -148,8 +152,8 @@ def _check_options(options: argparse.Namespace) -> None:
         raise ValueError(f"--batch-size is at least 1, got {options.batch_size}")
     if options.tile is not None and min(options.tile) < 1:
         raise ValueError(f"--tile is a height and a width of at least 1, got {' '.join(map(str, options.tile))}")
-    if options.onnx is not None and options.device != "cpu":
-        raise ValueError(f"--onnx runs on the CPU; it cannot be combined with --device {options.device}")
+    if options.exported is not None and options.device != "cpu":
+        raise ValueError(f"--exported runs on the CPU; it cannot be combined with --device {options.device}")
     names = [each.partition("=")[0] for each in options.input]
     for name, each in zip(names, options.input, strict=True):
         place = each.partition("=")[2]

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import tempfile
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeseg.cli.calibration import add_calibration, calibration_frames, check_calibration
 from edgeseg.cli.export import add_file_options, check_file, file_options
-from edgeseg.cli.model import add_dataset, add_model, load_model, load_split
+from edgeseg.cli.model import add_model, load_model, load_split
 
 if TYPE_CHECKING:
-    from edgeseg.deploy.quantize import Frame, Quantized
+    from edgeseg.deploy.calibration import Frame
+    from edgeseg.deploy.quantize import Quantized
     from edgeseg.predict.onnx import OnnxSegmenter
     from edgeseg.predict.predictor import Predictor
 
@@ -31,15 +32,7 @@ def add(verbs: Any) -> None:
         "size, its speed in onnxruntime and, for a dataset, its scores beside those of the float32 file.",
     )
     add_model(verb)
-    verb.add_argument(
-        "--images", type=Path, metavar="FOLDER",
-        help="folder with typical photos for the calibration; by default the training split of --dataset",
-    )  # fmt: skip
-    add_dataset(verb, required=False)
-    verb.add_argument(
-        "--calibration-images", type=int, default=100, metavar="N",
-        help="number of images that the calibration uses (default 100)",
-    )  # fmt: skip
+    add_calibration(verb)
     verb.add_argument(
         "--split", default="val", metavar="NAME",
         help="split of the dataset on which both files are scored; 'none' skips this (default val)",
@@ -72,10 +65,7 @@ def _quantize(options: argparse.Namespace) -> int:
     from edgeseg.deploy.quantize import check_opset_of_scales, quantize_onnx
     from edgeseg.predict.onnx import OnnxSegmenter
 
-    if (options.images is None) == (options.dataset is None):
-        raise ValueError("pass --images FOLDER, or --dataset with --data-path, and not both: calibration needs images")
-    if options.calibration_images < 1:
-        raise ValueError(f"--calibration-images is at least 1, got {options.calibration_images}")
+    check_calibration(options)
     if options.keep_float < 0:
         raise ValueError(f"--keep-float is at least 0, got {options.keep_float}")
     if options.output.suffix != ".onnx":
@@ -84,7 +74,7 @@ def _quantize(options: argparse.Namespace) -> int:
     choices = file_options(options)
     check_opset_of_scales(options.opset, power_of_two=options.power_of_two)
     model = load_model(options, torch.device("cpu"))
-    frames = _frames(options, model)
+    frames = calibration_frames(options, model)
     quantized = quantize_onnx(
         model, options.output, frames, calibration=options.calibration, power_of_two=options.power_of_two,
         keep_float=options.keep_float, reduce_range=not options.full_range, progress=True, **choices,
@@ -133,38 +123,3 @@ def _print_scores(options: argparse.Namespace, segmenters: Mapping[str, OnnxSegm
         for task, metric in evaluate_tasks(segmenter, dataset, progress=f"evaluation of {name}").items():
             kind, figure = metric.headline("native")
             print(f"{name}: {task} {kind} {figure:.2f} on {options.split}")
-
-
-def _frames(options: argparse.Namespace, model: Predictor) -> list[Frame]:
-    """Chooses photos that are spread evenly over the folder or the training split."""
-    from edgeseg.data.base import as_sample
-
-    if options.images is not None:
-        return list(_photos(options, model))
-    data = load_split(options, "train", model)
-    chosen = range(0, len(data), max(len(data) // options.calibration_images, 1))[: options.calibration_images]
-    return [as_sample(data[index], "")[0] for index in chosen]
-
-
-def _photos(options: argparse.Namespace, model: Predictor) -> list[Path]:
-    """Chooses photos of --images; with --skip-unreadable those that can be read."""
-    from edgeseg.vision.images import read_photo
-    from edgeseg.vision.listing import list_files, photo_suffixes
-
-    channels = model.in_channels[-1]
-    if not options.images.is_dir():
-        raise ValueError(f"--images {options.images} is not a folder")
-    files = list_files(options.images, photo_suffixes(channels))
-    chosen = files[:: max(len(files) // options.calibration_images, 1)][: options.calibration_images]
-    if options.skip_unreadable:
-        readable = []
-        for path in chosen:
-            try:
-                read_photo(path, channels)
-                readable.append(path)
-            except (OSError, ValueError) as error:
-                print(f"edgeseg quantize: left out: {error}", file=sys.stderr)
-        chosen = readable
-    if not chosen:
-        raise ValueError(f"there are no {'readable ' if files else ''}images in --images {options.images}")
-    return chosen

@@ -157,7 +157,7 @@ def _train(options: argparse.Namespace) -> int:
             file = export_onnx(
                 trained.cpu(), options.output / "int8.onnx", output="small_logits", preprocess=True, **versions
             )
-            print(f"wrote {file.path}, for edgeseg predict --onnx and edgeseg.OnnxSegmenter")
+            print(f"wrote {file.path}, for edgeseg predict --exported and edgeseg.load_segmenter")
     return 0
 
 

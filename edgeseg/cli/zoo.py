@@ -12,6 +12,7 @@ import edgeseg
 from edgeseg.cli.model import add_encoder, network
 from edgeseg.cli.weights import PATTERN_HELP, as_pattern, nothing, print_weights
 from edgeseg.config import ORIGIN, ModelConfig, origin, read_config
+from edgeseg.predict.facts import FACTS, read_facts
 from edgeseg.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ def add(verbs: Any) -> None:
         "info",
         help="describe one model, or a file of one",
         description="Prints the fields of a model of the zoo, its parameters and multiply-accumulates, and its trained "
-        "weights with their scores and licences; or the record of a .safetensors or .onnx file, with its origin.",
+        "weights with their scores and licences; or the record of a .safetensors file or of an exported file, with its "
+        "origin.",
     )
     verb.add_argument(
         "name", metavar="NAME[.TAG]|FILE",
@@ -58,7 +60,7 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _info(options: argparse.Namespace) -> int:
-    if Path(options.name).suffix in (".safetensors", ".onnx") or Path(options.name).is_file():
+    if Path(options.name).suffix in (".safetensors", *FACTS) or Path(options.name).exists():
         return _info_of_file(Path(options.name))
     info = edgeseg.model_info(options.name)
     model = edgeseg.create_model(info.name, **network(options))
@@ -100,24 +102,17 @@ def _info_of_file(path: Path) -> int:
 
 
 def _record(path: Path) -> ModelConfig | None:
-    """Reads the record of a file of weights or an ONNX file; None if the file has no record.
+    """Reads the record of a file of weights or of an exported file; None if the file has no record.
 
     Raises:
         FileNotFoundError: the file does not exist.
         ValueError: the file is corrupt, or a newer edgeseg wrote it.
     """
-    from edgeseg.storage.checkpoint import is_onnx, read_checkpoint_config
+    from edgeseg.storage.checkpoint import read_checkpoint_config
 
-    if not is_onnx(path):
+    if path.suffix.lower() not in FACTS:
         return read_checkpoint_config(path)
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    try:
-        file = onnx.load(path, load_external_data=False)
-    except (DecodeError, ValueError) as error:
-        raise ValueError(f"cannot read {path}: corrupt or truncated ({error})") from error
-    facts = {entry.key: entry.value for entry in file.metadata_props}
+    facts = read_facts(path)
     return read_config(facts["edgeseg"], str(path)) if "edgeseg" in facts else None
 
 

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
-from dataclasses import replace
 from io import StringIO
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from edgeseg.config import ORIGIN
+from edgeseg.deploy.facts import check_fit, check_folder, facts_of
 from edgeseg.deploy.graph import AXES, DIMENSIONS, Ends, Graph, Output, trace_graph
 from edgeseg.deploy.grids import simplify
 from edgeseg.deploy.opset import as_asked, check_versions, exporter_opset, opset_of
 from edgeseg.deploy.same_padding import same_padding_as_attribute
 from edgeseg.deploy.verify import Exported, verify
-from edgeseg.labels import class_names, palette_of
 from edgeseg.machine.files import replacing
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.networks.quantized import exporting
-from edgeseg.predict.onnx import Fit
-from edgeseg.tasks import kind_of
+from edgeseg.predict.segmenter import Fit
 
 
 def export_onnx(
@@ -85,7 +81,7 @@ def export_onnx(
     graph = Graph(model, Ends.of(model, size, dynamic, output, preprocess))
     check_fit(fit, graph.ends.dynamic)
     file = as_asked(_converted(graph, opset), opset, ir_version)
-    for name, fact in _facts(graph, size, fit).items():
+    for name, fact in facts_of(graph, size, fit).items():
         file.metadata_props.add(key=name, value=fact)
     onnx.checker.check_model(file, full_check=True)
     with replacing(Path(path)) as temporary:
@@ -139,20 +135,6 @@ def quiet_logging() -> Iterator[None]:
         logging.disable(before)
 
 
-def check_folder(path: str | os.PathLike[str]) -> None:
-    """Raises a FileNotFoundError if the folder of a file that will be written does not exist."""
-    if not Path(path).parent.is_dir():
-        raise FileNotFoundError(f"cannot write {path}: there is no folder {Path(path).parent}")
-
-
-def check_fit(fit: str, dynamic: Sequence[str]) -> None:
-    """Raises a ValueError if photos cannot be fitted in this way to a file with these dimensions."""
-    if fit not in get_args(Fit):
-        raise ValueError(f"no fit named {fit!r}; the fits are {', '.join(get_args(Fit))}")
-    if fit != "stretch" and set(dynamic) - {"batch"}:
-        raise ValueError(f"fit={fit!r} (--fit) applies to files of fixed height and width (--fixed)")
-
-
 def _tidy(graph: Any) -> None:
     """Removes the traces of this machine, and names the dimensions that may change."""
     names: dict[str, str] = {}
@@ -165,19 +147,3 @@ def _tidy(graph: Any) -> None:
                 dim.dim_param = names[dim.dim_param]
     for entry in (*graph.node, *graph.input, *graph.output, *graph.value_info):
         del entry.metadata_props[:]
-
-
-def _facts(graph: Graph, size: Sequence[int] | None, fit: Fit) -> dict[str, str]:
-    """The metadata of the file: what edgeseg reads, then the same for people and other programs."""
-    config = graph.model.config
-    if size is not None:
-        config = replace(config, preprocess=replace(config.preprocess, size=graph.ends.size))
-    tasks = {name: task for name, task in config.tasks.items() if kind_of(task).has_classes}
-    facts: dict[str, Any] = {
-        "edgeseg": config.to_json(),
-        "edgeseg_file": {"output": graph.ends.output, "preprocess": graph.ends.preprocess, "fit": fit},
-        "classes": {name: class_names(task) for name, task in tasks.items()},
-        "palette": {name: palette_of(task) for name, task in tasks.items()},
-        **{key: config.notes[key] for key in ORIGIN if key in config.notes},
-    }
-    return {name: fact if isinstance(fact, str) else json.dumps(fact) for name, fact in facts.items()}

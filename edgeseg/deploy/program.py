@@ -6,15 +6,24 @@ import os
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from edgeseg.deploy.facts import check_folder, facts_of
 from edgeseg.deploy.graph import DIMENSIONS, Ends, Graph, Output, trace_graph
 from edgeseg.deploy.verify import Exported, verify
 from edgeseg.machine.files import replacing
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
+
+
+def write(
+    model: Pixel2Pixel, path: str | os.PathLike[str], *, precision: str, images: object, **options: Any
+) -> Exported:
+    """Writes the format for `edgeseg.export`; its only precision is float32."""
+    return export_program(model, path, **options)
 
 
 def export_program(
@@ -43,13 +52,12 @@ def export_program(
         ValueError: a dimension or the output is unknown, or the model is not in float32.
         RuntimeError: the outputs of the file differ from those of the network; the file is not kept.
     """
-    if not Path(path).parent.is_dir():
-        raise FileNotFoundError(f"cannot write {path}: there is no folder {Path(path).parent}")
+    check_folder(path)
     graph = Graph(model, Ends.of(model, size, dynamic, output, preprocess))
     program = trace_graph(graph)
     with replacing(Path(path)) as temporary:
         content = BytesIO()  # torch.export.save warns of a path without the suffix .pt2
-        torch.export.save(program, content)
+        torch.export.save(program, content, extra_files=dict(facts_of(graph, size, "stretch")))
         temporary.write_bytes(content.getvalue())
         module = torch.export.load(BytesIO(temporary.read_bytes())).module()
 

@@ -16,21 +16,23 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from edgeseg.deploy.calibration import Frame
+from edgeseg.deploy.facts import check_folder
 from edgeseg.deploy.graph import DIMENSIONS, Output
 from edgeseg.deploy.grids import normalized, simplify
-from edgeseg.deploy.onnx import check_folder, export_onnx
+from edgeseg.deploy.onnx import export_onnx
 from edgeseg.deploy.opset import as_asked, check_versions, exporter_opset
 from edgeseg.machine.files import replacing
 from edgeseg.networks.equalize import equalize_channels
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.networks.pixelwise import PixelwiseConv2d, is_pixelwise, last_convolutions
 from edgeseg.networks.quantized import pixel_grid
-from edgeseg.predict.onnx import Fit, OnnxSegmenter
+from edgeseg.predict.onnx import OnnxSegmenter
+from edgeseg.predict.segmenter import Fit
 from edgeseg.tasks import kind_of
 from edgeseg.vision.images import ImageLike
 
 Calibration = Literal["minmax", "entropy", "percentile"]
-Frame = ImageLike | tuple[ImageLike, ...]
 SENSITIVITY_IMAGES = 4
 # Otherwise every calibration of onnxruntime keeps all tensors of all images in memory, gigabytes per ten photos.
 CALIBRATION: dict[str, Any] = {"CalibStridedMinMax": 1, "CalibPercentile": 99.99}
@@ -114,7 +116,7 @@ def quantize_onnx(
 
     with tempfile.TemporaryDirectory() as name, _quiet():
         folder = Path(name)
-        model = _suited(model, frames, size, equalize=not power_of_two)
+        model = suited(model, frames, size, equalize=not power_of_two)
         export_onnx(
             model, folder / "float.onnx", size=size, dynamic=dynamic, output=output, preprocess=preprocess,
             opset=exporter_opset(opset), fit=fit,
@@ -309,10 +311,10 @@ def _override(scale: float, zero: int, *, signed: bool = False) -> list[dict[str
     return [{"quant_type": kind, "scale": np.array(scale, np.float32), "zero_point": point}]
 
 
-def _suited(
+def suited(
     model: Pixel2Pixel, frames: Sequence[tuple[ImageLike, ...]], size: Sequence[int] | None, *, equalize: bool
 ) -> Pixel2Pixel:
-    """Copies a network and prepares it for 8 bit: equalizes channels, makes last convolutions matrix products."""
+    """Copies a network and prepares it for 8-bit ONNX: equalizes channels, makes last convolutions matrix products."""
     model = copy.deepcopy(model).eval()
     if size is not None:
         model.configure(preprocess=replace(model.preprocess, size=(size[0], size[1])))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,18 @@ from torch import Tensor
 
 from edgeseg.deploy.graph import Graph, random_inputs
 from edgeseg.networks.modes import evaluating
+from edgeseg.tasks import kind_of
 
 # Largest allowed difference: for values in standard deviations of the output, for labels as a share of pixels.
 TOLERANCE = {"values": 1e-3, "labels": 1e-3}
 # For 8 bit, where a value between two steps may be rounded to either; the difference of values is their mean.
 TOLERANCE_8_BIT = {"values": 0.05, "labels": 0.15}
+
+
+# For files that were quantized after training: the smallest share of pixels that keep their class, and the largest mean
+# difference of values, in standard deviations.
+KEPT = 0.8
+MEAN_OF_8_BIT = 0.25
 
 
 @dataclass(frozen=True)
@@ -29,11 +36,16 @@ class Exported:
         sizes: Shapes [N, C, H, W] of the photos on which the file was compared with the network.
         differences: Per task, the largest difference (for 8 bit the mean) of logits or values, in standard deviations
             of the output; for labels, the share of pixels whose class differs.
+        agreement: Per task with classes of an 8-bit file, the share of the pixels of the calibration images that keep
+            the class that the network in float32 gives them.
+        was_run: Whether the file was run; False if its runtime does not exist on this system.
     """
 
     path: Path
     sizes: tuple[tuple[int, ...], ...]
     differences: Mapping[str, float]
+    agreement: Mapping[str, float] = field(default_factory=dict)
+    was_run: bool = True
 
 
 @torch.inference_mode()
@@ -68,6 +80,57 @@ def verify(graph: Graph, run: Callable[[Sequence[Tensor]], Sequence[np.ndarray]]
                 )
     channels = graph.model.in_channels[-1]
     return Exported(path, tuple((batch, channels, *size) for batch, *size in graph.ends.sizes), worst)
+
+
+@torch.inference_mode()
+def verify_8_bit(
+    graph: Graph,
+    run: Callable[[Sequence[Tensor]], Sequence[np.ndarray]],
+    path: Path,
+    inputs: Sequence[Sequence[Tensor]],
+) -> Exported:
+    """Compares a file that was quantized after training with the network in float32, on the calibration images.
+
+    Args:
+        graph: The network in float32.
+        run: Runs the file on one tensor per input; returns one array per task.
+        path: The name that the file will get.
+        inputs: Per calibration image, one tensor per input of the file.
+
+    Returns:
+        The result of the export, with `agreement`.
+
+    Raises:
+        RuntimeError: fewer pixels keep their class than `KEPT`, or values differ by more than `MEAN_OF_8_BIT`.
+    """
+    kinds = {name: kind_of(task) for name, task in graph.model.tasks.items()}
+    same: dict[str, list[float]] = {name: [] for name, kind in kinds.items() if kind.has_classes}
+    differences: dict[str, list[float]] = {name: [] for name in kinds}
+    for images in inputs:
+        with evaluating(graph):
+            outputs = graph(*images)
+        for name, expected, found in zip(kinds, outputs, run([image.cpu() for image in images]), strict=True):
+            before = expected.cpu().numpy()
+            differences[name].append(difference(before, found, np.mean))
+            if name in same and before.shape == found.shape:
+                if before.dtype.kind == "f":
+                    before, found = (np.stack([kinds[name].map(e, e.shape[1:]) for e in x]) for x in (before, found))
+                same[name].append(float((before == found).mean()))
+    agreement = {name: float(np.mean(shares)) if shares else 0.0 for name, shares in same.items()}
+    means = {name: float(np.mean(values)) for name, values in differences.items()}
+    for name in kinds:
+        if name in same and not agreement[name] >= KEPT:
+            raise RuntimeError(
+                f"only {100 * agreement[name]:.1f} % of the pixels keep their class of {name} in the 8-bit file, fewer "
+                f"than {100 * KEPT:.0f} %"
+            )
+        if name not in same and not means[name] <= MEAN_OF_8_BIT:
+            raise RuntimeError(
+                f"{name} in the 8-bit file differs from the network by {means[name]:.2g} standard deviations in the "
+                f"mean, more than {MEAN_OF_8_BIT}"
+            )
+    shapes = dict.fromkeys(tuple(images[-1].shape) for images in inputs)
+    return Exported(path, tuple(shapes), means, agreement)
 
 
 def difference(expected: np.ndarray, output: np.ndarray, overall: Callable[[np.ndarray], Any] = np.max) -> float:

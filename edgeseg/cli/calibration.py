@@ -1,0 +1,76 @@
+"""The options that choose the calibration images of an 8-bit file, and the images that they stand for."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeseg.cli.model import add_dataset, load_split
+
+if TYPE_CHECKING:
+    from edgeseg.deploy.calibration import Frame
+    from edgeseg.predict.predictor import Predictor
+
+
+def add_calibration(verb: argparse.ArgumentParser) -> None:
+    """Adds --calibration-images, --calibration-count and the options of datasets."""
+    verb.add_argument(
+        "--calibration-images", "--images", type=Path, metavar="FOLDER",
+        help="folder with typical photos, on which the ranges of an 8-bit file are measured; by default the training "
+        "split of --dataset",
+    )  # fmt: skip
+    verb.add_argument(
+        "--calibration-count", type=int, default=100, metavar="N",
+        help="number of images that the calibration uses (default 100)",
+    )  # fmt: skip
+    add_dataset(verb, required=False)
+
+
+def check_calibration(options: argparse.Namespace) -> None:
+    """Raises a ValueError unless the options name one source of images and a positive number of them."""
+    if (options.calibration_images is None) == (options.dataset is None):
+        raise ValueError(
+            "pass --calibration-images FOLDER, or --dataset with --data-path, and not both: the ranges of 8 bit are "
+            "measured on images"
+        )
+    if options.calibration_count < 1:
+        raise ValueError(f"--calibration-count is at least 1, got {options.calibration_count}")
+
+
+def calibration_frames(options: argparse.Namespace, model: Predictor) -> list[Frame]:
+    """Chooses photos that are spread evenly over the folder or the training split."""
+    from edgeseg.data.base import as_sample
+
+    if options.calibration_images is not None:
+        return list(_photos(options, model))
+    data = load_split(options, "train", model)
+    chosen = range(0, len(data), max(len(data) // options.calibration_count, 1))[: options.calibration_count]
+    return [as_sample(data[index], "")[0] for index in chosen]
+
+
+def _photos(options: argparse.Namespace, model: Predictor) -> list[Path]:
+    """Chooses photos of --calibration-images; with --skip-unreadable those that can be read."""
+    from edgeseg.vision.images import read_photo
+    from edgeseg.vision.listing import list_files, photo_suffixes
+
+    channels = model.in_channels[-1]
+    if not options.calibration_images.is_dir():
+        raise ValueError(f"--calibration-images {options.calibration_images} is not a folder")
+    files = list_files(options.calibration_images, photo_suffixes(channels))
+    chosen = files[:: max(len(files) // options.calibration_count, 1)][: options.calibration_count]
+    if options.skip_unreadable:
+        readable = []
+        for path in chosen:
+            try:
+                read_photo(path, channels)
+                readable.append(path)
+            except (OSError, ValueError) as error:
+                print(f"edgeseg: left out: {error}", file=sys.stderr)
+        chosen = readable
+    if not chosen:
+        raise ValueError(
+            f"there are no {'readable ' if files else ''}images in --calibration-images {options.calibration_images}"
+        )
+    return chosen

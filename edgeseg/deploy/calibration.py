@@ -1,0 +1,55 @@
+"""The images on which 8-bit files are calibrated and compared, as the tensors that a file takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgeseg.deploy.facts import facts_of
+from edgeseg.deploy.graph import AXES, Graph
+from edgeseg.predict.segmenter import FileSegmenter, Fit
+from edgeseg.vision.images import ImageLike
+
+Frame = ImageLike | tuple[ImageLike, ...]
+
+
+class _Unwritten(FileSegmenter):
+    """A file that is yet to be written: photos are fitted to its tensors as they will be."""
+
+    def run(self, *images: np.ndarray) -> dict[str, np.ndarray]:
+        """There is nothing to run."""
+        raise NotImplementedError
+
+
+def calibration_inputs(
+    graph: Graph, images: Sequence[Frame], *, size: Sequence[int] | None = None, fit: Fit = "stretch"
+) -> list[list[Tensor]]:
+    """Fits photos to the tensors of a file.
+
+    Args:
+        graph: The content of the file.
+        images: Photos, given as for `predict`; for several inputs, tuples with one image per input.
+        size: As of `facts_of`.
+        fit: How photos are fitted to a file of fixed size.
+
+    Returns:
+        Per photo, one tensor [1, C, H, W] per input of the file.
+
+    Raises:
+        OSError: a photo cannot be read; names the file.
+        ValueError: there are no images.
+    """
+    if not len(images):
+        raise ValueError("images is empty; an 8-bit file needs typical photos that the ranges are measured on")
+    batch, height, width = graph.ends.example
+    shape: list[int | str] = [batch, graph.model.in_channels[-1], height, width]
+    for axis, name in AXES.items():
+        if name in graph.ends.dynamic:
+            shape[axis] = name
+    file = _Unwritten(Path("model"), facts_of(graph, size, fit), shape)
+    frames = [image if isinstance(image, tuple) else (image,) for image in images]
+    return [[torch.from_numpy(array) for array in file.feed(*frame).values()] for frame in frames]

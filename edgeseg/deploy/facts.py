@@ -1,0 +1,52 @@
+"""What an exported file says of itself, in whatever way its format has for that."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+from edgeseg.config import ORIGIN
+from edgeseg.deploy.graph import Graph
+from edgeseg.labels import class_names, palette_of
+from edgeseg.predict.segmenter import Fit
+from edgeseg.tasks import kind_of
+
+
+def facts_of(graph: Graph, size: Sequence[int] | None, fit: Fit) -> dict[str, str]:
+    """The texts of a file by name: what edgeseg reads, then the same for people and other programs.
+
+    Args:
+        graph: The content of the file.
+        size: Height and width that photos are resized to; None for that of the weights.
+        fit: How photos are fitted to a file of fixed size.
+    """
+    config = graph.model.config
+    if size is not None:
+        config = replace(config, preprocess=replace(config.preprocess, size=graph.ends.size))
+    tasks = {name: task for name, task in config.tasks.items() if kind_of(task).has_classes}
+    facts: dict[str, Any] = {
+        "edgeseg": config.to_json(),
+        "edgeseg_file": {"output": graph.ends.output, "preprocess": graph.ends.preprocess, "fit": fit},
+        "classes": {name: class_names(task) for name, task in tasks.items()},
+        "palette": {name: palette_of(task) for name, task in tasks.items()},
+        **{key: config.notes[key] for key in ORIGIN if key in config.notes},
+    }
+    return {name: fact if isinstance(fact, str) else json.dumps(fact) for name, fact in facts.items()}
+
+
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Raises a FileNotFoundError if the folder of a file that will be written does not exist."""
+    if not Path(path).parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: there is no folder {Path(path).parent}")
+
+
+def check_fit(fit: str, dynamic: Sequence[str]) -> None:
+    """Raises a ValueError if photos cannot be fitted in this way to a file with these dimensions."""
+    if fit not in get_args(Fit):
+        raise ValueError(f"no fit named {fit!r}; the fits are {', '.join(get_args(Fit))}")
+    if fit != "stretch" and set(dynamic) - {"batch"}:
+        raise ValueError(f"fit={fit!r} (--fit) applies to files of fixed height and width (--fixed)")

@@ -1,0 +1,71 @@
+"""Reads what an exported file says of itself, without the runtime that runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+# Runtimes of flatbuffers ignore what stands behind the content of a file. A ZIP archive there is how TensorFlow Lite's
+# own metadata are stored too.
+APPENDED = "edgeseg.json"
+
+
+def append_facts(path: Path, facts: Mapping[str, str]) -> None:
+    """Appends texts by name to a file as a ZIP archive with one JSON file, with the same bytes for the same texts."""
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(zipfile.ZipInfo(APPENDED), json.dumps(facts))
+
+
+def appended_facts(path: Path) -> Mapping[str, str]:
+    """Reads what `append_facts` appended; nothing if there is nothing."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            facts = json.loads(archive.read(APPENDED))
+    except (zipfile.BadZipFile, KeyError, ValueError, RecursionError, EOFError, NotImplementedError):
+        return {}
+    return facts if isinstance(facts, dict) and all(isinstance(value, str) for value in facts.values()) else {}
+
+
+def _onnx_facts(path: Path) -> Mapping[str, str]:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        file = onnx.load(path, load_external_data=False)
+    except (DecodeError, ValueError) as error:
+        raise ValueError(f"cannot read {path}: corrupt or truncated ({error})") from error
+    return {entry.key: entry.value for entry in file.metadata_props}
+
+
+def _program_facts(path: Path) -> Mapping[str, str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            extra = {Path(name).name: name for name in archive.namelist() if "/extra/" in f"/{name}"}
+            return {name: archive.read(place).decode() for name, place in extra.items()}
+    except (zipfile.BadZipFile, EOFError, UnicodeDecodeError, NotImplementedError) as error:
+        raise ValueError(f"cannot read {path}: corrupt or truncated ({error})") from error
+
+
+# Suffix -> reader.
+FACTS: dict[str, Callable[[Path], Mapping[str, str]]] = {
+    ".onnx": _onnx_facts,
+    ".pt2": _program_facts,
+}
+
+
+def read_facts(path: str | os.PathLike[str]) -> Mapping[str, str]:
+    """Reads the texts of an exported file by name, such as "edgeseg" for the record of its model, as JSON.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is corrupt, or its suffix is not that of an exported file.
+    """
+    file = Path(path)
+    if file.suffix.lower() not in FACTS:
+        raise ValueError(f"{path} is not an exported file; those end in {', '.join(FACTS)}")
+    if not file.exists():
+        raise FileNotFoundError(f"no file {path}")
+    return FACTS[file.suffix.lower()](file)
