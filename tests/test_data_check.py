@@ -184,6 +184,20 @@ def test_masks_of_0_and_255(weights: str, tmp_path: Path) -> None:
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
+def test_binary_masks_of_two_conventions() -> None:
+    """0 and 1 in some masks, 0 and 255 in others: each is fine alone, together one of them is a mistake."""
+    image, ones = np.zeros((8, 8, 3), np.uint8), np.eye(8, dtype=np.uint8)
+    border = ones.copy()
+    border[0] = 255
+    road = {"road": Task("binary")}
+    mixed = check_dataset([(image, ones), (image, ones * 255)], tasks=road)
+    assert mixed.ok
+    assert "1 masks have foreground (1) and no ignored pixels, and 1 have ignored pixels (255)" in repr(mixed)
+    assert "--mask-values 0:0 1:1 255:1" in mixed.warnings[0]
+    for proper in ([(image, ones)] * 2, [(image, border), (image, ones * 255)], [(image, border), (image, ones)]):
+        assert not check_dataset(proper, tasks=road).warnings
+
+
 @pytest.mark.parametrize("weights", ["log", "none"])
 def test_every_label_is_ignored(weights: str, tmp_path: Path) -> None:
     config = TrainConfig(**{**RECIPE.__dict__, "class_weights": weights})

@@ -49,7 +49,7 @@ def _used(made: edgeseg.Pixel2Pixel) -> edgeseg.Pixel2Pixel:
 
 def test_sizes_and_names(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
     done = edgeseg.export_onnx(model, tmp_path / "model.onnx")
-    assert done.sizes == ((2, 3, 64, 96), (1, 3, 37, 51))
+    assert done.sizes == ((2, 3, 64, 96), (1, 3, 37, 51), (1, 3, 85, 123))
     assert done.differences["segmentation"] < 1e-4
     file = onnx.load(done.path)
     assert not [node for node in file.graph.node if node.op_type == "BatchNormalization"]

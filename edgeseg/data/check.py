@@ -25,7 +25,7 @@ from edgeseg.records import Record
 from edgeseg.spec import Input, Task
 from edgeseg.tasks import kind_of
 
-FORMAT = 1  # of the files of reports
+FORMAT = 2  # of the files of reports
 SHOWN = 10  # number of sizes and of problems that a table lists
 Read = Callable[[int], tuple[Sequence[Tensor], Mapping[str, Tensor]]]
 
@@ -39,12 +39,16 @@ class ClassCounts(Record):
         pixels: Number of pixels per class.
         samples: Number of samples per class in which the class occurs.
         ignored: Number of ignored pixels.
+        beside_ignored: Number of samples per class in which both the class and ignored pixels occur.
+        doubt: What looks wrong in the whole dataset, although every sample can be used; "" if nothing does.
     """
 
     names: tuple[str, ...]
     pixels: tuple[int, ...]
     samples: tuple[int, ...]
     ignored: int
+    beside_ignored: tuple[int, ...] = ()
+    doubt: str = ""
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -108,8 +112,9 @@ class DataReport(Record):
 
     @property
     def warnings(self) -> list[str]:
-        """Classes that never occur, by task."""
-        return [
+        """Classes that never occur, and what looks wrong otherwise, by task."""
+        doubts = [f"{task!r} in {self.where}: {counts.doubt}" for task, counts in self.classes.items() if counts.doubt]
+        return doubts + [
             f"{'class' if len(counts.missing) == 1 else 'classes'} {', '.join(map(repr, counts.missing))} of {task!r} "
             f"never {'occurs' if len(counts.missing) == 1 else 'occur'} in {self.where}"
             for task, counts in self.classes.items()
@@ -261,7 +266,7 @@ def _report(
 ) -> DataReport:
     sizes, channels, problems = Counter[str](), Counter[str](), []
     known = dict.fromkeys((name for name in tasks if name not in _ids(tasks)), 0)
-    totals = {name: torch.zeros(2, ids + 1, dtype=torch.int64) for name, ids in _ids(tasks).items()}
+    totals = {name: torch.zeros(3, ids + 1, dtype=torch.int64) for name, ids in _ids(tasks).items()}
     for fact in facts:
         if isinstance(fact, str):
             problems.append(fact)
@@ -269,16 +274,19 @@ def _report(
         sizes[fact.size] += 1
         channels[fact.channels] += 1
         for name, pixels in fact.pixels.items():
-            totals[name] += torch.stack([pixels, (pixels > 0).long()])
+            occurs = (pixels > 0).long()
+            totals[name] += torch.stack([pixels, occurs, occurs * occurs[-1]])
         for name, number in fact.known.items():
             known[name] += number
     classes = {}
-    for name, (pixels, occurrences) in ((name, total.tolist()) for name, total in totals.items()):
+    for name, (pixels, occurrences, beside) in ((name, total.tolist()) for name, total in totals.items()):
         classes[name] = ClassCounts(
             names=tuple(class_names(tasks[name])),
             pixels=tuple(pixels[:-1]),
             samples=tuple(occurrences[:-1]),
             ignored=pixels[-1],
+            beside_ignored=tuple(beside[:-1]),
+            doubt=kind_of(tasks[name]).doubtful_dataset(occurrences[:-1], beside[:-1]),
         )
     return DataReport(
         samples=samples, checked=checked, sizes=dict(sizes.most_common()), channels=dict(channels.most_common()),

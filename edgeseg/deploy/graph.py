@@ -77,14 +77,18 @@ class Ends:
 
     @property
     def sizes(self) -> list[tuple[int, int, int]]:
-        """Batch, height and width at which a file is compared: as traced, and an odd size with one image."""
+        """Batch, height and width at which a file is compared: as traced, and a smaller and a larger odd size."""
         batch, height, width = self.example
-        other = (
-            1 if "batch" in self.dynamic else batch,
-            max(height // 2 + 5, self.smallest) if "height" in self.dynamic else height,
-            max(width // 2 + 3, self.smallest) if "width" in self.dynamic else width,
-        )
-        return list(dict.fromkeys([self.example, other]))
+        one = 1 if "batch" in self.dynamic else batch
+        others = [
+            (
+                one,
+                max(round(height * scale) // 2 * 2 + 5, self.smallest) if "height" in self.dynamic else height,
+                max(round(width * scale) // 2 * 2 + 3, self.smallest) if "width" in self.dynamic else width,
+            )
+            for scale in (0.5, 1.25)
+        ]
+        return list(dict.fromkeys([self.example, *others]))
 
 
 class Graph(nn.Module):

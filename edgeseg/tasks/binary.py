@@ -109,6 +109,16 @@ class Binary(Classification):
         only, other = ("foreground (1)", "background (0)") if foreground else ("background (0)", "foreground (1)")
         return f"every pixel of the ground truth is {only}, and none is {other}"
 
+    def doubtful_dataset(self, samples: Sequence[int], beside_ignored: Sequence[int]) -> str:
+        """Masks of 0 and 1 are not mixed with masks of 0 and 255, in which 255 usually means the foreground."""
+        if not samples[1] or not beside_ignored[0] or beside_ignored[1]:
+            return ""
+        return (
+            f"{samples[1]} masks have foreground (1) and no ignored pixels, and {beside_ignored[0]} have ignored pixels "
+            "(255) and no foreground. If 255 means foreground in those masks, say so with mask_values of images_masks "
+            "(--mask-values 0:0 1:1 255:1)"
+        )
+
     def wrong_metric(self, metric: Metric) -> str | None:
         """There is foreground, unless nothing is ignored."""
         foreground, ignored = (int(getattr(metric, name)) for name in ("foreground", "ignored"))

@@ -122,6 +122,15 @@ class Kind(ABC):
         """
         return None
 
+    def doubtful_dataset(self, samples: Sequence[int], beside_ignored: Sequence[int]) -> str:
+        """Says what looks wrong in a dataset with classes that can be used, in a sentence; "" if nothing does.
+
+        Args:
+            samples: Number of samples per class in which the class occurs.
+            beside_ignored: Number of samples per class in which both the class and ignored pixels occur.
+        """
+        return ""
+
     def wrong_metric(self, metric: Metric) -> str | None:
         """Says why the scores of a whole dataset mean nothing, in a sentence; None if they do."""
         return None
