@@ -21,11 +21,11 @@ from edgeseg.zoo.registry import (
 )
 
 if TYPE_CHECKING:
+    from edgeseg.deploy.fast import optimize
     from edgeseg.deploy.formats import export
     from edgeseg.deploy.onnx import export_onnx
     from edgeseg.deploy.program import export_program
     from edgeseg.networks.cost import Complexity, complexity
-    from edgeseg.networks.optimize import optimize
     from edgeseg.networks.pixel2pixel import Pixel2Pixel
     from edgeseg.predict.load import load_segmenter
     from edgeseg.predict.onnx import OnnxSegmenter
@@ -75,7 +75,7 @@ _LAZY = {
     "load_segmenter": "edgeseg.predict.load",
     "export_program": "edgeseg.deploy.program",
     "load_checkpoint": "edgeseg.weights.load",
-    "optimize": "edgeseg.networks.optimize",
+    "optimize": "edgeseg.deploy.fast",
     "save_checkpoint": "edgeseg.storage.checkpoint",
 }
 

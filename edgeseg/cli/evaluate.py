@@ -6,10 +6,13 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import edgeseg
-from edgeseg.cli.model import add_dataset, add_model, load_model, load_network, load_split
+from edgeseg.cli.model import accelerated, add_dataset, add_model, add_runtime, load_network, load_split
+
+if TYPE_CHECKING:
+    from edgeseg.predict.predictor import Predictor
 
 
 def add(verbs: Any) -> None:
@@ -30,6 +33,7 @@ def add(verbs: Any) -> None:
         metavar="FILE",
         help="score a file of edgeseg export in its runtime instead of a model",
     )
+    add_runtime(verb)
     verb.add_argument("--split", default="val", metavar="NAME", help="split of the dataset (default val)")
     verb.add_argument(
         "--protocol",
@@ -73,14 +77,16 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     _check_files(options)
     with distributed.process_group(options.device) as device:
-        # A network that is optimized for inference could not be trained further once it is stored.
-        model = load_network(options, device) if options.store_threshold is None else load_model(options, device)
+        model = load_network(options, device)
         _check_threshold(options, model)
         dataset = load_split(options, options.split, model)
         check_classes(dataset, model.tasks, name=options.dataset)
+        if _needs_torch(options, model) and options.runtime == "auto":
+            options.runtime = "torch"
         metrics = evaluate_tasks(
-            model, dataset, protocol=options.protocol, size=options.img_resize, output_size=options.output_size,
-            scales=options.scales, flip=options.flip, workers=options.workers, progress="evaluation",
+            accelerated(model, options, len(dataset)), dataset, protocol=options.protocol, size=options.img_resize,
+            output_size=options.output_size, scales=options.scales, flip=options.flip, workers=options.workers,
+            progress="evaluation",
         )  # fmt: skip
         if distributed.rank() == 0:
             scores = {name: metric.scores(model.tasks[name], options.protocol) for name, metric in metrics.items()}
@@ -91,6 +97,16 @@ def _evaluate(options: argparse.Namespace) -> int:
             if options.store_threshold is not None:
                 _store_threshold(options.store_threshold, model, scores)
     return 0
+
+
+def _needs_torch(options: argparse.Namespace, model: Predictor) -> bool:
+    """Whether the scores need more than maps: probabilities of binary tasks, several views, or other sizes."""
+    from edgeseg.networks.pixel2pixel import Pixel2Pixel
+    from edgeseg.tasks import kind_of
+
+    other_views = options.flip or options.scales != [1.0] or options.img_resize or options.protocol != "native"
+    thresholds = any(kind_of(task).has_threshold for task in model.tasks.values())
+    return isinstance(model, Pixel2Pixel) and bool(other_views or thresholds)
 
 
 def _check_files(options: argparse.Namespace) -> None:

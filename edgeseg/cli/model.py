@@ -239,22 +239,52 @@ def load_model(options: argparse.Namespace, device: torch.device) -> Pixel2Pixel
 
 
 def load_network(options: argparse.Namespace, device: torch.device) -> Predictor:
-    """Creates the model of --model and --checkpoint, optimized for inference, or opens the file of --exported.
+    """Creates the model of --model and --checkpoint, or opens the file of --exported.
 
     Raises:
         ValueError: both are given, or as of `load_model`.
         OSError: a file is missing, or weights cannot be downloaded.
     """
     if options.exported is None:
-        from edgeseg.networks.optimize import with_hooks
-
-        model = load_model(options, device)
-        return model if model.config.quantization or with_hooks(model) else edgeseg.optimize(model)
+        return load_model(options, device)
     from edgeseg.predict.load import load_segmenter
 
     if options.model or options.checkpoint:
         raise ValueError("--exported cannot be combined with --model or --checkpoint")
     return load_segmenter(options.exported)
+
+
+def add_runtime(verb: argparse.ArgumentParser) -> None:
+    """Adds --runtime."""
+    verb.add_argument(
+        "--runtime", choices=["auto", "torch", "onnxruntime", "openvino"], default="auto",
+        help="what runs the model: PyTorch, or on CPUs another runtime, for which the model is exported once and kept "
+        "in the cache; auto is onnxruntime if that takes less time in all (default auto)",
+    )  # fmt: skip
+
+
+def accelerated(model: Predictor, options: argparse.Namespace, count: int) -> Predictor:
+    """The model in the runtime of --runtime; a file of --exported as it is.
+
+    Args:
+        model: What `load_network` returned.
+        options: Parsed options.
+        count: Number of photos that it will segment.
+
+    Raises:
+        ValueError: --runtime with --exported, or another runtime than torch on another device than the CPU.
+        ImportError: the runtime is not installed.
+    """
+    from edgeseg.deploy.fast import faster
+    from edgeseg.networks.pixel2pixel import Pixel2Pixel
+
+    if not isinstance(model, Pixel2Pixel):
+        if options.runtime != "auto":
+            raise ValueError("--runtime cannot be combined with --exported: the suffix of a file names its runtime")
+        return model
+    if options.runtime not in ("auto", "torch") and options.device != "cpu":
+        raise ValueError(f"--runtime {options.runtime} runs on the CPU, not on --device {options.device}")
+    return faster(model, options.runtime, count)
 
 
 def on_device(model: Pixel2Pixel, device: torch.device) -> Pixel2Pixel:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeseg.cli.model import add_model, load_network
+from edgeseg.cli.model import accelerated, add_model, add_runtime, load_network
 from edgeseg.cli.outputs import (
     OUTPUTS,
     draw_frame,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from edgeseg.predict.predictor import Predictor
     from edgeseg.predict.video import Drawn
 
+FRAMES = 200  # of a video, of which it is not known how many there are
 File = tuple[Path, str]  # a file, and what the names of its results begin with
 Finder = Callable[[Path, str], Path]  # returns the file of another input for a photo and the name of its results
 Steps = Iterator[tuple[File, Exception | None]]  # files that are done, or what went wrong
@@ -53,6 +54,7 @@ def add(verbs: Any) -> None:
         metavar="FILE",
         help="run a file of edgeseg export in its runtime instead of a model",
     )
+    add_runtime(verb)
     verb.add_argument(
         "--input", action="append", default=[], metavar="NAME=FILE|FOLDER",
         help="another input of a network with several, such as flow=FOLDER with one file per photo; see edgeseg flow",
@@ -112,6 +114,7 @@ def _predict_share(options: argparse.Namespace, device: torch.device, missing: l
         raise ValueError(f"no images in {', '.join(map(str, options.images))} that this model can take")
     step, first = distributed.world_size(), distributed.rank()
     share, clips = photos[first::step], videos[first::step]
+    model = accelerated(model, options, len(share) + FRAMES * len(clips))
     done, problems = 0, [] if first else missing
     steps = _segment_photos(model, share, beside, options)
     try:

@@ -114,9 +114,9 @@ class Binary(Classification):
         if not samples[1] or not beside_ignored[0] or beside_ignored[1]:
             return ""
         return (
-            f"{samples[1]} masks have foreground (1) and no ignored pixels, and {beside_ignored[0]} have ignored pixels "
-            "(255) and no foreground. If 255 means foreground in those masks, say so with mask_values of images_masks "
-            "(--mask-values 0:0 1:1 255:1)"
+            f"{samples[1]} masks have foreground (1) and no ignored pixels, and {beside_ignored[0]} have ignored "
+            "pixels (255) and no foreground. If 255 means foreground in those masks, say so with mask_values of "
+            "images_masks (--mask-values 0:0 1:1 255:1)"
         )
 
     def wrong_metric(self, metric: Metric) -> str | None:

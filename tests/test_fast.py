@@ -1,0 +1,107 @@
+"""Networks in the fastest runtime at hand: exported into the cache, with the same labels as in PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import edgeseg
+from edgeseg.cli import main
+from edgeseg.deploy import fast
+from edgeseg.machine.download import cache_folder
+from edgeseg.predict.segmenter import FileSegmenter
+
+from .conftest import TINY
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "home"))
+    return cache_folder() / "exported"
+
+
+@pytest.fixture
+def network() -> edgeseg.Pixel2Pixel:
+    torch.manual_seed(0)
+    return edgeseg.create_model("fpn", encoder=TINY, num_classes=19, channels=16).eval()
+
+
+@pytest.fixture
+def saved(network: edgeseg.Pixel2Pixel, tmp_path: Path) -> str:
+    edgeseg.save_checkpoint(network, tmp_path / "network.safetensors")
+    return str(tmp_path / "network.safetensors")
+
+
+def test_same_labels(network: edgeseg.Pixel2Pixel, photo: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exported once; another network or other preprocessing is another file."""
+    segmenter = edgeseg.optimize(network, runtime="onnxruntime")
+    assert isinstance(segmenter, FileSegmenter)
+    assert (segmenter.predict(photo) == network.predict(photo)).mean() > 0.999
+    (first,) = cache.iterdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(fast, "export", None)  # not called
+        edgeseg.optimize(network, runtime="onnxruntime")
+    network.configure(preprocess=edgeseg.Preprocess(size=(48, 64)))
+    edgeseg.optimize(network, runtime="onnxruntime")
+    with torch.no_grad():
+        next(network.parameters()).mul_(1.5)
+    changed = edgeseg.optimize(network, runtime="onnxruntime")
+    assert (changed.predict(photo) == network.predict(photo)).mean() > 0.99  # resized by Pillow, rounded otherwise
+    assert len(list(cache.iterdir())) == 3
+    monkeypatch.setattr(fast, "KEPT", 1)
+    network.configure(preprocess=edgeseg.Preprocess(size=(40, 64)))
+    edgeseg.optimize(network, runtime="onnxruntime")
+    (last,) = cache.iterdir()
+    assert last != first
+
+
+def test_requests_that_cannot_be_met(network: edgeseg.Pixel2Pixel) -> None:
+    with pytest.raises(ValueError, match="the runtimes are torch, onnxruntime, openvino"):
+        edgeseg.optimize(network, runtime="tensorrt")  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match="cannot be combined with another runtime"):
+        edgeseg.optimize(network, runtime="onnxruntime", compile=True)  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match="training mode"):
+        edgeseg.optimize(network.train(), runtime="onnxruntime")
+
+
+def test_predict_takes_what_is_faster_in_all(
+    saved: str, photo: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without an export for two photos; with the file of an earlier call, or when asked."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(2):
+        (folder / f"{i}.jpg").write_bytes(photo.read_bytes())
+    call = ["predict", str(folder), "--checkpoint", saved, "--outputs", "labels"]
+    assert main([*call, "-o", str(tmp_path / "torch")]) == 0
+    assert not cache.exists()
+    assert main([*call, "-o", str(tmp_path / "ort"), "--runtime", "onnxruntime"]) == 0
+    (file,) = cache.iterdir()
+    before = file.stat().st_mtime_ns
+    assert main([*call, "-o", str(tmp_path / "auto")]) == 0
+    assert file.stat().st_mtime_ns > before  # it was used
+    one, other, third = (np.asarray(Image.open(tmp_path / name / "0_labels.png")) for name in ("torch", "ort", "auto"))
+    assert (one == other).mean() > 0.999
+    assert (third == other).all()
+    assert main([*call, "-o", str(tmp_path / "x"), "--runtime", "onnxruntime", "--device", "meta"]) == 2
+    assert "--runtime onnxruntime runs on the CPU" in capsys.readouterr().err
+    words = ["predict", str(folder), "--exported", str(file), "--runtime", "torch", "-o", str(tmp_path / "x")]
+    assert main(words) == 2
+    assert "--runtime cannot be combined with --exported" in capsys.readouterr().err
+
+
+def test_evaluate(saved: str, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same table; with other views, PyTorch runs the network."""
+    tables = []
+    for options in (["--runtime", "torch"], ["--runtime", "onnxruntime"], ["--flip"]):
+        assert main(["evaluate", "--dataset", "streets", "--length", "3", "--checkpoint", saved, *options]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        tables.append([float(line.split()[-1]) for line in lines if line[-1].isdigit()])
+    assert len(tables[0]) > 2
+    np.testing.assert_allclose(tables[0], tables[1], atol=0.1)
+    assert len(list(cache.iterdir())) == 1
