@@ -12,6 +12,7 @@ import edgeseg
 from edgeseg.cli.model import add_encoder, network
 from edgeseg.cli.weights import PATTERN_HELP, as_pattern, nothing, print_weights
 from edgeseg.config import ORIGIN, ModelConfig, origin, read_config
+from edgeseg.machine.download import is_address
 from edgeseg.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ def add(verbs: Any) -> None:
         "weights with their scores and licences; or the record of a .safetensors or .onnx file, with its origin.",
     )
     verb.add_argument(
-        "name", metavar="NAME[.TAG]|FILE",
-        help="name of the model, with or without the tag of weights, or a file that edgeseg wrote",
+        "name", metavar="NAME[.TAG]|FILE|https://...",
+        help="name of the model, with or without the tag of weights, or a file that edgeseg wrote or its address",
     )  # fmt: skip
     add_encoder(verb)
     verb.add_argument(
@@ -58,6 +59,10 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _info(options: argparse.Namespace) -> int:
+    if is_address(options.name):
+        from edgeseg.zoo.pretrained import local_file
+
+        return _info_of_file(local_file(options.name))
     if Path(options.name).suffix in (".safetensors", ".onnx") or Path(options.name).is_file():
         return _info_of_file(Path(options.name))
     info = edgeseg.model_info(options.name)
@@ -106,18 +111,11 @@ def _record(path: Path) -> ModelConfig | None:
         FileNotFoundError: the file does not exist.
         ValueError: the file is corrupt, or a newer edgeseg wrote it.
     """
-    from edgeseg.storage.checkpoint import is_onnx, read_checkpoint_config
+    from edgeseg.storage.checkpoint import is_onnx, open_onnx, read_checkpoint_config
 
     if not is_onnx(path):
         return read_checkpoint_config(path)
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    try:
-        file = onnx.load(path, load_external_data=False)
-    except (DecodeError, ValueError) as error:
-        raise ValueError(f"cannot read {path}: corrupt or truncated ({error})") from error
-    facts = {entry.key: entry.value for entry in file.metadata_props}
+    facts = {entry.key: entry.value for entry in open_onnx(path).metadata_props}
     return read_config(facts["edgeseg"], str(path)) if "edgeseg" in facts else None
 
 

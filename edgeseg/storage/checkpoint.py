@@ -57,11 +57,17 @@ def read_weights(path: str | os.PathLike[str], own: Collection[str] = ()) -> dic
         ValueError: the file is corrupt or has no weights, or several networks.
     """
     path = _existing(path)
-    return _unwrapped(_tensors(path), path, tuple(own))
+    return _unwrapped(read_tensors(path), path, tuple(own))
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file under the names that it has."""
+def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Reads all tensors of a file as `read_weights` does, under the names that they have in the file.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is corrupt or has no weights.
+    """
+    path = _existing(path)
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
@@ -155,6 +161,22 @@ def save_checkpoint(
     with replacing(Path(path)) as temporary:
         # A single entry: safetensors writes several in random order, so that equal weights would give unequal files.
         save_file(tensors, temporary, metadata={"edgeseg": json.dumps(config.to_json())})
+
+
+def open_onnx(path: str | os.PathLike[str]) -> Any:
+    """Reads an ONNX file as onnx's `ModelProto`, without tensors that lie in other files.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is corrupt.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        return onnx.load(_existing(path), load_external_data=False)
+    except (DecodeError, ValueError) as error:
+        raise ValueError(f"cannot read {path}: corrupt or truncated ({error})") from error
 
 
 def is_onnx(path: str | os.PathLike[str]) -> bool:
