@@ -184,7 +184,7 @@ TrainConfig.__doc__ = f"{TrainConfig.__doc__}\n\nArgs:\n" + "\n".join(
 )
 
 MODERN = TrainConfig()
-# The script of TI's zoo for Cityscapes. docs/training.md has the options that change for other datasets and encoders.
+# The script of TI's zoo for Cityscapes. docs/ti.md has the options that change for other datasets and encoders.
 ORIGINAL = replace(
     MODERN,
     epochs=250,

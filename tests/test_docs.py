@@ -85,7 +85,7 @@ def test_commands_are_understood() -> None:
             commands += [
                 line.rpartition("edgeseg ")[2] for line in lines if re.match(r"(torchrun .*)?edgeseg |torchrun", line)
             ]
-    rows = re.findall(r"\| `(--dataset [^`]*)` \|", (ROOT / "docs/training.md").read_text())
+    rows = re.findall(r"\| `(--dataset [^`]* -o RUN)`", (ROOT / "docs/ti.md").read_text())
     assert len(rows) > 3
     for command in [*commands, *(f"train --recipe original {row}" for row in rows)]:
         _parser().parse_args(shlex.split(command))

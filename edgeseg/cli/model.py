@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import edgeseg
 from edgeseg.data import DATASETS, load_dataset
+from edgeseg.machine.download import is_address
 
 if TYPE_CHECKING:
     import torch
@@ -35,8 +36,14 @@ def add_model(verb: argparse.ArgumentParser) -> None:
 def add_checkpoint(verb: argparse.ArgumentParser) -> None:
     """Adds --checkpoint."""
     verb.add_argument(
-        "--checkpoint", type=Path, metavar="FILE", help="file of weights to use instead of the published ones"
-    )
+        "--checkpoint", type=file_or_address, metavar="FILE|https://...",
+        help="file of weights to use instead of the published ones, or its address",
+    )  # fmt: skip
+
+
+def file_or_address(text: str) -> Path | str:
+    """Reads an option that takes a file or an address, whose two slashes a path would not keep."""
+    return text if is_address(text) else Path(text)
 
 
 def add_device(verb: argparse.ArgumentParser) -> None:
@@ -225,8 +232,9 @@ def load_model(options: argparse.Namespace, device: torch.device) -> Pixel2Pixel
     name = options.model or DEFAULT_MODEL
     if options.checkpoint is not None and options.model is None:
         from edgeseg.storage.checkpoint import read_checkpoint_config
+        from edgeseg.zoo.pretrained import local_file
 
-        config = read_checkpoint_config(options.checkpoint)
+        config = read_checkpoint_config(local_file(options.checkpoint))
         name = config.name if config else ""
         if not name:
             raise ValueError(f"{options.checkpoint} does not name its model; pass --model NAME")

@@ -37,12 +37,14 @@ def add(verbs: Any) -> None:
         help="split scored during training; 'none' skips it (default val)",
     )
     verb.add_argument(
-        "--encoder-weights", metavar="FILE|imagenet|timm/NAME.TAG",
-        help="weights of the encoder to start from: a file, 'imagenet' for the usual ones, or weights of timm",
+        "--encoder-weights", metavar="FILE|https://...|imagenet|timm/NAME.TAG",
+        help="weights of the encoder to start from: a file or its address, 'imagenet' for the usual ones, or weights "
+        "of timm",
     )  # fmt: skip
     verb.add_argument(
-        "--pretrained", metavar="FILE|default",
-        help="weights of the whole model to start from: a file, or 'default' for the default weights of the model",
+        "--pretrained", metavar="FILE|https://...|default",
+        help="weights to start from: a file or its address, of the whole model or of its encoder alone, or 'default' "
+        "for the default weights of the model",
     )  # fmt: skip
     add_encoder(verb)
     verb.add_argument(
@@ -137,17 +139,15 @@ def _train(options: argparse.Namespace) -> int:
         raise ValueError("--opset and --ir-version are those of int8.onnx, which --quantize writes")
     train_set = load_split(options, options.train_split)
     val_set = load_split(options, options.val_split) if options.val_split != "none" else None
+    start = _start(options)
+    encoder_alone = options.pretrained is not None and start.get("encoder_weights") == options.pretrained
     torch.manual_seed(config.seed)
     model = edgeseg.create_model(
-        options.model,
-        pretrained=options.pretrained == "default",
-        tasks=train_set.tasks,
-        in_channels=train_set.inputs,
-        encoder_weights=options.encoder_weights,
-        checkpoint_path=options.pretrained if options.pretrained != "default" else None,
-        **network(options),
+        options.model, tasks=train_set.tasks, in_channels=train_set.inputs, **start, **network(options)
     )
     with process_group(options.device) as device:
+        if encoder_alone and distributed.rank() == 0:
+            print(f"{options.pretrained} has weights of an encoder alone: the decoders start untrained")
         model = on_device(model, device)
         trained = train(
             model, train_set, val_set, config, options.output, resume=resume, overwrite=options.overwrite,
@@ -159,6 +159,27 @@ def _train(options: argparse.Namespace) -> int:
             )
             print(f"wrote {file.path}, for edgeseg predict --exported and edgeseg.load_segmenter")
     return 0
+
+
+def _start(options: argparse.Namespace) -> dict[str, Any]:
+    """The keyword arguments of `create_model` that --pretrained and --encoder-weights stand for.
+
+    Raises:
+        OSError: a file is missing, or an address cannot be reached.
+        ValueError: a file is corrupt, or both options have weights for the encoder.
+    """
+    from edgeseg.zoo.pretrained import holds_encoder
+
+    given = {"encoder_weights": options.encoder_weights}
+    if options.pretrained is None:
+        return given
+    if options.pretrained == "default":
+        return {**given, "pretrained": True}
+    if not holds_encoder(options.pretrained, options.model):
+        return {**given, "checkpoint_path": options.pretrained}
+    if options.encoder_weights is not None:
+        raise ValueError("--pretrained has weights of an encoder, and so has --encoder-weights; pass one of them")
+    return {"encoder_weights": options.pretrained}
 
 
 def _config(options: argparse.Namespace) -> TrainConfig:

@@ -12,6 +12,7 @@ import edgeseg
 from edgeseg.cli.model import add_encoder, network
 from edgeseg.cli.weights import PATTERN_HELP, as_pattern, nothing, print_weights
 from edgeseg.config import ORIGIN, ModelConfig, origin, read_config
+from edgeseg.machine.download import is_address
 from edgeseg.predict.facts import FACTS, read_facts
 from edgeseg.spec import ModelSpec
 
@@ -40,8 +41,8 @@ def add(verbs: Any) -> None:
         "origin.",
     )
     verb.add_argument(
-        "name", metavar="NAME[.TAG]|FILE",
-        help="name of the model, with or without the tag of weights, or a file that edgeseg wrote",
+        "name", metavar="NAME[.TAG]|FILE|https://...",
+        help="name of the model, with or without the tag of weights, or a file that edgeseg wrote or its address",
     )  # fmt: skip
     add_encoder(verb)
     verb.add_argument(
@@ -60,6 +61,10 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _info(options: argparse.Namespace) -> int:
+    if is_address(options.name):
+        from edgeseg.zoo.pretrained import local_file
+
+        return _info_of_file(local_file(options.name))
     if Path(options.name).suffix in (".safetensors", *FACTS) or Path(options.name).exists():
         return _info_of_file(Path(options.name))
     info = edgeseg.model_info(options.name)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 HUB = "hf-hub:"
 FOLDER = "local-dir:"
@@ -21,6 +21,17 @@ PACKAGE = "package:"
 CHUNK = 1 << 20  # bytes; an interrupted download loses less than this
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 OFFLINE = "HF_HUB_OFFLINE is set and {} is not in the cache; unset it once, or copy the cache of another machine"
+
+
+def is_address(source: str | os.PathLike[str]) -> bool:
+    """Whether `source` is an address, such as https://..., and not a file of this machine."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", str(source)) is not None
+
+
+def public_address(address: str) -> str:
+    """`address` without what only its user should know: name, password, and the query, which may have a key."""
+    parts = urlsplit(address)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def cache_folder() -> Path:
@@ -130,14 +141,16 @@ def download(url: str, folder: Path, *, sha256: str | None = None) -> Path:
 
     Raises:
         OSError: the address cannot be reached, or HF_HUB_OFFLINE is set and the file is not in `folder`.
-        ValueError: the address is not https (http is allowed for this machine only), or the file has another hash and
-            was removed.
+        ValueError: the address is not https (http is allowed for this machine only) or does not name a file, or the
+            file has another hash and was removed.
     """
     from filelock import FileLock
     from huggingface_hub.errors import HfHubHTTPError
 
     _check_scheme(url)
     name = PurePosixPath(urlsplit(url).path).name
+    if name in ("", ".."):
+        raise ValueError(f"{url} is not the address of a file: its path ends without a file name")
     path = folder / name
     if path.is_file():
         return path

@@ -57,11 +57,17 @@ def read_weights(path: str | os.PathLike[str], own: Collection[str] = ()) -> dic
         ValueError: the file is corrupt or has no weights, or several networks.
     """
     path = _existing(path)
-    return _unwrapped(_tensors(path), path, tuple(own))
+    return _unwrapped(read_tensors(path), path, tuple(own))
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file under the names that it has."""
+def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Reads all tensors of a file as `read_weights` does, under the names that they have in the file.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is corrupt or has no weights.
+    """
+    path = _existing(path)
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:

@@ -142,6 +142,21 @@ def count_classes(path: str | os.PathLike[str]) -> int:
     raise ValueError(f"{path} has no prediction layer of a decoder")
 
 
+def has_decoder(path: str | os.PathLike[str]) -> bool:
+    """Whether a weights file has a whole network, such as those of edgeseg and of TI's zoo, and not an encoder alone.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is corrupt.
+    """
+    if is_onnx(path) or read_checkpoint_config(path) is not None:
+        return True
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # loading the file repeats what there is to say of its names
+        state = read_weights(path)
+    return espnet.is_espnet(state) or any(key.startswith("decoders.") for key in state)
+
+
 def _read(model: nn.Module, path: str | os.PathLike[str], *, adapt: bool) -> Mapping[str, Tensor]:
     """Reads the tensors of a file of any format, and names them as in the model."""
     if is_onnx(path):
@@ -193,6 +208,10 @@ def load_encoder(
     """
     if not isinstance(model, Pixel2Pixel):
         raise ValueError(f"encoder_weights need a Pixel2Pixel network, not {type(model).__name__}")
+    if is_onnx(path):
+        raise ValueError(
+            f"{path} is an ONNX file, which has a whole network and not an encoder alone; pass it as checkpoint_path"
+        )
     encoder = model.encoder
     state, ignored = _encoder_state(encoder, read_weights(path))
     state = _same_pixels(model, state, normalization or _normalization_of(path))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeseg.config import DEFAULT_TASKS, ModelConfig, as_inputs, inherited
 from edgeseg.labels import task_of_classes
-from edgeseg.machine.download import FOLDER, HUB
+from edgeseg.machine.download import FOLDER, HUB, is_address, public_address
 from edgeseg.spec import Input, ModelSpec, Task
 from edgeseg.zoo.networks import FAMILIES, ZOO
 from edgeseg.zoo.registry import BUILDERS, find_weights, split
@@ -50,8 +50,10 @@ def create_model(
             all of them. A mapping names the inputs, such as `{"previous": 3, "image": 3}`; two inputs without names
             are "flow" and "image". An `Input` says whether an input is optical flow.
         encoder_weights: Weights for the encoder: "imagenet" for the usual ones, "timm/NAME.TAG" for those in timm's
-            repositories on the hub, or a file in the layout of torchvision, timm, pycls or edgeseg.
-        checkpoint_path: Weights for the whole network: .safetensors of edgeseg, or .pth or .onnx of TI's zoo.
+            repositories on the hub, or a file in the layout of torchvision, timm, pycls or edgeseg, or the address of
+            such a file, "https://...".
+        checkpoint_path: Weights for the whole network: .safetensors of edgeseg, or .pth or .onnx of TI's zoo, or the
+            address of such a file, "https://...". An address is downloaded once and noted as the origin of the weights.
         overrides: Other fields of `ModelSpec`, such as `channels=128`, without pretrained weights only; for a
             registered builder, its own keyword arguments.
 
@@ -80,6 +82,7 @@ class _Source:
         file: File of weights, if there is one.
         config: The record of its model in that file, if edgeseg wrote the file.
         published: Whether the file is a published model, which is rebuilt from its record.
+        address: The address that the file was fetched from by `checkpoint_path`.
     """
 
     name: str
@@ -87,6 +90,7 @@ class _Source:
     file: File | None = None
     config: ModelConfig | None = None
     published: bool = False
+    address: str = ""
 
 
 def _resolve(
@@ -115,15 +119,17 @@ def _resolve(
         if name.startswith(HUB):
             config = replace(config, notes={"source": name, **config.notes})
         return _Source(config.name, file=file, config=config, published=True)
-    if entry is not None:
-        from edgeseg.zoo.pretrained import weights_file
-
-        checkpoint_path = weights_file(entry)
-    if checkpoint_path is None:
+    if entry is None and checkpoint_path is None:
         return _Source(architecture)
     from edgeseg.storage.checkpoint import read_checkpoint_config
+    from edgeseg.zoo.pretrained import catalog_name, local_file, weights_file
 
-    return _Source(architecture, entry, checkpoint_path, read_checkpoint_config(checkpoint_path))
+    if checkpoint_path is None:
+        file, address = weights_file(str(entry)), ""
+    else:
+        file, entry = local_file(checkpoint_path), catalog_name(checkpoint_path)
+        address = public_address(str(checkpoint_path)) if is_address(checkpoint_path) else ""
+    return _Source(architecture, entry, file, read_checkpoint_config(file), address=address)
 
 
 def _plan(
@@ -140,6 +146,8 @@ def _plan(
         notes |= {"weights": source.entry, "license": WEIGHTS[source.entry].license}
     elif source.config is None and source.file is not None:
         notes["source"] = Path(source.file).name
+    if source.address and (source.config is None or source.entry or "source" not in notes):
+        notes["source"] = source.address
     spec, options = _network(source, overrides)
     tasks = _tasks(source.config, num_classes, tasks)
     inputs = known.inputs if in_channels is None else as_inputs(in_channels)
@@ -212,7 +220,8 @@ def _fill(model: Pixel2Pixel, source: _Source, encoder_weights: File | None, *, 
         normalization = encoder_normalization(encoder_weights, spec)
         load_encoder(model, encoder_file(encoder_weights, spec), normalization=normalization)
         if note := encoder_note(encoder_weights, spec):
-            model.configure(notes={**model.config.notes, "encoder": note})
+            notes = model.config.notes
+            model.configure(notes={**notes, "encoder": {**notes.get("encoder", {}), **note}})
     if source.file is not None:
         from edgeseg.weights.load import load_checkpoint
 
