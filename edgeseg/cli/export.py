@@ -172,7 +172,7 @@ def _export_tidl(options: argparse.Namespace) -> int:
     """Writes a folder for TI's tools."""
     import torch
 
-    from edgeseg.deploy.tidl import NEWEST_IR, OPSET, export_tidl
+    from edgeseg.deploy.tidl import IR_VERSION, OPSET, export_tidl
 
     given = {
         "--int8": options.int8, "--fp16": options.fp16, "--preprocess": options.preprocess, "--format": options.format,
@@ -189,7 +189,7 @@ def _export_tidl(options: argparse.Namespace) -> int:
     choices = file_options(options)
     exported = export_tidl(
         load_model(options, torch.device(options.device)), options.output, size=choices["size"],
-        output=choices["output"], opset=choices["opset"] or OPSET, ir_version=choices["ir_version"] or NEWEST_IR,
+        output=choices["output"], opset=choices["opset"] or OPSET, ir_version=choices["ir_version"] or IR_VERSION,
     )  # fmt: skip
     _report(exported, options.file_output)
     return 0

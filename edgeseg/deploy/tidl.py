@@ -28,7 +28,7 @@ from edgeseg.predict.facts import read_facts
 from edgeseg.tasks import kind_of
 
 MODEL, CONFIG, DATASET = FILES = ("model.onnx", "model_config.yaml", "dataset.yaml")
-OPSET = 18
+OPSET, IR_VERSION = 18, 8
 # Kind of a task -> TI's name of it, its short form in identifiers, and the class of edgeai-benchmark that reads images.
 TASKS = {
     "segmentation": ("segmentation", "ss", "ImageSegmentation"),
@@ -44,7 +44,7 @@ def export_tidl(
     size: Sequence[int] | None = None,
     output: Output = "small_labels",
     opset: int = OPSET,
-    ir_version: int = NEWEST_IR,
+    ir_version: int = IR_VERSION,
 ) -> Exported:
     """Writes what TI's tools need to compile a network for their devices (TDA4, AM6xA).
 
@@ -165,7 +165,7 @@ def _config(graph: Graph, path: Path) -> dict[str, Any]:
     [channels] = model.in_channels
     mean, std = (list(map(float, values)) for values in (preprocess.mean, preprocess.std))
     mean, std = (values * channels if len(values) == 1 else values for values in (mean, std))
-    images = {"type": reader, "name": "edgeseg", "path": "images", "split": "images/list.txt"}
+    images: dict[str, Any] = {"type": reader, "name": "edgeseg", "path": "images", "split": "images/list.txt"}
     images |= {"num_classes": task.class_count} if kind_of(task).has_classes else {}
     with_argmax = {"with_argmax": graph.ends.output.endswith("logits")} if task_type == "segmentation" else {}
     return {

@@ -45,7 +45,7 @@ def check_operators(file: Any) -> None:
     inside = [node.name for node in nodes if node.op_type == "Cast" and not _at_an_end(node, file.graph)]
     if inside:
         raise ValueError(
-            f"TI's devices convert types at the input and the output only, but this network does within "
+            "TI's devices convert types at the input and the output only, but this network does within "
             f"({', '.join(inside)}); choose another network"
         )
 
@@ -56,15 +56,9 @@ def _check_resize(node: Any, shapes: Mapping[str, list[int]], resizes: list[Any]
     ratios = {new / old for old, new in zip(before[2:], after[2:], strict=True)}
     ratio = ratios.pop()
     if ratios or ratio < 1 or not math.log2(ratio).is_integer():
-        coarsest = min(shapes[each.input[0]][2] for each in resizes)
-        step = 2 ** math.ceil(math.log2(image[2] / coarsest))
-        height, width = (math.ceil(length / step) * step for length in image[2:])
-        advice = "another network"
-        if [height, width] != image[2:]:
-            advice = f"multiples of {step} as the size, such as {height}x{width} (--img-resize {height} {width})"
         raise ValueError(
             f"TI's devices resize by powers of two only, and this network resizes {before[2]}x{before[3]} to "
-            f"{after[2]}x{after[3]} for images of {image[2]}x{image[3]}; choose {advice}"
+            f"{after[2]}x{after[3]} for images of {image[2]}x{image[3]}; choose {_better_size(shapes, resizes, image)}"
         )
     attributes = _attributes(node)
     mode = attributes.get("mode", "nearest")
@@ -75,7 +69,20 @@ def _check_resize(node: Any, shapes: Mapping[str, list[int]], resizes: list[Any]
         rounding = "floor" if place == "asymmetric" else "round_prefer_ceil"
         known = mode == "nearest" and attributes.get("nearest_mode", "round_prefer_floor") == rounding
     if not known and ratio != 1:
-        raise ValueError(f"TI's devices have no {mode} resize with {place} coordinates ({node.name})")
+        raise ValueError(
+            f"TI's devices have no {mode} resize with {place} coordinates ({node.name}); choose another network"
+        )
+
+
+def _better_size(shapes: Mapping[str, list[int]], resizes: list[Any], image: list[int]) -> str:
+    """Advice for a size whose features halve without a remainder."""
+    coarsest = [min(shapes[node.input[0]][axis] for node in resizes) for axis in (2, 3)]
+    stride = max(length / least for length, least in zip(image[2:], coarsest, strict=True))
+    step = 2 ** math.ceil(math.log2(stride))
+    height, width = (math.ceil(length / step) * step for length in image[2:])
+    if [height, width] == image[2:]:
+        return "another network"
+    return f"multiples of {step} as the size, such as {height}x{width} (--img-resize {height} {width})"
 
 
 def _at_an_end(node: Any, graph: Any) -> bool:
