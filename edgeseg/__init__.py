@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from edgeseg.deploy.formats import export
     from edgeseg.deploy.onnx import export_onnx
     from edgeseg.deploy.program import export_program
+    from edgeseg.deploy.tidl import export_tidl
     from edgeseg.networks.cost import Complexity, complexity
     from edgeseg.networks.pixel2pixel import Pixel2Pixel
     from edgeseg.predict.load import load_segmenter
@@ -49,6 +50,7 @@ __all__ = [
     "export",
     "export_onnx",
     "export_program",
+    "export_tidl",
     "is_model",
     "list_models",
     "list_weights",
@@ -74,6 +76,7 @@ _LAZY = {
     "export_onnx": "edgeseg.deploy.onnx",
     "load_segmenter": "edgeseg.predict.load",
     "export_program": "edgeseg.deploy.program",
+    "export_tidl": "edgeseg.deploy.tidl",
     "load_checkpoint": "edgeseg.weights.load",
     "optimize": "edgeseg.deploy.fast",
     "save_checkpoint": "edgeseg.storage.checkpoint",

@@ -31,8 +31,13 @@ def add(verbs: Any) -> None:
     add_model(verb)
     add_encoder(verb)
     verb.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FILE", help=f"file to write: {_list(SUFFIXES)}"
-    )
+        "-o", "--output", type=Path, required=True, metavar="FILE",
+        help=f"file to write: {_list(SUFFIXES)}; with --target the folder",
+    )  # fmt: skip
+    verb.add_argument(
+        "--target", choices=["tidl"],
+        help="write a folder for the tools of a device's maker: tidl for Texas Instruments",
+    )  # fmt: skip
     verb.add_argument("--format", metavar="NAME", help="format of the file, for another suffix: onnx, litert, ...")
     precision = verb.add_mutually_exclusive_group()
     precision.add_argument(
@@ -40,6 +45,7 @@ def add(verbs: Any) -> None:
     )
     precision.add_argument("--fp16", action="store_true", help="store the weights in float16")
     add_file_options(verb, output="logits")
+    verb.set_defaults(file_output=None)  # logits, or with --target what that has by default
     add_calibration(verb)
     verb.add_argument(
         "--split", default="val", metavar="NAME",
@@ -132,10 +138,13 @@ def file_options(options: argparse.Namespace, chosen: Format | None = None) -> d
 
 
 def _export(options: argparse.Namespace) -> int:
+    if options.target == "tidl":
+        return _export_tidl(options)
     import torch
 
     from edgeseg.deploy.formats import export, format_of
 
+    options.file_output = options.file_output or "logits"
     chosen = format_of(options.output, options.format)
     check_file("--output", options.output)
     choices = _choices(options, chosen)
@@ -156,6 +165,33 @@ def _export(options: argparse.Namespace) -> int:
     _report(exported, options.file_output)
     if options.int8 and options.dataset and options.split != "none":
         _print_score(options, model)
+    return 0
+
+
+def _export_tidl(options: argparse.Namespace) -> int:
+    """Writes a folder for TI's tools."""
+    import torch
+
+    from edgeseg.deploy.tidl import IR_VERSION, OPSET, export_tidl
+
+    given = {
+        "--int8": options.int8, "--fp16": options.fp16, "--preprocess": options.preprocess, "--format": options.format,
+        "--fit letterbox": options.fit != "stretch", "--dataset": options.dataset,
+        "--calibration-images": options.calibration_images,
+    }  # fmt: skip
+    if wrong := [name for name, value in given.items() if value]:
+        raise ValueError(
+            f"{_list(wrong)} does not apply to --target tidl: TI's tools quantize and normalize; a network that was "
+            "trained with --quantize power_of_two keeps its scales"
+        )
+    check_file("--output", options.output)
+    options.file_output = options.file_output or "small_labels"
+    choices = file_options(options)
+    exported = export_tidl(
+        load_model(options, torch.device(options.device)), options.output, size=choices["size"],
+        output=choices["output"], opset=choices["opset"] or OPSET, ir_version=choices["ir_version"] or IR_VERSION,
+    )  # fmt: skip
+    _report(exported, options.file_output)
     return 0
 
 

@@ -99,6 +99,8 @@ class FileSegmenter(Predictor):
         for name, values in outputs.items():
             kind = kind_of(self.tasks[name])
             labels = kind.has_classes and self.output.endswith("labels")
+            if labels and values.ndim == 3:  # the files for TI's devices keep the dimension of the channels
+                values = values[0]
             whole = kind.resized(values, canvas) if labels else kind.map(values, canvas)
             if labels and whole.dtype == np.int32:  # ONNX's operators lack uint16
                 whole = whole.astype(np.uint16)
