@@ -6,7 +6,6 @@ edgeai-benchmark). TI's tools themselves are not run here.
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -88,13 +87,13 @@ def export_tidl(
         )  # fmt: skip
         graph = Graph(model, Ends.of(model, size, (), output, False))
         done = _suit(graph, made / MODEL)
-        (made / CONFIG).write_text(to_yaml(_config(graph, made / MODEL)), encoding="utf-8")
+        (made / CONFIG).write_text(_yaml(_config(graph, made / MODEL)), encoding="utf-8")
         [task] = model.tasks.values()
         if kind_of(task).has_classes:
             categories = [{"id": i, "supercategory": each, "name": each} for i, each in enumerate(class_names(task))]
             colors = [list(color) for color in palette_of(task)]
             content = {"info": {"description": model.name}, "categories": categories, "color_map": colors}
-            (made / DATASET).write_text(to_yaml(content), encoding="utf-8")
+            (made / DATASET).write_text(_yaml(content), encoding="utf-8")
         if folder.exists():
             _check_free(folder)
             os.replace(folder, Path(name) / "before")
@@ -171,7 +170,7 @@ def _config(graph: Graph, path: Path) -> dict[str, Any]:
     return {
         "task_type": task_type,
         "calibration_dataset": images,
-        "input_dataset": images,
+        "input_dataset": dict(images),
         "preprocess": {
             "resize": [height, width],
             "crop": [height, width],
@@ -237,34 +236,8 @@ def _detail(value: Any) -> dict[str, Any]:
     return {"name": value.name, "shape": [dim.dim_value for dim in tensor.shape.dim], "type": f"tensor({name})"}
 
 
-def to_yaml(content: Any, indent: str = "") -> str:
-    """YAML of dictionaries, lists, texts, numbers, truth values and None; texts are quoted where that may matter."""
-    lines = []
-    for key, value in content.items() if isinstance(content, dict) else ((None, each) for each in content):
-        start = f"{indent}-" if key is None else f"{indent}{_scalar(key)}:"
-        if not isinstance(value, dict | list):
-            lines.append(f"{start} {_scalar(value)}\n")
-        elif not value:
-            lines.append(f"{start} {'{}' if isinstance(value, dict) else '[]'}\n")
-        elif key is None:
-            inner = to_yaml(value, f"{indent}  ")
-            lines.append(f"{start} {inner[len(indent) + 2 :]}")
-        else:
-            lines.append(f"{start}\n{to_yaml(value, indent if isinstance(value, list) else f'{indent}  ')}")
-    return "".join(lines)
+def _yaml(content: Any) -> str:
+    import yaml
 
-
-def _scalar(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, float):
-        return np.format_float_positional(value, trim="0")  # in YAML 1.1 the text 1e-05 is no number
-    if isinstance(value, int):
-        return str(value)
-    plain = value.replace("_", "a").replace(":", "a").replace("-", "a").isalnum()
-    if plain and value.isascii() and value[0].isalpha() and value[-1] != ":" and value.lower() not in WORDS:
-        return str(value)
-    return json.dumps(value, ensure_ascii=False)
-
-
-WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
+    text: str = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
+    return text
