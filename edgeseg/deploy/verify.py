@@ -19,7 +19,8 @@ from edgeseg.tasks import kind_of
 TOLERANCE = {"values": 1e-3, "labels": 1e-3}
 # For 8 bit, where a value between two steps may be rounded to either; the difference of values is their mean.
 TOLERANCE_8_BIT = {"values": 0.05, "labels": 0.15}
-
+# For weights that are rounded to float16.
+TOLERANCE_16_BIT = {"values": 0.1, "labels": 0.02}
 
 # For files that were quantized after training: the smallest share of pixels that keep their class, and the largest mean
 # difference of values, in standard deviations.
@@ -49,13 +50,20 @@ class Exported:
 
 
 @torch.inference_mode()
-def verify(graph: Graph, run: Callable[[Sequence[Tensor]], Sequence[np.ndarray]], path: Path) -> Exported:
+def verify(
+    graph: Graph,
+    run: Callable[[Sequence[Tensor]], Sequence[np.ndarray]],
+    path: Path,
+    tolerance: Mapping[str, float] | None = None,
+) -> Exported:
     """Compares a file with the network that it was made from.
 
     Args:
         graph: What the file contains.
         run: Runs the file on one tensor per input; returns one array per task.
         path: The name that the file will get.
+        tolerance: Largest allowed difference of "values" and of "labels"; by default that of float32, or of 8 bit for
+            a network that was trained for 8 bit.
 
     Returns:
         The result of the export.
@@ -64,7 +72,7 @@ def verify(graph: Graph, run: Callable[[Sequence[Tensor]], Sequence[np.ndarray]]
         RuntimeError: the outputs differ by more than the tolerance.
     """
     quantized = graph.model.config.quantization is not None
-    tolerance = TOLERANCE_8_BIT if quantized else TOLERANCE
+    tolerance = tolerance or (TOLERANCE_8_BIT if quantized else TOLERANCE)
     worst = dict.fromkeys(graph.model.tasks, 0.0)
     for shape in graph.ends.sizes:
         inputs = random_inputs(graph, shape)

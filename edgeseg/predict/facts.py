@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import zipfile
@@ -11,6 +12,7 @@ from pathlib import Path
 # Runtimes of flatbuffers ignore what stands behind the content of a file. A ZIP archive there is how TensorFlow Lite's
 # own metadata are stored too.
 APPENDED = "edgeseg.json"
+LITERT = b"TFL3"  # bytes 4 to 8 of a LiteRT file
 
 
 def append_facts(path: Path, facts: Mapping[str, str]) -> None:
@@ -27,6 +29,35 @@ def appended_facts(path: Path) -> Mapping[str, str]:
     except (zipfile.BadZipFile, KeyError, ValueError, RecursionError, EOFError, NotImplementedError):
         return {}
     return facts if isinstance(facts, dict) and all(isinstance(value, str) for value in facts.values()) else {}
+
+
+def content_fact(content: bytes) -> dict[str, str]:
+    """The fact by which `litert_content` knows that a content is whole."""
+    return {"edgeseg_content": json.dumps({"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()})}
+
+
+def litert_content(path: Path) -> tuple[bytes, Mapping[str, str]]:
+    """Reads a LiteRT file: its content without what is appended, and its facts; no facts if edgeseg did not write it.
+
+    The interpreter does not check its content, and could end the process if the content were damaged.
+
+    Raises:
+        ValueError: no LiteRT file, or damaged; names the file.
+    """
+    content = path.read_bytes()
+    if content[4:8] != LITERT:
+        raise ValueError(f"cannot read {path}: not a LiteRT file")
+    facts = appended_facts(path)
+    if "edgeseg_content" not in facts:
+        return content, {}
+    try:
+        length = json.loads(facts["edgeseg_content"])["bytes"]
+        whole = facts["edgeseg_content"] == content_fact(content[:length])["edgeseg_content"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        whole = False
+    if not whole:
+        raise ValueError(f"cannot read {path}: corrupt")
+    return content[:length], facts
 
 
 def _onnx_facts(path: Path) -> Mapping[str, str]:
@@ -53,6 +84,7 @@ def _program_facts(path: Path) -> Mapping[str, str]:
 FACTS: dict[str, Callable[[Path], Mapping[str, str]]] = {
     ".onnx": _onnx_facts,
     ".pt2": _program_facts,
+    ".tflite": lambda path: litert_content(path)[1],
 }
 
 
