@@ -35,6 +35,24 @@ def add(verbs: Any) -> None:
     )
     add_runtime(verb)
     verb.add_argument("--split", default="val", metavar="NAME", help="split of the dataset (default val)")
+    _add_views(verb)
+    verb.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="number of processes that decode images (default 1)"
+    )
+    verb.add_argument(
+        "-o", "--output", type=Path, nargs="+", default=[], metavar="FILE",
+        help=".json and .csv files to write the scores to",
+    )  # fmt: skip
+    verb.add_argument(
+        "--store-threshold", type=Path, metavar="FILE",
+        help="of a binary task: .safetensors file to write the model to, with the threshold of the highest IoU on the "
+        "split as its threshold",
+    )  # fmt: skip
+    verb.set_defaults(run=_evaluate)
+
+
+def _add_views(verb: argparse.ArgumentParser) -> None:
+    """Adds the options that say at which sizes images are seen and scored."""
     verb.add_argument(
         "--protocol",
         choices=["native", "original"],
@@ -55,19 +73,6 @@ def add(verbs: Any) -> None:
         help="factors on the input size, over which predictions are averaged (default 1.0)",
     )  # fmt: skip
     verb.add_argument("--flip", action="store_true", help="average predictions with those for the mirrored image")
-    verb.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="number of processes that decode images (default 1)"
-    )
-    verb.add_argument(
-        "-o", "--output", type=Path, nargs="+", default=[], metavar="FILE",
-        help=".json and .csv files to write the scores to",
-    )  # fmt: skip
-    verb.add_argument(
-        "--store-threshold", type=Path, metavar="FILE",
-        help="of a binary task: .safetensors file to write the model to, with the threshold of the highest IoU on the "
-        "split as its threshold",
-    )  # fmt: skip
-    verb.set_defaults(run=_evaluate)
 
 
 def _evaluate(options: argparse.Namespace) -> int:

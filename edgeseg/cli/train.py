@@ -47,6 +47,15 @@ def add(verbs: Any) -> None:
         "for the default weights of the model",
     )  # fmt: skip
     add_encoder(verb)
+    _add_run(verb)
+    add_version_options(verb)
+    add_device(verb)
+    _add_recipe(verb)
+    verb.set_defaults(run=_train)
+
+
+def _add_run(verb: argparse.ArgumentParser) -> None:
+    """Adds the options of the folder of a run, and of what ends and finishes it."""
     verb.add_argument(
         "--resume", nargs="?", const="auto", choices=["auto"],
         help="resume the run in --output if there is one; with more --epochs, a finished run continues",
@@ -62,10 +71,11 @@ def add(verbs: Any) -> None:
         "-o", "--output", type=Path, required=True, metavar="DIR",
         help="folder of the run, for weights and metrics; created if it is missing",
     )  # fmt: skip
-    add_version_options(verb)
-    add_device(verb)
-    _add_recipe(verb)
-    verb.set_defaults(run=_train)
+    verb.add_argument(
+        "--formats", nargs="+", metavar="NAME",
+        help="with --quantize: formats of the 8-bit files that are written at the end, of onnx, litert, executorch and "
+        "openvino (default onnx)",
+    )  # fmt: skip
 
 
 def _add_recipe(verb: argparse.ArgumentParser) -> None:
@@ -123,7 +133,6 @@ def _parsing(kind: Any) -> dict[str, Any]:
 def _train(options: argparse.Namespace) -> int:
     import torch
 
-    from edgeseg.deploy.onnx import export_onnx
     from edgeseg.engine import EarlyStopping, distributed, train
     from edgeseg.engine.distributed import process_group
     from edgeseg.engine.run_folder import check
@@ -134,9 +143,7 @@ def _train(options: argparse.Namespace) -> int:
         raise ValueError("--patience watches the score on --val-split, which is none")
     callbacks = [] if options.patience is None else [EarlyStopping(options.patience)]
     config = _config(options)
-    versions = version_options(options)
-    if config.quantize == "none" and set(versions.values()) != {None}:
-        raise ValueError("--opset and --ir-version are those of int8.onnx, which --quantize writes")
+    files = _files(options, config)
     train_set = load_split(options, options.train_split)
     val_set = load_split(options, options.val_split) if options.val_split != "none" else None
     start = _start(options)
@@ -153,12 +160,39 @@ def _train(options: argparse.Namespace) -> int:
             model, train_set, val_set, config, options.output, resume=resume, overwrite=options.overwrite,
             callbacks=callbacks,
         )  # fmt: skip
-        if config.quantize != "none" and distributed.rank() == 0:
-            file = export_onnx(
-                trained.cpu(), options.output / "int8.onnx", output="small_logits", preprocess=True, **versions
-            )
-            print(f"wrote {file.path}, for edgeseg predict --exported and edgeseg.load_segmenter")
+        if distributed.rank() == 0:
+            for path, choices in files.items():
+                edgeseg.export(trained.cpu(), path, output="small_logits", preprocess=True, **choices)
+                print(f"wrote {path}, for edgeseg predict --exported and edgeseg.load_segmenter")
     return 0
+
+
+def _files(options: argparse.Namespace, config: TrainConfig) -> dict[Path, dict[str, Any]]:
+    """The 8-bit files to write after quantization-aware training, with the options of their formats.
+
+    Raises:
+        ImportError: the tools of a format are missing.
+        ValueError: an unknown format, or options of 8-bit files without --quantize.
+    """
+    from edgeseg.deploy.formats import FORMATS, format_of
+
+    versions = version_options(options)
+    given = [f"--{name.replace('_', '-')}" for name, value in versions.items() if value is not None]
+    given += ["--formats"] if options.formats else []
+    if config.quantize == "none":
+        if given:
+            raise ValueError(f"{', '.join(given)} applies to 8-bit files, which --quantize writes")
+        return {}
+    files = {}
+    suffixes = {each.name: suffix for suffix, each in FORMATS.items() if "int8" in each.precisions}
+    for name in options.formats or ["onnx"]:
+        if name not in suffixes:
+            raise ValueError(f"--formats {name}: the formats of 8-bit files are {', '.join(suffixes)}")
+        chosen = format_of("", name)
+        chosen.require_tools()
+        own = {key: value for key, value in versions.items() if key in chosen.options}
+        files[options.output / f"int8{suffixes[name]}"] = own
+    return files
 
 
 def _start(options: argparse.Namespace) -> dict[str, Any]:

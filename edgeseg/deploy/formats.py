@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ class Format:
         writer: Module and function that write a file: `write(model, path, precision=..., images=..., **options)`.
         options: Names of the options that it has.
         precisions: What its numbers can be.
+        tools: Modules that write and run its files.
     """
 
     name: str
@@ -35,12 +37,20 @@ class Format:
     writer: str
     options: tuple[str, ...]
     precisions: tuple[Precision, ...] = ("float32",)
+    tools: tuple[str, ...] = ()
+
+    def require_tools(self) -> None:
+        """Raises an ImportError with the command that installs the tools, unless they are installed."""
+        missing = [name for name in self.tools if importlib.util.find_spec(name) is None]
+        if missing:
+            raise ImportError(f"{self.title} files need {', '.join(missing)}: pip install edgeseg[{self.name}]")
 
 
 # fmt: off
 FORMATS = {
     ".onnx": Format("onnx", "ONNX", "edgeseg.deploy.formats:write_onnx",
-                    (*SIZES, "dynamic", "fit", "opset", "ir_version"), ("float32", "int8")),
+                    (*SIZES, "dynamic", "fit", "opset", "ir_version"), ("float32", "int8"),
+                    ("onnxruntime", "onnxscript")),
     ".pt2":  Format("torch", "torch.export", "edgeseg.deploy.program:write", (*SIZES, "dynamic")),
     ".tflite": Format("litert", "LiteRT", "edgeseg.deploy.litert:write", (*SIZES, "fit"),
                       ("float32", "float16", "int8")),
@@ -94,6 +104,7 @@ def export(
     if (precision == "int8") != bool(len(images)):
         raise ValueError('precision="int8" needs images, on which ranges are measured, and other precisions need none')
     check_folder(path)
+    chosen.require_tools()
     module, function = chosen.writer.split(":")
     write = getattr(importlib.import_module(module), function)
     result: Exported = write(model, path, precision=precision, images=images, **options)
