@@ -42,6 +42,8 @@ FORMATS = {
     ".onnx": Format("onnx", "ONNX", "edgeseg.deploy.formats:write_onnx",
                     (*SIZES, "dynamic", "fit", "opset", "ir_version"), ("float32", "int8")),
     ".pt2":  Format("torch", "torch.export", "edgeseg.deploy.program:write", (*SIZES, "dynamic")),
+    ".pte":  Format("executorch", "ExecuTorch", "edgeseg.deploy.executorch:write", (*SIZES, "fit"),
+                    ("float32", "int8")),
 }
 # fmt: on
 

@@ -12,6 +12,7 @@ from edgeseg.predict.segmenter import FileSegmenter
 # Suffix -> module and class. Every class is called as `Class(path, threads=...)`.
 RUNTIMES = {
     ".onnx": ("edgeseg.predict.onnx", "OnnxSegmenter"),
+    ".pte": ("edgeseg.predict.executorch", "ExecuTorchSegmenter"),
 }
 
 
