@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgeseg.deploy.calibration import Frame, calibration_inputs
 from edgeseg.deploy.facts import check_fit, check_folder, facts_of
 from edgeseg.deploy.graph import Ends, Graph, Output, random_inputs, trace_graph
 from edgeseg.deploy.onnx import quiet_logging
-from edgeseg.deploy.program_scales import fix_scales
+from edgeseg.deploy.program_scales import trace_with_scales
 from edgeseg.deploy.verify import Exported, verify, verify_8_bit
 from edgeseg.machine.files import replacing
 from edgeseg.networks.equalize import equalize_channels
@@ -93,7 +93,6 @@ def _import_tools() -> None:
     """
     try:
         import executorch.backends.xnnpack.partition.xnnpack_partitioner
-        import executorch.exir
         import torchao.quantization.pt2e.quantize_pt2e  # noqa: F401
     except ImportError as error:
         raise ImportError(f"ExecuTorch files need executorch ({error}): {INSTALL}") from error
@@ -103,10 +102,12 @@ def _traced(graph: Graph, inputs: Sequence[Sequence[Tensor]]) -> torch.export.Ex
     """Traces a copy of the graph that is prepared for inference, in 8 bit if there are calibration images."""
     graph = copy.deepcopy(graph)
     model = graph.model
-    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # the overload is not in its stub
+    model.to(memory_format=torch.contiguous_format)
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.Dropout | nn.Dropout2d):
+            model.set_submodule(name, nn.Identity())  # it would stand between what is computed together
     if model.config.quantization is not None:
-        fix_scales(model)
-        return trace_graph(graph)
+        return trace_with_scales(graph)
     if inputs:
         normalize = model.preprocess.normalize if graph.ends.preprocess else _same
         equalize_channels(model, ([normalize(image) for image in images] for images in inputs))

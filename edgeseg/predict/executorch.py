@@ -51,9 +51,7 @@ class ExecuTorchSegmenter(FileSegmenter):
             cannot load, or another device.
     """
 
-    def __init__(
-        self, path: str | os.PathLike[str], *, threads: int | None = None, device: str | None = None
-    ) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, threads: int | None = None, device: str | None = None) -> None:
         if device not in (None, "cpu"):
             raise ValueError(f"ExecuTorch files of edgeseg run on the cpu (XNNPACK) only, got device {device!r}")
         if threads is not None and threads < 1:
