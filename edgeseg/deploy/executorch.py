@@ -141,6 +141,8 @@ def _inner(last: Set[str]) -> Callable[[torch.fx.Node], bool]:
     """Whether a node belongs to the encoder or to a decoder, but not to a last convolution."""
 
     def inner(node: torch.fx.Node) -> bool:
+        if node.op != "call_function":
+            return True  # weights, which name no module
         paths = [path.removeprefix("L['self'].") for path, _ in node.meta.get("nn_module_stack", {}).values()]
         inside = any(path.startswith(("model.encoder", "model.decoders")) for path in paths)
         return inside and not any(path.removeprefix("model.") in last for path in paths)
