@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from edgeseg.deploy.verify import Exported
     from edgeseg.predict.predictor import Predictor
 
-SUFFIXES = (".onnx", ".pt2", ".tflite")
+SUFFIXES = (".onnx", ".pt2", ".tflite", ".pte")
 DEFAULTS = {"size": None, "output": "logits", "preprocess": False, "fit": "stretch", "opset": None, "ir_version": None}
 OUTPUTS = ("logits", "labels", "small_logits", "small_labels")
 

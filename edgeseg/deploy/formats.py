@@ -54,6 +54,8 @@ FORMATS = {
     ".pt2":  Format("torch", "torch.export", "edgeseg.deploy.program:write", (*SIZES, "dynamic")),
     ".tflite": Format("litert", "LiteRT", "edgeseg.deploy.litert:write", (*SIZES, "fit"),
                       ("float32", "float16", "int8")),
+    ".pte":  Format("executorch", "ExecuTorch", "edgeseg.deploy.executorch:write", (*SIZES, "fit"),
+                    ("float32", "int8")),
 }
 # fmt: on
 

@@ -9,6 +9,8 @@ import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from edgeseg.predict.pte import HEADER, program_size
+
 # Runtimes of flatbuffers ignore what stands behind the content of a file. A ZIP archive there is how TensorFlow Lite's
 # own metadata are stored too.
 APPENDED = "edgeseg.json"
@@ -80,11 +82,18 @@ def _program_facts(path: Path) -> Mapping[str, str]:
         raise ValueError(f"cannot read {path}: corrupt or truncated ({error})") from error
 
 
+def _executorch_facts(path: Path) -> Mapping[str, str]:
+    with path.open("rb") as file:
+        program_size(file.read(HEADER), path.stat().st_size, path)
+    return appended_facts(path)
+
+
 # Suffix -> reader.
 FACTS: dict[str, Callable[[Path], Mapping[str, str]]] = {
     ".onnx": _onnx_facts,
     ".pt2": _program_facts,
     ".tflite": lambda path: litert_content(path)[1],
+    ".pte": _executorch_facts,
 }
 
 

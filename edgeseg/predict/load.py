@@ -13,6 +13,7 @@ from edgeseg.predict.segmenter import FileSegmenter
 RUNTIMES = {
     ".onnx": ("edgeseg.predict.onnx", "OnnxSegmenter"),
     ".tflite": ("edgeseg.predict.litert", "LiteRTSegmenter"),
+    ".pte": ("edgeseg.predict.executorch", "ExecuTorchSegmenter"),
 }
 
 

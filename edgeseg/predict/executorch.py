@@ -1,0 +1,172 @@
+"""Exported networks in ExecuTorch. Its Python binding takes and returns torch's tensors, so torch is needed here."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeseg.predict.facts import appended_facts
+from edgeseg.predict.pte import HEADER, program_size
+from edgeseg.predict.segmenter import FileSegmenter, cores
+
+INSTALL = "pip install edgeseg[executorch]"
+BACKEND = "XnnpackBackend"
+DIGEST = "sha256"  # name of the fact
+
+# The threads of ExecuTorch, and therefore this lock, are those of the process, not of a file.
+_lock = threading.Lock()
+_opened: weakref.WeakSet[ExecuTorchSegmenter] = weakref.WeakSet()
+
+
+class ExecuTorchSegmenter(FileSegmenter):
+    """A .pte file that `edgeseg.export` wrote, on the CPU; `predict` and `predict_tasks` as of a model.
+
+    Files are run one after the other, also those of several segmenters in several threads, since ExecuTorch has one
+    set of threads per process.
+
+    Args:
+        path: The file.
+        threads: Threads of ExecuTorch, for all files in this process; by default as they are, and for the first file as
+            many as this process may use. A program of your own, opened in this process without edgeseg, must not be
+            used any more after the number has changed.
+        device: "cpu", or None for the same.
+
+    Attributes:
+        path, fit, output, normalizes, shape: See `edgeseg.predict.segmenter.FileSegmenter`.
+
+    Raises:
+        ImportError: without executorch, or with one that lacks XNNPACK: `pip install edgeseg[executorch]`.
+        FileNotFoundError: no such file.
+        ValueError: no program, one that is corrupt or that edgeseg did not write, one that this version of ExecuTorch
+            cannot load, or another device.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, threads: int | None = None, device: str | None = None) -> None:
+        if device not in (None, "cpu"):
+            raise ValueError(f"ExecuTorch files of edgeseg run on the cpu (XNNPACK) only, got device {device!r}")
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads is a positive number, got {threads}")
+        _runtime()
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"no file {path}")
+        content = Path(path).read_bytes()
+        content, facts = content[: program_size(content[:HEADER], len(content), path)], appended_facts(Path(path))
+        if DIGEST in facts and hashlib.sha256(content).hexdigest() != facts[DIGEST]:
+            raise ValueError(f"{path} is corrupt: its content is not what edgeseg wrote")
+        super().__init__(path, facts, [])
+        self._content, self._threads = content, threads  # what is at the path may change
+        with _lock:
+            self._start()
+            sizes = self._loaded[1].metadata.input_tensor_meta(len(self.inputs) - 1).sizes()
+        self.shape = [int(n) for n in sizes]
+
+    def run(self, *images: np.ndarray) -> dict[str, np.ndarray]:
+        """Runs the file on tensors; see `FileSegmenter.run`.
+
+        The order of a tensor's values in memory does not matter: ExecuTorch itself would read a tensor with channels
+        last as if it had channels first, without an error.
+        """
+        import torch
+
+        self._check_tensors(images)
+        tensors = [torch.tensor(np.ascontiguousarray(image)) for image in images]
+        with _lock:
+            if self._loaded is None:  # since then the number of threads has changed
+                self._loaded = self._open()
+            outputs = self._loaded[1].execute(tensors)
+        return {name: output.numpy() for name, output in zip(self.tasks, outputs, strict=True)}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: everything but the program, which is opened anew from the file's content."""
+        return {**vars(self), "_loaded": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        with _lock:
+            self._start()
+
+    def _start(self) -> None:
+        """Sets the number of threads and loads the program."""
+        _set_threads(self._threads)
+        self._loaded = self._open()
+        _opened.add(self)
+
+    def _open(self) -> Any:
+        """The program and its method, which needs the program."""
+        with _captured() as said:
+            try:
+                program = _runtime().load_program(self._content)
+                method = program.load_method("forward")
+                if method.metadata.num_inputs() != len(self.inputs) or method.metadata.num_outputs() != len(self.tasks):
+                    raise ValueError("it has other inputs or outputs than its record says")
+                return program, method
+            except Exception as error:  # of many kinds, none of them documented
+                reason = " ".join([str(error), *said().split("\n")]).strip()
+                raise ValueError(f"this version of ExecuTorch cannot load {self.path}: {reason}") from error
+
+
+def _runtime() -> Any:
+    """The runtime; its operators of 8 bit are registered.
+
+    Raises:
+        ImportError: there is none, or it lacks XNNPACK.
+    """
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # what libraries say of each other when they are imported
+    try:
+        import executorch.kernels.quantized  # noqa: F401
+        from executorch.runtime import Runtime
+
+        runtime = Runtime.get()
+    except ImportError as error:
+        raise ImportError(f"running ExecuTorch files needs torch and executorch: {INSTALL}") from error
+    finally:
+        logging.disable(before)
+    if not runtime.backend_registry.is_available(BACKEND):
+        raise ImportError(f"this executorch was built without XNNPACK, which edgeseg's files need: {INSTALL}")
+    return runtime
+
+
+def _set_threads(threads: int | None) -> None:
+    """Sets the number of threads; loaded programs point to those there were, and are loaded anew when they run next."""
+    from executorch.extension.pybindings import portable_lib
+
+    if threads is None and len(_opened):
+        return
+    with _captured():
+        if portable_lib._threadpool_get_thread_count() != (threads or cores()):
+            for each in _opened:
+                each._loaded = None
+            portable_lib._unsafe_reset_threadpool(threads or cores())
+
+
+@contextmanager
+def _captured() -> Iterator[Callable[[], str]]:
+    """Catches what ExecuTorch's C++ prints to the standard error; yields a function that returns it."""
+    try:
+        before = os.dup(2)
+    except OSError:  # a process without one
+        yield lambda: ""
+        return
+    with tempfile.TemporaryFile() as file:
+
+        def said() -> str:
+            file.seek(0)
+            return file.read().decode(errors="replace")
+
+        os.dup2(file.fileno(), 2)
+        try:
+            yield said
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
