@@ -28,6 +28,7 @@ class Format:
         writer: Module and function that write a file: `write(model, path, precision=..., images=..., **options)`.
         options: Names of the options that it has.
         precisions: What its numbers can be.
+        reason: Why it does not have the others, where that is worth saying.
     """
 
     name: str
@@ -35,6 +36,13 @@ class Format:
     writer: str
     options: tuple[str, ...]
     precisions: tuple[Precision, ...] = ("float32",)
+    reason: str = ""
+
+    def check_precision(self, precision: str) -> None:
+        """Raises a ValueError for a precision that the format does not have."""
+        if precision not in self.precisions:
+            because = f": {self.reason}" if self.reason else ""
+            raise ValueError(f"{self.title} files have no {precision}; they have {', '.join(self.precisions)}{because}")
 
 
 # fmt: off
@@ -42,6 +50,10 @@ FORMATS = {
     ".onnx": Format("onnx", "ONNX", "edgeseg.deploy.formats:write_onnx",
                     (*SIZES, "dynamic", "fit", "opset", "ir_version"), ("float32", "int8")),
     ".pt2":  Format("torch", "torch.export", "edgeseg.deploy.program:write", (*SIZES, "dynamic")),
+    ".xml":  Format("openvino", "OpenVINO", "edgeseg.deploy.openvino:write", (*SIZES, "dynamic", "fit"),
+                    ("float32", "float16", "int8")),
+    ".mlpackage": Format("coreml", "Core ML", "edgeseg.deploy.coreml:write", (*SIZES, "fit"), ("float32", "float16"),
+                         "ranges of 8-bit activations can be measured on macOS only"),
 }
 # fmt: on
 
@@ -82,8 +94,7 @@ def export(
         RuntimeError: the file differs from the network by more than the tolerance; the file is not kept.
     """
     chosen = format_of(path, format)
-    if precision not in chosen.precisions:
-        raise ValueError(f"{chosen.title} files have no {precision}; they have {', '.join(chosen.precisions)}")
+    chosen.check_precision(precision)
     unknown = [name for name in options if name not in chosen.options]
     if unknown:
         raise ValueError(

@@ -17,6 +17,8 @@ from edgeseg.tasks import kind_of
 
 # Largest allowed difference: for values in standard deviations of the output, for labels as a share of pixels.
 TOLERANCE = {"values": 1e-3, "labels": 1e-3}
+# For weights in float16.
+FLOAT16 = {"values": 0.02, "labels": 0.01}
 # For 8 bit, where a value between two steps may be rounded to either; the difference of values is their mean.
 TOLERANCE_8_BIT = {"values": 0.05, "labels": 0.15}
 
@@ -49,13 +51,20 @@ class Exported:
 
 
 @torch.inference_mode()
-def verify(graph: Graph, run: Callable[[Sequence[Tensor]], Sequence[np.ndarray]], path: Path) -> Exported:
+def verify(
+    graph: Graph,
+    run: Callable[[Sequence[Tensor]], Sequence[np.ndarray]],
+    path: Path,
+    *,
+    tolerance: Mapping[str, float] | None = None,
+) -> Exported:
     """Compares a file with the network that it was made from.
 
     Args:
         graph: What the file contains.
         run: Runs the file on one tensor per input; returns one array per task.
         path: The name that the file will get.
+        tolerance: `FLOAT16` for such weights; by default that of float32, or of 8 bit for a network trained for it.
 
     Returns:
         The result of the export.
@@ -64,7 +73,7 @@ def verify(graph: Graph, run: Callable[[Sequence[Tensor]], Sequence[np.ndarray]]
         RuntimeError: the outputs differ by more than the tolerance.
     """
     quantized = graph.model.config.quantization is not None
-    tolerance = TOLERANCE_8_BIT if quantized else TOLERANCE
+    tolerance = tolerance or (TOLERANCE_8_BIT if quantized else TOLERANCE)
     worst = dict.fromkeys(graph.model.tasks, 0.0)
     for shape in graph.ends.sizes:
         inputs = random_inputs(graph, shape)

@@ -12,6 +12,8 @@ from edgeseg.predict.segmenter import FileSegmenter
 # Suffix -> module and class. Every class is called as `Class(path, threads=...)`.
 RUNTIMES = {
     ".onnx": ("edgeseg.predict.onnx", "OnnxSegmenter"),
+    ".xml": ("edgeseg.predict.openvino", "OpenVINOSegmenter"),
+    ".mlpackage": ("edgeseg.predict.coreml", "CoreMLSegmenter"),
 }
 
 
