@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from edgeseg.deploy.verify import Exported
     from edgeseg.predict.predictor import Predictor
 
-SUFFIXES = (".onnx", ".pt2", ".tflite", ".pte")
+SUFFIXES = (".onnx", ".pt2", ".tflite", ".pte", ".xml", ".mlpackage")
 DEFAULTS = {"size": None, "output": "logits", "preprocess": False, "fit": "stretch", "opset": None, "ir_version": None}
 OUTPUTS = ("logits", "labels", "small_logits", "small_labels")
 
@@ -149,10 +149,7 @@ def _export(options: argparse.Namespace) -> int:
     check_file("--output", options.output)
     choices = _choices(options, chosen)
     precision = "int8" if options.int8 else "float16" if options.fp16 else "float32"
-    if precision not in chosen.precisions:
-        raise ValueError(
-            f"--{'int8' if options.int8 else 'fp16'}: {chosen.title} files have {_list(chosen.precisions)}"
-        )
+    chosen.check_precision(precision)
     if options.int8:
         check_calibration(options)
     elif options.calibration_images is not None or options.dataset is not None:

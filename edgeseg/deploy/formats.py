@@ -30,6 +30,7 @@ class Format:
         options: Names of the options that it has.
         precisions: What its numbers can be.
         tools: Modules that write and run its files.
+        reason: Why it does not have the others, where that is worth saying.
     """
 
     name: str
@@ -38,6 +39,13 @@ class Format:
     options: tuple[str, ...]
     precisions: tuple[Precision, ...] = ("float32",)
     tools: tuple[str, ...] = ()
+    reason: str = ""
+
+    def check_precision(self, precision: str) -> None:
+        """Raises a ValueError for a precision that the format does not have."""
+        if precision not in self.precisions:
+            because = f": {self.reason}" if self.reason else ""
+            raise ValueError(f"{self.title} files have no {precision}; they have {', '.join(self.precisions)}{because}")
 
     def require_tools(self) -> None:
         """Raises an ImportError with the command that installs the tools, unless they are installed."""
@@ -53,9 +61,13 @@ FORMATS = {
                     ("onnxruntime", "onnxscript")),
     ".pt2":  Format("torch", "torch.export", "edgeseg.deploy.program:write", (*SIZES, "dynamic")),
     ".tflite": Format("litert", "LiteRT", "edgeseg.deploy.litert:write", (*SIZES, "fit"),
-                      ("float32", "float16", "int8")),
+                      ("float32", "float16", "int8"), ("litert_torch", "ai_edge_quantizer", "ai_edge_litert")),
     ".pte":  Format("executorch", "ExecuTorch", "edgeseg.deploy.executorch:write", (*SIZES, "fit"),
-                    ("float32", "int8")),
+                    ("float32", "int8"), ("executorch", "torchao")),
+    ".xml":  Format("openvino", "OpenVINO", "edgeseg.deploy.openvino:write", (*SIZES, "dynamic", "fit"),
+                    ("float32", "float16", "int8"), ("openvino", "nncf", "onnxscript")),
+    ".mlpackage": Format("coreml", "Core ML", "edgeseg.deploy.coreml:write", (*SIZES, "fit"), ("float32", "float16"),
+                         ("coremltools",), "ranges of 8-bit activations can be measured on macOS only"),
 }
 # fmt: on
 
@@ -96,8 +108,7 @@ def export(
         RuntimeError: the file differs from the network by more than the tolerance; the file is not kept.
     """
     chosen = format_of(path, format)
-    if precision not in chosen.precisions:
-        raise ValueError(f"{chosen.title} files have no {precision}; they have {', '.join(chosen.precisions)}")
+    chosen.check_precision(precision)
     unknown = [name for name in options if name not in chosen.options]
     if unknown:
         raise ValueError(

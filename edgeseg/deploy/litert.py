@@ -95,7 +95,7 @@ def write(
 
         if inputs:
             return verify_8_bit(graph, run, Path(path), inputs)
-        return verify(graph, run, Path(path), TOLERANCE_16_BIT if precision == "float16" else None)
+        return verify(graph, run, Path(path), tolerance=TOLERANCE_16_BIT if precision == "float16" else None)
 
 
 def _content(graph: Graph, precision: str, inputs: Sequence[Sequence[Tensor]]) -> bytes:

@@ -54,6 +54,7 @@ def verify(
     graph: Graph,
     run: Callable[[Sequence[Tensor]], Sequence[np.ndarray]],
     path: Path,
+    *,
     tolerance: Mapping[str, float] | None = None,
 ) -> Exported:
     """Compares a file with the network that it was made from.

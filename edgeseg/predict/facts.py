@@ -8,6 +8,7 @@ import os
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from xml.etree import ElementTree
 
 from edgeseg.predict.pte import HEADER, program_size
 
@@ -88,12 +89,68 @@ def _executorch_facts(path: Path) -> Mapping[str, str]:
     return appended_facts(path)
 
 
+def _openvino_facts(path: Path) -> Mapping[str, str]:
+    try:
+        entries = ElementTree.parse(path).find("rt_info/edgeseg")
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise ValueError(f"cannot read {path}: corrupt or truncated ({error})") from error
+    return {} if entries is None else {entry.tag: entry.get("value", "") for entry in entries}
+
+
+def _core_ml_facts(path: Path) -> Mapping[str, str]:
+    file = path / "Data" / "com.apple.CoreML" / "model.mlmodel"
+    if not file.is_file():
+        raise ValueError(
+            f"cannot read {path}: it has no {file.relative_to(path)}, so it is not a whole Core ML package"
+        )
+    try:
+        content = memoryview(file.read_bytes())
+        for number in (2, 100):  # Model.description, ModelDescription.metadata
+            content = _fields(content).get(number, [memoryview(b"")])[-1]
+        pairs = [_fields(entry) for entry in _fields(content).get(100, [])]  # Metadata.userDefined
+        return {str(pair[1][0], "utf-8"): str(pair[2][0], "utf-8") for pair in pairs}
+    except (IndexError, KeyError, ValueError) as error:
+        raise ValueError(f"cannot read {path}: corrupt or truncated ({error!r})") from error
+
+
+def _fields(message: memoryview) -> dict[int, list[memoryview]]:
+    """The strings and messages of a protocol buffer by their numbers, so that coremltools is not needed."""
+    fields: dict[int, list[memoryview]] = {}
+    place = 0
+    while place < len(message):
+        key, place = _varint(message, place)
+        if key & 7 == 0:
+            _, place = _varint(message, place)
+            continue
+        length = {1: 8, 5: 4}.get(key & 7)
+        if length is None:
+            if key & 7 != 2:
+                raise ValueError(f"no field of the type {key & 7}")
+            length, place = _varint(message, place)
+            fields.setdefault(key >> 3, []).append(message[place : place + length])
+        place += length
+    if place > len(message):
+        raise ValueError("the content ends too early")
+    return fields
+
+
+def _varint(message: memoryview, place: int) -> tuple[int, int]:
+    """A number, and the place after it."""
+    value = shift = 0
+    while message[place] & 128:
+        value |= (message[place] & 127) << shift
+        place, shift = place + 1, shift + 7
+    return value | message[place] << shift, place + 1
+
+
 # Suffix -> reader.
 FACTS: dict[str, Callable[[Path], Mapping[str, str]]] = {
     ".onnx": _onnx_facts,
     ".pt2": _program_facts,
     ".tflite": lambda path: litert_content(path)[1],
     ".pte": _executorch_facts,
+    ".xml": _openvino_facts,
+    ".mlpackage": _core_ml_facts,
 }
 
 

@@ -14,6 +14,8 @@ RUNTIMES = {
     ".onnx": ("edgeseg.predict.onnx", "OnnxSegmenter"),
     ".tflite": ("edgeseg.predict.litert", "LiteRTSegmenter"),
     ".pte": ("edgeseg.predict.executorch", "ExecuTorchSegmenter"),
+    ".xml": ("edgeseg.predict.openvino", "OpenVINOSegmenter"),
+    ".mlpackage": ("edgeseg.predict.coreml", "CoreMLSegmenter"),
 }
 
 

@@ -1,0 +1,163 @@
+"""Exports OpenVINO files, for Intel's processors and their graphics and neural units."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from edgeseg.deploy.calibration import Frame, calibration_inputs
+from edgeseg.deploy.facts import check_fit, check_folder, facts_of
+from edgeseg.deploy.graph import DIMENSIONS, Ends, Graph, Output
+from edgeseg.deploy.onnx import export_onnx, quiet_logging
+from edgeseg.deploy.verify import TOLERANCE_16_BIT, Exported, verify, verify_8_bit
+from edgeseg.machine.files import replacing
+from edgeseg.networks.equalize import equalize_channels
+from edgeseg.networks.pixel2pixel import Pixel2Pixel
+from edgeseg.predict.openvino import OpenVINOSegmenter, digest
+from edgeseg.predict.segmenter import Fit
+
+
+def write(
+    model: Pixel2Pixel,
+    path: str | os.PathLike[str],
+    *,
+    precision: str,
+    images: Sequence[Frame],
+    size: Sequence[int] | None = None,
+    dynamic: Sequence[str] = DIMENSIONS,
+    output: Output = "logits",
+    preprocess: bool = False,
+    fit: Fit = "stretch",
+) -> Exported:
+    """Writes an OpenVINO file (.xml with its weights in .bin), runs it, and keeps it only if it agrees.
+
+    It is made from the ONNX file of `export_onnx`. "float16" stores the weights in float16; the computation stays in
+    float32 on CPUs. "int8" is quantized by NNCF after channels are equalized; logits stay in float32. A network that
+    was trained for 8 bit keeps its scales, with "float32" as with "int8".
+
+    Args:
+        model: Exported as it is in evaluation mode.
+        path: The file, `.xml`; the weights get the same name with the suffix `.bin`.
+        precision: "float32", "float16" or "int8".
+        images: Typical photos for "int8", given as for `predict`; for several inputs, tuples.
+        size, dynamic, output, preprocess, fit: See `edgeseg.export_onnx`.
+
+    Returns:
+        The file, the sizes at which it was compared, the differences, and for int8 the share of pixels that keep their
+        class.
+
+    Raises:
+        ImportError: openvino, for "int8" nncf, or what ONNX files need is missing: `pip install edgeseg[openvino]`.
+        ValueError: the file does not end in .xml, float16 for a network that was trained for 8 bit, or an argument of
+            `export_onnx` does not fit.
+        RuntimeError: the outputs of the file differ from those of the network; the file is not kept.
+    """
+    trained = model.config.quantization is not None
+    _check(path, precision, trained=trained)
+    graph = Graph(model, Ends.of(model, size, dynamic, output, preprocess))
+    check_fit(fit, graph.ends.dynamic)
+    inputs = calibration_inputs(graph, images, size=size, fit=fit) if precision == "int8" else []
+    source = model if trained or precision != "int8" else _equalized(model, images, size)
+    converted = _converted(
+        source, {"size": size, "dynamic": dynamic, "output": output, "preprocess": preprocess, "fit": fit}
+    )
+    if precision == "int8" and not trained:
+        converted = _quantized(converted, list(model.inputs), inputs)
+    with _written(converted, Path(path), facts_of(graph, size, fit), half=precision == "float16") as file:
+
+        def run(tensors: Sequence[Tensor]) -> list[np.ndarray]:
+            return list(file.run(*(tensor.numpy() for tensor in tensors)).values())
+
+        if precision != "int8":
+            return verify(graph, run, Path(path), tolerance=TOLERANCE_16_BIT if precision == "float16" else None)
+        if trained:
+            verify(graph, run, Path(path))
+        return verify_8_bit(graph, run, Path(path), inputs)
+
+
+def _check(path: str | os.PathLike[str], precision: str, *, trained: bool) -> None:
+    """Raises the errors that are known before work starts."""
+    names = ["openvino", "nncf"] if precision == "int8" and not trained else ["openvino"]
+    for name in names:
+        try:
+            with _quiet():
+                __import__(name)
+        except ImportError as error:
+            raise ImportError(f"OpenVINO files need {name}: pip install edgeseg[openvino]") from error
+    check_folder(path)
+    if Path(path).suffix.lower() != ".xml":
+        raise ValueError(f"OpenVINO files end in .xml, with their weights beside them in .bin, got {path}")
+    for file in (Path(path), Path(path).with_suffix(".bin")):
+        if file.is_dir():
+            raise IsADirectoryError(f"cannot write {file}: it is a folder")
+    if trained and precision == "float16":
+        raise ValueError("a network that was trained for 8 bit is written with its scales: float32 or int8")
+
+
+def _equalized(model: Pixel2Pixel, images: Sequence[Frame], size: Sequence[int] | None) -> Pixel2Pixel:
+    """A copy that suits 8 bit better: one range per tensor has to fit all channels."""
+    model = copy.deepcopy(model).eval()
+    if size is not None:
+        model.configure(preprocess=replace(model.preprocess, size=(size[0], size[1])))
+    frames = (image if isinstance(image, tuple) else (image,) for image in images)
+    equalize_channels(model, (model.prepare(*frame) for frame in frames))
+    return model
+
+
+def _converted(model: Pixel2Pixel, options: dict[str, Any]) -> Any:
+    """The network as a model of OpenVINO, by way of its ONNX file."""
+    import onnx
+    import openvino
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = onnx.load(export_onnx(model, Path(folder) / "model.onnx", **options).path)
+    del file.metadata_props[:]  # OpenVINO would copy them, and the facts stand in their own place
+    return openvino.Core().read_model(file.SerializeToString(), b"")
+
+
+def _quantized(model: Any, names: Sequence[str], inputs: Sequence[Sequence[Tensor]]) -> Any:
+    """The model in 8 bit, with ranges measured on tensors."""
+    import nncf
+
+    feeds = [dict(zip(names, (tensor.numpy() for tensor in tensors), strict=True)) for tensors in inputs]
+    with _quiet():
+        return nncf.quantize(model, nncf.Dataset(feeds), preset=nncf.QuantizationPreset.MIXED, subset_size=len(feeds))
+
+
+@contextmanager
+def _written(model: Any, path: Path, facts: dict[str, str], *, half: bool) -> Iterator[OpenVINOSegmenter]:
+    """Yields the file that was written, opened. It gets its name when the block ends, if the block does not fail."""
+    import openvino
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.xml"
+        for _ in range(2):  # the second time with what is known of the .bin only then
+            for name, fact in facts.items():
+                model.set_rt_info(fact, ["edgeseg", name])
+            openvino.save_model(model, file, compress_to_fp16=half)
+            facts = {"weights_sha256": digest(file.with_suffix(".bin").read_bytes())}
+        # The block inside ends first: the .bin is there before the .xml that states its digest.
+        with replacing(path) as xml, replacing(path.with_suffix(".bin")) as weights:
+            shutil.copyfile(file, xml)
+            shutil.copyfile(file.with_suffix(".bin"), weights)
+            yield OpenVINOSegmenter(file)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences what NNCF prints, logs and warns of."""
+    with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()), quiet_logging():
+        warnings.simplefilter("ignore")
+        yield
