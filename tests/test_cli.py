@@ -416,7 +416,10 @@ def test_export_of_a_free_combination(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["info", "unet", "--encoder", TINY, "--size", "32", "48"]) == 0
     assert "at 48x32" in capsys.readouterr().out
     assert main(["export", *words, "--output", "labels"]) == 2
-    assert "--output is a .onnx or .pt2 file, got labels" in capsys.readouterr().err
+    assert (
+        "no format with the suffix of labels; exported files end in .onnx, .pt2, .tflite, .pte, .xml, .mlpackage"
+        in capsys.readouterr().err
+    )
 
 
 def test_info_of_a_file_that_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

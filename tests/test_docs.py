@@ -18,6 +18,7 @@ from PIL import Image
 import edgeseg
 from edgeseg.cli import _parser
 from edgeseg.data import Streets
+from edgeseg.deploy.formats import FORMATS
 from edgeseg.engine import TrainConfig
 
 from .conftest import ROOT
@@ -131,3 +132,15 @@ def test_names_in_documents_exist() -> None:
 def test_model_zoo_has_every_name() -> None:
     text = (ROOT / "MODEL_ZOO.md").read_text()
     assert all(f"`{name}`" in text for name in [*edgeseg.list_models(), *edgeseg.list_models(pretrained=True)])
+
+
+def test_table_of_formats() -> None:
+    """A row per format, with what it has."""
+    text = (ROOT / "docs/deployment.md").read_text()
+    rows = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `.")}
+    assert len(rows) == len(FORMATS)
+    assert set(rows) == set(FORMATS)
+    for suffix, each in FORMATS.items():
+        assert f"| {', '.join(each.precisions)} |" in rows[suffix]
+        assert ("any, or one" in rows[suffix]) == ("dynamic" in each.options)
+        assert each.title in rows[suffix]

@@ -210,7 +210,7 @@ def test_command_and_metadata(
     labels = np.asarray(Image.open(out / "photo_labels.png"))
     assert (labels == edgeseg.OnnxSegmenter(file).predict(photo)).all()
     assert main(["export", "--checkpoint", str(weights), "-o", str(tmp_path / "model.caffe")]) == 2
-    assert "exported files end in .onnx, .pt2" in capsys.readouterr().err
+    assert "exported files end in .onnx, .pt2, .tflite" in capsys.readouterr().err
 
 
 @pytest.mark.slow
