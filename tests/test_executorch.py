@@ -15,6 +15,7 @@ import torch
 
 import edgeseg
 from edgeseg.cli import main
+from edgeseg.data import Streets
 from edgeseg.deploy import verify
 from edgeseg.networks.quantized import quantize_aware
 from edgeseg.predict.executorch import ExecuTorchSegmenter
@@ -36,7 +37,7 @@ THREE = {
 
 def small(family: str = "fpn", encoder: str = TINY, **options: object) -> edgeseg.Pixel2Pixel:
     torch.manual_seed(0)
-    model = edgeseg.create_model(family, encoder=encoder, **{"channels": 8, "num_classes": 4, **options})  # type: ignore[arg-type]
+    model = edgeseg.create_model(family, encoder=encoder, **{"channels": 8, **(options or {"num_classes": 4})})  # type: ignore[arg-type]
     model.configure(preprocess=edgeseg.Preprocess(size=(64, 96)))
     return model.eval()
 
@@ -81,10 +82,11 @@ def test_answers_as_the_network(file: Path, model: edgeseg.Pixel2Pixel, photos: 
 
 def test_order_in_memory_does_not_matter(file: Path, photos: list[np.ndarray]) -> None:
     segmenter = ExecuTorchSegmenter(file)
-    last = photos[0].transpose(2, 0, 1)[None]  # a view of [H, W, C]
-    assert torch.from_numpy(last).is_contiguous(memory_format=torch.channels_last)
-    expected = segmenter.run(np.ascontiguousarray(last))["segmentation"]
-    assert (segmenter.run(last)["segmentation"] == expected).all()
+    first = torch.tensor(photos[0].transpose(2, 0, 1)[None])
+    last = first.contiguous(memory_format=torch.channels_last)
+    assert (first.stride(1), last.stride(1)) == (64 * 96, 1)
+    expected = segmenter.run(first.numpy())["segmentation"]
+    assert (segmenter.run(last.numpy())["segmentation"] == expected).all()
     assert len(np.unique(expected)) > 1
     from executorch.exir._serialize._program import deserialize_pte_binary
 
@@ -139,13 +141,12 @@ def test_wrong_files(file: Path, tmp_path: Path) -> None:
 
 
 def test_other_versions(file: Path, tmp_path: Path) -> None:
-    """What the runtime says is in the message, and does not go to the terminal."""
     content = file.read_bytes()
     facts = {name: fact for name, fact in appended_facts(file).items() if name != "sha256"}
     other = tmp_path / "other.pte"
     other.write_bytes(content[:4] + b"ET99" + content[8 : content.rindex(b"PK\x03\x04")])
     append_facts(other, facts)
-    with pytest.raises(ValueError, match=r"this version of ExecuTorch cannot load .*other\.pte: .*ET99"):
+    with pytest.raises(ValueError, match=r"ExecuTorch \S+ cannot load .*other\.pte, which ExecuTorch \d\S+ wrote"):
         ExecuTorchSegmenter(other)
 
 
@@ -163,14 +164,25 @@ def test_without_executorch(file: Path, tmp_path: Path) -> None:
 
 
 def test_8_bit(photos: list[np.ndarray], tmp_path: Path) -> None:
-    model = small(encoder="mobilenetv2")
+    model = small()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     done = edgeseg.export(model, tmp_path / "int8.pte", precision="int8", images=photos, output="small_logits")
     assert done.agreement["segmentation"] > 0.85
-    assert done.path.stat().st_size < 1.6 * sum(each.numel() for each in model.parameters())
+    assert done.path.stat().st_size < 2.5 * sum(each.numel() for each in model.parameters())
     assert all((value == before[name]).all() for name, value in model.state_dict().items())
     segmenter = edgeseg.load_segmenter(done.path)
     assert np.mean([segmenter.predict(photo) == model.predict(photo) for photo in photos]) > 0.85
+
+
+@pytest.mark.slow
+def test_8_bit_of_trained_weights(tmp_path: Path) -> None:
+    """A quarter of the size of float32, and nearly the same answers."""
+    model = edgeseg.create_model("fpn_aspp_mobilenetv2_tv_edgeailite", pretrained=True).eval()
+    streets = Streets("train", (120, 160), length=6)
+    images = [streets[i][0].as_subclass(torch.Tensor) for i in range(6)]
+    done = edgeseg.export(model, tmp_path / "int8.pte", precision="int8", images=images, size=(120, 160))
+    assert done.agreement["segmentation"] > 0.95
+    assert done.path.stat().st_size < 1.4 * sum(each.numel() for each in model.parameters())
 
 
 @pytest.mark.parametrize("encoder", [TINY, pytest.param("mobilenetv2", marks=pytest.mark.slow)])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import importlib
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
 
@@ -26,7 +28,7 @@ from edgeseg.networks.equalize import equalize_channels
 from edgeseg.networks.fold import fold_batch_norms
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.networks.pixelwise import last_convolutions
-from edgeseg.predict.executorch import DIGEST, INSTALL, ExecuTorchSegmenter
+from edgeseg.predict.executorch import DIGEST, INSTALL, VERSION, ExecuTorchSegmenter
 from edgeseg.predict.facts import append_facts
 from edgeseg.predict.segmenter import Fit
 
@@ -73,7 +75,11 @@ def write(
         _import_tools()
         inputs = calibration_inputs(graph, images, size=size, fit=fit) if precision == "int8" else []
         program = _lowered(_traced(graph, inputs), model.name)
-    facts = {**facts_of(graph, size, fit), DIGEST: hashlib.sha256(program).hexdigest()}
+    facts = {
+        **facts_of(graph, size, fit),
+        VERSION: version("executorch"),
+        DIGEST: hashlib.sha256(program).hexdigest(),
+    }
     with replacing(Path(path)) as temporary:
         temporary.write_bytes(program)
         append_facts(temporary, facts)
@@ -92,8 +98,8 @@ def _import_tools() -> None:
         ImportError: it is not installed.
     """
     try:
-        import executorch.backends.xnnpack.partition.xnnpack_partitioner
-        import torchao.quantization.pt2e.quantize_pt2e  # noqa: F401
+        importlib.import_module("executorch.backends.xnnpack.partition.xnnpack_partitioner")
+        importlib.import_module("torchao.quantization.pt2e.quantize_pt2e")
     except ImportError as error:
         raise ImportError(f"ExecuTorch files need executorch ({error}): {INSTALL}") from error
 

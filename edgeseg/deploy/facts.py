@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, get_args
 
@@ -31,11 +32,22 @@ def facts_of(graph: Graph, size: Sequence[int] | None, fit: Fit) -> dict[str, st
     facts: dict[str, Any] = {
         "edgeseg": config.to_json(),
         "edgeseg_file": {"output": graph.ends.output, "preprocess": graph.ends.preprocess, "fit": fit},
+        "version": _version(),
+        "inputs": list(graph.model.inputs),
+        "outputs": list(graph.model.tasks),
         "classes": {name: class_names(task) for name, task in tasks.items()},
         "palette": {name: palette_of(task) for name, task in tasks.items()},
         **{key: config.notes[key] for key in ORIGIN if key in config.notes},
     }
     return {name: fact if isinstance(fact, str) else json.dumps(fact) for name, fact in facts.items()}
+
+
+def _version() -> str:
+    """The version of edgeseg; "unknown" where it is not installed."""
+    try:
+        return version("edgeseg")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def check_folder(path: str | os.PathLike[str]) -> None:

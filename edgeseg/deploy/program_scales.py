@@ -42,10 +42,12 @@ def trace_with_scales(graph: Graph) -> torch.export.ExportedProgram:
 
 def _fix(model: Pixel2Pixel) -> None:
     """Replaces the modules that round by others with constant scales."""
-    for kind, fixed in ((QuantizedConv2d, _Convolution), (Quantizer, _Grid)):
-        for name, module in list(model.named_modules()):
-            if isinstance(module, kind):
-                model.set_submodule(name, fixed(module))
+    for name, module in list(model.named_modules()):
+        if isinstance(module, QuantizedConv2d):
+            model.set_submodule(name, _Convolution(module))
+    for name, module in list(model.named_modules()):  # those of convolutions have new paths
+        if isinstance(module, Quantizer):
+            model.set_submodule(name, _Grid(module))
 
 
 def _on_one_grid(cat: torch.fx.Node) -> None:

@@ -10,6 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from edgeseg.predict.segmenter import FileSegmenter, cores
 
 INSTALL = "pip install edgeseg[executorch]"
 BACKEND = "XnnpackBackend"
-DIGEST = "sha256"  # name of the fact
+DIGEST, VERSION = "sha256", "executorch"  # names of facts: of the content, and of what wrote it
 
 # The threads of ExecuTorch, and therefore this lock, are those of the process, not of a file.
 _lock = threading.Lock()
@@ -64,10 +65,11 @@ class ExecuTorchSegmenter(FileSegmenter):
         if DIGEST in facts and hashlib.sha256(content).hexdigest() != facts[DIGEST]:
             raise ValueError(f"{path} is corrupt: its content is not what edgeseg wrote")
         super().__init__(path, facts, [])
+        self._version = facts.get(VERSION, "of an unknown version")
         self._content, self._threads = content, threads  # what is at the path may change
+        self._loaded: tuple[Any, Any] | None = None  # the program and its method, which needs the program
         with _lock:
-            self._start()
-            sizes = self._loaded[1].metadata.input_tensor_meta(len(self.inputs) - 1).sizes()
+            sizes = self._start().metadata.input_tensor_meta(len(self.inputs) - 1).sizes()
         self.shape = [int(n) for n in sizes]
 
     def run(self, *images: np.ndarray) -> dict[str, np.ndarray]:
@@ -95,14 +97,14 @@ class ExecuTorchSegmenter(FileSegmenter):
         with _lock:
             self._start()
 
-    def _start(self) -> None:
-        """Sets the number of threads and loads the program."""
+    def _start(self) -> Any:
+        """Sets the number of threads and loads the program; returns its method."""
         _set_threads(self._threads)
         self._loaded = self._open()
         _opened.add(self)
+        return self._loaded[1]
 
-    def _open(self) -> Any:
-        """The program and its method, which needs the program."""
+    def _open(self) -> tuple[Any, Any]:
         with _captured() as said:
             try:
                 program = _runtime().load_program(self._content)
@@ -112,7 +114,10 @@ class ExecuTorchSegmenter(FileSegmenter):
                 return program, method
             except Exception as error:  # of many kinds, none of them documented
                 reason = " ".join([str(error), *said().split("\n")]).strip()
-                raise ValueError(f"this version of ExecuTorch cannot load {self.path}: {reason}") from error
+                here = version("executorch")
+                raise ValueError(
+                    f"ExecuTorch {here} cannot load {self.path}, which ExecuTorch {self._version} wrote: {reason}"
+                ) from error
 
 
 def _runtime() -> Any:
