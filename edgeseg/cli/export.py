@@ -11,7 +11,7 @@ from edgeseg.cli.calibration import add_calibration, calibration_frames, check_c
 from edgeseg.cli.model import add_encoder, add_model, load_model, load_split
 
 if TYPE_CHECKING:
-    from edgeseg.deploy.formats import Format
+    from edgeseg.deploy.formats import Format, Precision
     from edgeseg.deploy.verify import Exported
     from edgeseg.predict.predictor import Predictor
 
@@ -148,7 +148,7 @@ def _export(options: argparse.Namespace) -> int:
     chosen = format_of(options.output, options.format)
     check_file("--output", options.output)
     choices = _choices(options, chosen)
-    precision = "int8" if options.int8 else "float16" if options.fp16 else "float32"
+    precision: Precision = "int8" if options.int8 else "float16" if options.fp16 else "float32"
     chosen.check_precision(precision)
     if options.int8:
         check_calibration(options)

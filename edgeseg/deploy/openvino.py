@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from io import StringIO
@@ -21,6 +21,7 @@ from edgeseg.deploy.calibration import Frame, calibration_inputs
 from edgeseg.deploy.facts import check_fit, check_folder, facts_of
 from edgeseg.deploy.graph import DIMENSIONS, Ends, Graph, Output
 from edgeseg.deploy.onnx import export_onnx, quiet_logging
+from edgeseg.deploy.quantize import quantize_onnx
 from edgeseg.deploy.verify import TOLERANCE_16_BIT, Exported, verify, verify_8_bit
 from edgeseg.machine.files import replacing
 from edgeseg.networks.equalize import equalize_channels
@@ -44,8 +45,8 @@ def write(
     """Writes an OpenVINO file (.xml with its weights in .bin), runs it, and keeps it only if it agrees.
 
     It is made from the ONNX file of `export_onnx`. "float16" stores the weights in float16; the computation stays in
-    float32 on CPUs. "int8" is quantized by NNCF after channels are equalized; logits stay in float32. A network that
-    was trained for 8 bit keeps its scales, with "float32" as with "int8".
+    float32 on CPUs. "int8" equalizes channels and keeps logits in float32; files of fixed size are quantized by NNCF,
+    others by `quantize_onnx`. A network that was trained for 8 bit keeps its scales, with "float32" as with "int8".
 
     Args:
         model: Exported as it is in evaluation mode.
@@ -65,16 +66,15 @@ def write(
         RuntimeError: the outputs of the file differ from those of the network; the file is not kept.
     """
     trained = model.config.quantization is not None
-    _check(path, precision, trained=trained)
+    _check(path, precision, trained=trained, dynamic=bool(dynamic))
     graph = Graph(model, Ends.of(model, size, dynamic, output, preprocess))
     check_fit(fit, graph.ends.dynamic)
     inputs = calibration_inputs(graph, images, size=size, fit=fit) if precision == "int8" else []
-    source = model if trained or precision != "int8" else _equalized(model, images, size)
-    converted = _converted(
-        source, {"size": size, "dynamic": dynamic, "output": output, "preprocess": preprocess, "fit": fit}
-    )
+    options: dict[str, Any] = {"size": size, "dynamic": dynamic, "output": output, "preprocess": preprocess, "fit": fit}
     if precision == "int8" and not trained:
-        converted = _quantized(converted, list(model.inputs), inputs)
+        converted = _quantized(model, images, inputs, options)
+    else:
+        converted = _converted(lambda file: export_onnx(model, file, **options))
     with _written(converted, Path(path), facts_of(graph, size, fit), half=precision == "float16") as file:
 
         def run(tensors: Sequence[Tensor]) -> list[np.ndarray]:
@@ -84,12 +84,14 @@ def write(
             return verify(graph, run, Path(path), tolerance=TOLERANCE_16_BIT if precision == "float16" else None)
         if trained:
             verify(graph, run, Path(path))
+        elif dynamic:
+            verify_8_bit(graph, run, Path(path), _other_sizes(graph, inputs[0]))
         return verify_8_bit(graph, run, Path(path), inputs)
 
 
-def _check(path: str | os.PathLike[str], precision: str, *, trained: bool) -> None:
+def _check(path: str | os.PathLike[str], precision: str, *, trained: bool, dynamic: bool) -> None:
     """Raises the errors that are known before work starts."""
-    names = ["openvino", "nncf"] if precision == "int8" and not trained else ["openvino"]
+    names = ["openvino", "nncf"] if precision == "int8" and not trained and not dynamic else ["openvino"]
     for name in names:
         try:
             with _quiet():
@@ -116,24 +118,43 @@ def _equalized(model: Pixel2Pixel, images: Sequence[Frame], size: Sequence[int] 
     return model
 
 
-def _converted(model: Pixel2Pixel, options: dict[str, Any]) -> Any:
-    """The network as a model of OpenVINO, by way of its ONNX file."""
+def _converted(write_onnx: Callable[[Path], object]) -> Any:
+    """What an ONNX file contains, as a model of OpenVINO."""
     import onnx
     import openvino
 
     with tempfile.TemporaryDirectory() as folder:
-        file = onnx.load(export_onnx(model, Path(folder) / "model.onnx", **options).path)
+        path = Path(folder) / "model.onnx"
+        write_onnx(path)
+        file = onnx.load(path)
     del file.metadata_props[:]  # OpenVINO would copy them, and the facts stand in their own place
     return openvino.Core().read_model(file.SerializeToString(), b"")
 
 
-def _quantized(model: Any, names: Sequence[str], inputs: Sequence[Sequence[Tensor]]) -> Any:
-    """The model in 8 bit, with ranges measured on tensors."""
+def _quantized(
+    model: Pixel2Pixel, images: Sequence[Frame], inputs: Sequence[Sequence[Tensor]], options: dict[str, Any]
+) -> Any:
+    """The network in 8 bit, as a model of OpenVINO."""
+    # With sizes that may change, OpenVINO 2026.4 computes wrong outputs from NNCF's files of some networks on CPUs.
+    if options["dynamic"]:
+        return _converted(lambda file: quantize_onnx(model, file, images, **options))
     import nncf
 
-    feeds = [dict(zip(names, (tensor.numpy() for tensor in tensors), strict=True)) for tensors in inputs]
+    source = _equalized(model, images, options["size"])
+    converted = _converted(lambda file: export_onnx(source, file, **options))
+    feeds = [dict(zip(model.inputs, (each.numpy() for each in tensors), strict=True)) for tensors in inputs]
     with _quiet():
-        return nncf.quantize(model, nncf.Dataset(feeds), preset=nncf.QuantizationPreset.MIXED, subset_size=len(feeds))
+        return nncf.quantize(
+            converted, nncf.Dataset(feeds), preset=nncf.QuantizationPreset.MIXED, subset_size=len(feeds)
+        )
+
+
+def _other_sizes(graph: Graph, image: Sequence[Tensor]) -> list[list[Tensor]]:
+    """A calibration image, repeated and cropped to the sizes at which float files are compared."""
+    return [
+        [tensor.repeat(batch, 1, 1, 1)[..., :height, :width].contiguous() for tensor in image]
+        for batch, height, width in graph.ends.sizes
+    ]
 
 
 @contextmanager

@@ -100,11 +100,11 @@ def _openvino_facts(path: Path) -> Mapping[str, str]:
 def _core_ml_facts(path: Path) -> Mapping[str, str]:
     file = path / "Data" / "com.apple.CoreML" / "model.mlmodel"
     if not file.is_file():
-        raise ValueError(
-            f"cannot read {path}: it has no {file.relative_to(path)}, so it is not a whole Core ML package"
-        )
+        raise ValueError(f"cannot read {path}: no whole Core ML package, since it has no {file.relative_to(path)}")
     try:
         content = memoryview(file.read_bytes())
+        if not content:
+            raise ValueError("the file is empty")
         for number in (2, 100):  # Model.description, ModelDescription.metadata
             content = _fields(content).get(number, [memoryview(b"")])[-1]
         pairs = [_fields(entry) for entry in _fields(content).get(100, [])]  # Metadata.userDefined
