@@ -153,7 +153,7 @@ def test_difference_is_an_error_and_nothing_is_left(
 ) -> None:
     for suffix in (".xml", ".bin"):
         (tmp_path / f"m{suffix}").write_bytes(b"before")
-    monkeypatch.setitem(verify.FLOAT16, "values", 1e-12)
+    monkeypatch.setitem(verify.TOLERANCE_16_BIT, "values", 1e-12)
     with pytest.raises(RuntimeError, match="differs from the network by"):
         edgeseg.export(model, tmp_path / "m.xml", precision="float16", dynamic=())
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == dict.fromkeys(("m.bin", "m.xml"), b"before")
