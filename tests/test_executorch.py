@@ -185,7 +185,7 @@ def test_8_bit_of_trained_weights(tmp_path: Path) -> None:
     assert done.path.stat().st_size < 1.4 * sum(each.numel() for each in model.parameters())
 
 
-@pytest.mark.parametrize("encoder", [TINY, pytest.param("mobilenetv2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("encoder", [pytest.param(name, marks=pytest.mark.slow) for name in (TINY, "mobilenetv2")])
 def test_trained_for_8_bit(encoder: str, photos: list[np.ndarray], tmp_path: Path) -> None:
     """The file has the scales of the network, so it rounds as the network does."""
     model = quantize_aware(small(encoder=encoder)).train()
@@ -216,8 +216,8 @@ def test_several_inputs_and_tasks(precision: str, photos: list[np.ndarray], tmp_
     ("family", "encoder", "precision"),
     [
         ("unet", TINY, "float32"),
-        ("deeplabv3plus", TINY, "float32"),
-        ("bifpn", TINY, "float32"),
+        pytest.param("deeplabv3plus", TINY, "float32", marks=pytest.mark.slow),
+        pytest.param("bifpn", TINY, "float32", marks=pytest.mark.slow),
         *(
             pytest.param(family, encoder, precision, marks=pytest.mark.slow)
             for family in ("fpn", "unet", "deeplabv3plus", "bifpn")

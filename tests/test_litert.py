@@ -137,6 +137,7 @@ def test_names_and_facts(file: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "segmentation" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_float16(network: edgeseg.Pixel2Pixel, file: Path, tmp_path: Path) -> None:
     done = edgeseg.export(network, tmp_path / "half.tflite", precision="float16")
     assert done.path.stat().st_size < 0.7 * file.stat().st_size
@@ -158,6 +159,7 @@ def test_8_bit(tmp_path: Path) -> None:
     assert np.mean(same) > 0.9
 
 
+@pytest.mark.slow
 def test_trained_for_8_bit(tmp_path: Path) -> None:
     network = some("fpn", "mobilenetv2", num_classes=4)
     prepared = [network.prepare(photo) for photo in photos()]
@@ -198,9 +200,9 @@ def test_several_inputs_and_tasks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("family", "encoder"),
     [
-        ("unet", TINY),
-        ("deeplabv3plus", TINY),
         ("bifpn", TINY),
+        pytest.param("unet", TINY, marks=pytest.mark.slow),
+        pytest.param("deeplabv3plus", TINY, marks=pytest.mark.slow),
         pytest.param("fpn", "resnet50", marks=pytest.mark.slow),
         pytest.param("unet", "regnetx400mf", marks=pytest.mark.slow),
         pytest.param("fpn", "mobilenetv3_small_050", marks=pytest.mark.slow),

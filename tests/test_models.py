@@ -135,7 +135,7 @@ def test_wrong_input(tiny: edgeseg.Pixel2Pixel) -> None:
         tiny(image, image)
     with pytest.raises(ValueError, match=r"takes image \(3 channels\), got 0 inputs"):
         tiny()
-    with pytest.raises(TypeError, match=r"got torch\.uint8; see predict"):
+    with pytest.raises(TypeError, match=r"got torch\.uint8: pass model\.preprocess"):
         tiny(image.byte())
     two = edgeseg.create_model("fpn", encoder="test_efficientnet", in_channels=(2, 3))
     with pytest.raises(ValueError, match=r"all inputs need one size, got flow \[32, 64\], image \[32, 32\]"):

@@ -65,9 +65,8 @@ def test_files_and_facts(file: Path, model: edgeseg.Pixel2Pixel) -> None:
     facts = read_facts(file)
     assert edgeseg.load_segmenter(file).config == model.config
     assert {"edgeseg_file", "classes", "palette"} <= set(facts)
-    assert facts["edgeseg"] in facts.values()
     assert str(Path.home()) not in file.read_text()
-    assert file.read_text().count("mean") == 1  # the record is there once
+    assert file.read_text().count("edgeseg_file") == 1  # not a second time as what ONNX said
 
 
 def test_segmenter(file: Path, model: edgeseg.Pixel2Pixel, photo: Path) -> None:
@@ -165,7 +164,7 @@ def test_float16_halves_the_weights(file: Path, model: edgeseg.Pixel2Pixel, tmp_
     assert (tmp_path / "m.bin").stat().st_size < 0.6 * file.with_suffix(".bin").stat().st_size
 
 
-@pytest.mark.parametrize("dynamic", [(), ("batch", "height", "width")])
+@pytest.mark.parametrize("dynamic", [(), pytest.param(("batch", "height", "width"), marks=pytest.mark.slow)])
 def test_int8_of_two_inputs_and_three_tasks(
     dynamic: tuple[str, ...], images: list[torch.Tensor], tmp_path: Path
 ) -> None:
@@ -197,7 +196,9 @@ def test_network_trained_for_8_bit_keeps_its_scales(
         edgeseg.export(trained, tmp_path / "h.xml", precision="float16")
 
 
-@pytest.mark.parametrize("family", ["unet", "deeplabv3plus", "bifpn"])
+@pytest.mark.parametrize(
+    "family", ["deeplabv3plus", *(pytest.param(name, marks=pytest.mark.slow) for name in ("unet", "bifpn"))]
+)
 def test_families(family: str, images: list[torch.Tensor], tmp_path: Path) -> None:
     made = network(family, num_classes=3)
     done = edgeseg.export(made, tmp_path / "m.xml", dynamic=(), output="labels")

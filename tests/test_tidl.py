@@ -190,7 +190,9 @@ def test_versions(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
 FAMILIES = ("fpn", "unet", "deeplabv3plus", "bifpn")
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", ["unet", *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES if name != "unet")]
+)
 def test_families(family: str, tmp_path: Path) -> None:
     model = _used(edgeseg.create_model(family, encoder=TINY, channels=8, num_classes=3))
     output: Output = "labels" if family == "unet" else "small_labels"

@@ -29,6 +29,7 @@ class Ends:
         output: See `edgeseg.export_onnx`.
         preprocess: Whether the file takes uint8 pixels and normalizes them.
         smallest: Smallest height and width that the file takes, if they may change.
+        coarsest: Stride of the coarsest feature.
 
     Raises:
         ValueError: a dimension or the output is unknown, or the size is too small.
@@ -39,6 +40,7 @@ class Ends:
     output: Output
     preprocess: bool
     smallest: int = 1
+    coarsest: int = 1
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.dynamic if name not in DIMENSIONS]
@@ -68,12 +70,21 @@ class Ends:
             raise ValueError(f"{model.name} is in {dtype}; files are exported in float32: call model.float() first")
         height, width = size or model.preprocess.size or DEFAULT_SIZE
         smallest = max(int(getattr(model.encoder, "minimum", 0)), 1)
-        return cls((height, width), tuple(dynamic), output, preprocess, smallest)
+        coarsest = max(getattr(model.encoder, "strides", None) or [1])
+        return cls((height, width), tuple(dynamic), output, preprocess, smallest, coarsest)
 
     @property
     def example(self) -> tuple[int, int, int]:
-        """Batch, height and width of the example images: two images, since torch.export takes a batch of 1 as fixed."""
-        return (2 if "batch" in self.dynamic else 1, *self.size)
+        """Batch, height and width of the example images.
+
+        Where they may change, there are two images, and two cells of the coarsest feature in height and width, since
+        torch.export takes lengths of 1 as fixed.
+        """
+        lengths = [
+            max(length, 2 * self.coarsest) if name in self.dynamic else length
+            for name, length in zip(DIMENSIONS[1:], self.size, strict=True)
+        ]
+        return (2 if "batch" in self.dynamic else 1, lengths[0], lengths[1])
 
     @property
     def sizes(self) -> list[tuple[int, int, int]]:
