@@ -9,9 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np

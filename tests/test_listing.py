@@ -326,4 +326,4 @@ def test_quantize_lists_photos(predict: list[str], tmp_path: Path, capsys: pytes
     assert main([*call, str(tmp_path / "int8.onnx"), "--images", str(tmp_path / "photos")]) == 0
     (tmp_path / "empty").mkdir()
     assert main([*call, str(tmp_path / "int8.onnx"), "--images", str(tmp_path / "empty")]) == 2
-    assert "there are no images in --images" in capsys.readouterr().err
+    assert "there are no images in --calibration-images" in capsys.readouterr().err

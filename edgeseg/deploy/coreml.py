@@ -156,7 +156,7 @@ def _save(
         program,
         convert_to="mlprogram",
         minimum_deployment_target=tools.target.iOS16,
-        compute_precision=tools.precision.TOLERANCE_16_BIT if half else tools.precision.FLOAT32,
+        compute_precision=tools.precision.FLOAT16 if half else tools.precision.FLOAT32,
         outputs=[tools.TensorType(name=name, dtype=_dtype(graph, name)) for name in graph.model.tasks],
         skip_model_load=True,
     )
