@@ -65,9 +65,8 @@ def test_files_and_facts(file: Path, model: edgeseg.Pixel2Pixel) -> None:
     facts = read_facts(file)
     assert edgeseg.load_segmenter(file).config == model.config
     assert {"edgeseg_file", "classes", "palette"} <= set(facts)
-    assert facts["edgeseg"] in facts.values()
     assert str(Path.home()) not in file.read_text()
-    assert file.read_text().count("mean") == 1  # the record is there once
+    assert file.read_text().count("edgeseg_file") == 1  # not a second time as what ONNX said
 
 
 def test_segmenter(file: Path, model: edgeseg.Pixel2Pixel, photo: Path) -> None:

@@ -72,8 +72,8 @@ def write(
     graph = Graph(_prepared(model), Ends.of(model, size, (), output, preprocess))
     check_fit(fit, ())
     facts = facts_of(graph, size, fit)
-    program = _traced(graph)
     with replacing_folder(Path(path), content="Manifest.json") as temporary, _quiet():
+        program = _traced(graph)
         _save(program, graph, facts, temporary, half=precision == "float16")
         _compare(program, graph, facts, temporary)
         if sys.platform != "darwin":
