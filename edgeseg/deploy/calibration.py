@@ -11,10 +11,24 @@ from torch import Tensor
 
 from edgeseg.deploy.facts import facts_of
 from edgeseg.deploy.graph import AXES, Graph
+from edgeseg.networks.equalize import equalize_channels
+from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.predict.segmenter import FileSegmenter, Fit
 from edgeseg.vision.images import ImageLike
 
 Frame = ImageLike | tuple[ImageLike, ...]
+
+
+def equalize_on(model: Pixel2Pixel, inputs: Sequence[Sequence[Tensor]], *, pixels: bool) -> None:
+    """Equalizes the channels of a network in place, on the tensors of a file.
+
+    Args:
+        model: A float network.
+        inputs: As `calibration_inputs` returns them.
+        pixels: Whether they are uint8 pixels, which the file normalizes itself.
+    """
+    normalize = model.preprocess.normalize if pixels else (lambda image: image)
+    equalize_channels(model, ([normalize(image) for image in images] for images in inputs))
 
 
 class _Unwritten(FileSegmenter):

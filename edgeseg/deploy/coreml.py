@@ -5,11 +5,8 @@ from __future__ import annotations
 import copy
 import os
 import sys
-import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from io import StringIO
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +16,9 @@ from torch import Tensor, nn
 
 from edgeseg.deploy.facts import check_fit, check_folder, facts_of
 from edgeseg.deploy.graph import Ends, Graph, Output, random_inputs
-from edgeseg.deploy.onnx import quiet_logging
 from edgeseg.deploy.verify import TOLERANCE_16_BIT, Exported, verify
 from edgeseg.machine.files import replacing_folder
+from edgeseg.machine.quiet import quiet_python
 from edgeseg.networks.fold import fold_batch_norms
 from edgeseg.networks.modes import evaluating
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
@@ -72,7 +69,7 @@ def write(
     graph = Graph(_prepared(model), Ends.of(model, size, (), output, preprocess))
     check_fit(fit, ())
     facts = facts_of(graph, size, fit)
-    with replacing_folder(Path(path), content="Manifest.json") as temporary, _quiet():
+    with replacing_folder(Path(path), content="Manifest.json") as temporary, quiet_python():
         program = _traced(graph)
         _save(program, graph, facts, temporary, half=precision == "float16")
         _compare(program, graph, facts, temporary)
@@ -104,7 +101,7 @@ class _FloatPixels(nn.Module):
 def _check(model: Pixel2Pixel, path: str | os.PathLike[str], *, preprocess: bool) -> None:
     """Raises the errors that are known before work starts."""
     try:
-        with _quiet():
+        with quiet_python():
             import coremltools  # noqa: F401
     except ImportError as error:
         raise ImportError("Core ML packages need coremltools: pip install edgeseg[coreml]") from error
@@ -249,11 +246,3 @@ def _operations_of_core_ml(spec: Any) -> dict[str, Any]:
         ),
         "resizes": sum(operation.type in ("upsample_bilinear", "resize_bilinear") for operation in operations),
     }
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences what coremltools prints, logs and warns of."""
-    with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()), quiet_logging():
-        warnings.simplefilter("ignore")
-        yield

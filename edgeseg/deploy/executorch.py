@@ -6,25 +6,21 @@ import copy
 import hashlib
 import importlib
 import os
-import warnings
-from collections.abc import Callable, Iterator, Sequence, Set
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Sequence, Set
 from importlib.metadata import version
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgeseg.deploy.calibration import Frame, calibration_inputs
+from edgeseg.deploy.calibration import Frame, calibration_inputs, equalize_on
 from edgeseg.deploy.facts import check_fit, check_folder, facts_of
 from edgeseg.deploy.graph import Ends, Graph, Output, random_inputs, trace_graph
-from edgeseg.deploy.onnx import quiet_logging
 from edgeseg.deploy.program_scales import trace_with_scales
 from edgeseg.deploy.verify import Exported, verify, verify_8_bit
 from edgeseg.machine.files import replacing
-from edgeseg.networks.equalize import equalize_channels
+from edgeseg.machine.quiet import quiet_python
 from edgeseg.networks.fold import fold_batch_norms
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.networks.pixelwise import last_convolutions
@@ -71,7 +67,7 @@ def write(
     check_folder(path)
     check_fit(fit, ())
     graph = Graph(copy.deepcopy(model).cpu().eval(), Ends.of(model, size, (), output, preprocess))
-    with _quiet():
+    with quiet_python():
         _import_tools()
         inputs = calibration_inputs(graph, images, size=size, fit=fit) if precision == "int8" else []
         program = _lowered(_traced(graph, inputs), model.name)
@@ -115,14 +111,9 @@ def _traced(graph: Graph, inputs: Sequence[Sequence[Tensor]]) -> torch.export.Ex
     if model.config.quantization is not None:
         return trace_with_scales(graph)
     if inputs:
-        normalize = model.preprocess.normalize if graph.ends.preprocess else _same
-        equalize_channels(model, ([normalize(image) for image in images] for images in inputs))
+        equalize_on(model, inputs, pixels=graph.ends.preprocess)
     fold_batch_norms(model)
     return _quantized(graph, inputs) if inputs else trace_graph(graph)
-
-
-def _same(image: Tensor) -> Tensor:
-    return image
 
 
 def _quantized(graph: Graph, inputs: Sequence[Sequence[Tensor]]) -> torch.export.ExportedProgram:
@@ -170,11 +161,3 @@ def _lowered(program: torch.export.ExportedProgram, name: str) -> bytes:
         return bytes(lowered.to_executorch().buffer)
     except Exception as error:  # of many kinds, none of them documented
         raise ValueError(f"ExecuTorch cannot take {name}: {error}") from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences what ExecuTorch and torchao say about themselves, by all the ways they have."""
-    with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()), quiet_logging():
-        warnings.simplefilter("ignore")
-        yield

@@ -7,25 +7,22 @@ import importlib
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
-from io import StringIO
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from warnings import catch_warnings, simplefilter
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgeseg.deploy.calibration import Frame, calibration_inputs
+from edgeseg.deploy.calibration import Frame, calibration_inputs, equalize_on
 from edgeseg.deploy.facts import check_fit, check_folder, facts_of
+from edgeseg.deploy.fixed_scales import fix_scales
 from edgeseg.deploy.graph import Ends, Graph, Output, random_inputs
-from edgeseg.deploy.litert_scales import fix_scales, with_float_inputs
-from edgeseg.deploy.onnx import quiet_logging
+from edgeseg.deploy.litert_scales import LiteRTConvolution, with_float_inputs
 from edgeseg.deploy.verify import TOLERANCE_16_BIT, Exported, verify, verify_8_bit
 from edgeseg.machine.files import replacing
-from edgeseg.machine.quiet import quiet_stderr
-from edgeseg.networks.equalize import equalize_channels
+from edgeseg.machine.quiet import captured_stderr, quiet_python
 from edgeseg.networks.fold import fold_batch_norms
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.predict.facts import append_facts, content_fact
@@ -102,13 +99,10 @@ def _content(graph: Graph, precision: str, inputs: Sequence[Sequence[Tensor]]) -
     """The file without its facts."""
     network = copy.deepcopy(graph.model)
     if network.config.quantization is not None:
-        fix_scales(network)
+        fix_scales(network, LiteRTConvolution)
         return with_float_inputs(_converted(Graph(network, graph.ends), eight_bit=True))
     if precision == "int8":
-        pixels = graph.ends.preprocess
-        equalize_channels(
-            network, [[network.preprocess.normalize(x) if pixels else x for x in each] for each in inputs]
-        )
+        equalize_on(network, inputs, pixels=graph.ends.preprocess)
     fold_batch_norms(network)
     content = _converted(Graph(network, graph.ends))
     if precision == "float32":
@@ -180,8 +174,7 @@ def _quiet() -> Iterator[None]:
     before, handlers = dict(os.environ), list(logging.root.handlers)
     os.environ.update(SETTINGS)
     try:
-        with catch_warnings(), redirect_stdout(StringIO()), quiet_logging(), quiet_stderr():
-            simplefilter("ignore")
+        with quiet_python(), captured_stderr():
             yield
     finally:
         logging.root.handlers[:] = handlers

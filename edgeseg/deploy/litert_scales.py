@@ -7,44 +7,12 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from edgeseg.networks.pixel2pixel import Pixel2Pixel
-from edgeseg.networks.quantized import QuantizedConv2d, Quantizer
-
-LOWEST, HIGHEST = -128, 127
+from edgeseg.deploy.fixed_scales import HIGHEST, LOWEST
+from edgeseg.networks.quantized import QuantizedConv2d
 
 
-def fix_scales(model: Pixel2Pixel) -> None:
-    """Replaces the roundings of a quantization-aware network in place by operators with constant scales.
-
-    The converter computes the operators between them in 8 bit. Activations are signed there, so zero points are lower
-    by 128. Last convolutions compute in float32 with their rounded weights.
-    """
-    import torch.ao.quantization.fx._decomposed  # noqa: F401 (registers the operators)
-
-    for name, module in list(model.named_modules()):
-        if isinstance(module, QuantizedConv2d):
-            model.set_submodule(name, _Convolution(module))
-    for name, module in list(model.named_modules()):
-        if isinstance(module, Quantizer):
-            model.set_submodule(name, _Grid(module))
-
-
-class _Grid(nn.Module):
-    """Rounds a tensor to a fixed grid of 8 bit and back."""
-
-    def __init__(self, quantizer: Quantizer) -> None:
-        super().__init__()
-        scale, zero = quantizer.scale_and_zero()
-        self.grid = (float(scale), int(zero) + LOWEST, LOWEST, HIGHEST, torch.int8)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Rounds a tensor of any shape."""
-        rounded = torch.ops.quantized_decomposed.quantize_per_tensor(x, *self.grid)
-        return torch.ops.quantized_decomposed.dequantize_per_tensor(rounded, *self.grid)
-
-
-class _Convolution(nn.Module):
-    """A convolution with rounded weights and, if it is not a last one, a rounded bias."""
+class LiteRTConvolution(nn.Module):
+    """A convolution with rounded weights and, if it is not a last one, a rounded bias. Last ones compute in float32."""
 
     weight: Tensor
     scale: Tensor

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from edgeseg.deploy.opset import as_asked, check_versions, exporter_opset, opset
 from edgeseg.deploy.same_padding import same_padding_as_attribute
 from edgeseg.deploy.verify import Exported, verify
 from edgeseg.machine.files import replacing
+from edgeseg.machine.quiet import quiet_logging
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.networks.quantized import exporting
 from edgeseg.predict.segmenter import Fit
@@ -122,17 +122,6 @@ def _converted(graph: Graph, opset: int | None) -> Any:
     if model.config.quantization is not None:
         simplify(file.graph)
     return file
-
-
-@contextmanager
-def quiet_logging() -> Iterator[None]:
-    """Silences the logs of all libraries, errors included."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def _tidy(graph: Any) -> None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import replace
-from io import StringIO
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +16,11 @@ from torch import Tensor
 from edgeseg.deploy.calibration import Frame, calibration_inputs
 from edgeseg.deploy.facts import check_fit, check_folder, facts_of
 from edgeseg.deploy.graph import DIMENSIONS, Ends, Graph, Output
-from edgeseg.deploy.onnx import export_onnx, quiet_logging
-from edgeseg.deploy.quantize import quantize_onnx
+from edgeseg.deploy.onnx import export_onnx
+from edgeseg.deploy.quantize import equalized, quantize_onnx
 from edgeseg.deploy.verify import TOLERANCE_16_BIT, Exported, verify, verify_8_bit
 from edgeseg.machine.files import replacing
-from edgeseg.networks.equalize import equalize_channels
+from edgeseg.machine.quiet import quiet_python
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.predict.openvino import OpenVINOSegmenter, digest
 from edgeseg.predict.segmenter import Fit
@@ -94,7 +90,7 @@ def _check(path: str | os.PathLike[str], precision: str, *, trained: bool, dynam
     names = ["openvino", "nncf"] if precision == "int8" and not trained and not dynamic else ["openvino"]
     for name in names:
         try:
-            with _quiet():
+            with quiet_python():
                 __import__(name)
         except ImportError as error:
             raise ImportError(f"OpenVINO files need {name}: pip install edgeseg[openvino]") from error
@@ -106,16 +102,6 @@ def _check(path: str | os.PathLike[str], precision: str, *, trained: bool, dynam
             raise IsADirectoryError(f"cannot write {file}: it is a folder")
     if trained and precision == "float16":
         raise ValueError("a network that was trained for 8 bit is written with its scales: float32 or int8")
-
-
-def _equalized(model: Pixel2Pixel, images: Sequence[Frame], size: Sequence[int] | None) -> Pixel2Pixel:
-    """A copy that suits 8 bit better: one range per tensor has to fit all channels."""
-    model = copy.deepcopy(model).eval()
-    if size is not None:
-        model.configure(preprocess=replace(model.preprocess, size=(size[0], size[1])))
-    frames = (image if isinstance(image, tuple) else (image,) for image in images)
-    equalize_channels(model, (model.prepare(*frame) for frame in frames))
-    return model
 
 
 def _converted(write_onnx: Callable[[Path], object]) -> Any:
@@ -140,10 +126,11 @@ def _quantized(
         return _converted(lambda file: quantize_onnx(model, file, images, **options))
     import nncf
 
-    source = _equalized(model, images, options["size"])
+    frames = [image if isinstance(image, tuple) else (image,) for image in images]
+    source = equalized(model, frames, options["size"])
     converted = _converted(lambda file: export_onnx(source, file, **options))
     feeds = [dict(zip(model.inputs, (each.numpy() for each in tensors), strict=True)) for tensors in inputs]
-    with _quiet():
+    with quiet_python():
         return nncf.quantize(
             converted, nncf.Dataset(feeds), preset=nncf.QuantizationPreset.MIXED, subset_size=len(feeds)
         )
@@ -174,11 +161,3 @@ def _written(model: Any, path: Path, facts: dict[str, str], *, half: bool) -> It
             shutil.copyfile(file, xml)
             shutil.copyfile(file.with_suffix(".bin"), weights)
             yield OpenVINOSegmenter(file)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences what NNCF prints, logs and warns of."""
-    with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()), quiet_logging():
-        warnings.simplefilter("ignore")
-        yield

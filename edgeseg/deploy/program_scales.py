@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgeseg.deploy.fixed_scales import fix_scales
 from edgeseg.deploy.graph import Graph, random_inputs, trace_graph
-from edgeseg.networks.pixel2pixel import Pixel2Pixel
-from edgeseg.networks.quantized import QuantizedConv2d, Quantizer
+from edgeseg.networks.quantized import QuantizedConv2d
 
-RANGE = (-128, 127)
 FUSED = ("aten.relu.default", "aten.relu_.default", "aten.hardtanh.default", "aten.hardtanh_.default")
 
 
@@ -24,9 +23,7 @@ def trace_with_scales(graph: Graph) -> torch.export.ExportedProgram:
     Args:
         graph: Is changed: the modules that round are replaced.
     """
-    import torch.ao.quantization.fx._decomposed  # registers the operators
-
-    _fix(graph.model)
+    fix_scales(graph.model, _Convolution)
     module: Any = trace_graph(graph).module()
     for node in module.graph.find_nodes(op="call_function", target=torch.ops.aten.cat.default):
         _on_one_grid(node)
@@ -38,16 +35,6 @@ def trace_with_scales(graph: Graph) -> torch.export.ExportedProgram:
     module.graph.eliminate_dead_code()
     module.recompile()
     return torch.export.export(module, tuple(random_inputs(graph, graph.ends.example)))
-
-
-def _fix(model: Pixel2Pixel) -> None:
-    """Replaces the modules that round by others with constant scales."""
-    for name, module in list(model.named_modules()):
-        if isinstance(module, QuantizedConv2d):
-            model.set_submodule(name, _Convolution(module))
-    for name, module in list(model.named_modules()):  # those of convolutions have new paths
-        if isinstance(module, Quantizer):
-            model.set_submodule(name, _Grid(module))
 
 
 def _on_one_grid(cat: torch.fx.Node) -> None:
@@ -94,21 +81,6 @@ def _keep_float(module: Any, node: torch.fx.Node) -> None:
     module.register_buffer(name, target(*values))
     with node.graph.inserting_before(node):
         node.replace_all_uses_with(node.graph.get_attr(name))
-
-
-class _Grid(nn.Module):
-    """Rounds a tensor to a fixed grid of 8 bit and back."""
-
-    def __init__(self, quantizer: Quantizer) -> None:
-        super().__init__()
-        scale, zero = quantizer.scale_and_zero()
-        self.scale, self.zero = float(scale), int(zero) + RANGE[0]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Rounds a tensor of any shape."""
-        grid = (self.scale, self.zero, *RANGE, torch.int8)
-        rounded = torch.ops.quantized_decomposed.quantize_per_tensor(x, *grid)
-        return torch.ops.quantized_decomposed.dequantize_per_tensor(rounded, *grid)
 
 
 class _Convolution(nn.Module):

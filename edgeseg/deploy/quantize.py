@@ -311,15 +311,26 @@ def _override(scale: float, zero: int, *, signed: bool = False) -> list[dict[str
     return [{"quant_type": kind, "scale": np.array(scale, np.float32), "zero_point": point}]
 
 
+def equalized(model: Pixel2Pixel, frames: Sequence[tuple[ImageLike, ...]], size: Sequence[int] | None) -> Pixel2Pixel:
+    """A copy that suits 8 bit better, where one range per tensor has to fit all channels.
+
+    Args:
+        model: A float network.
+        frames: Typical photos, one image per input.
+        size: Height and width that photos are resized to; None for that of the weights.
+    """
+    model = copy.deepcopy(model).eval()
+    if size is not None:
+        model.configure(preprocess=replace(model.preprocess, size=(size[0], size[1])))
+    equalize_channels(model, (model.prepare(*frame) for frame in frames))
+    return model
+
+
 def suited(
     model: Pixel2Pixel, frames: Sequence[tuple[ImageLike, ...]], size: Sequence[int] | None, *, equalize: bool
 ) -> Pixel2Pixel:
     """Copies a network and prepares it for 8-bit ONNX: equalizes channels, makes last convolutions matrix products."""
-    model = copy.deepcopy(model).eval()
-    if size is not None:
-        model.configure(preprocess=replace(model.preprocess, size=(size[0], size[1])))
-    if equalize:
-        equalize_channels(model, (model.prepare(*frame) for frame in frames))
+    model = equalized(model, frames, size) if equalize else copy.deepcopy(model).eval()
     for path, conv in last_convolutions(model).items():
         if is_pixelwise(conv):
             model.set_submodule(path, PixelwiseConv2d(conv))

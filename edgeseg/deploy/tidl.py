@@ -7,7 +7,6 @@ edgeai-benchmark). TI's tools themselves are not run here.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from edgeseg.deploy.onnx import export_onnx
 from edgeseg.deploy.tidl_operators import NEWEST_IR, NEWEST_OPSET, check_operators, ends, keep_channel_of_labels
 from edgeseg.deploy.verify import Exported, verify
 from edgeseg.labels import class_names, palette_of
+from edgeseg.machine.files import replacing_folder
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.predict.facts import read_facts
 from edgeseg.tasks import kind_of
@@ -79,9 +79,8 @@ def export_tidl(
         raise ValueError(
             f"TI's tools read ONNX up to opset {NEWEST_OPSET} and IR version {NEWEST_IR}, got {opset} and {ir_version}"
         )
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
-        made = Path(name) / "made"
-        made.mkdir(mode=0o755)
+    with replacing_folder(folder, content=MODEL) as made:
+        made.mkdir()
         export_onnx(
             model, made / MODEL, size=size, dynamic=(), output=output, opset=opset, ir_version=ir_version
         )  # fmt: skip
@@ -94,15 +93,7 @@ def export_tidl(
             colors = [list(color) for color in palette_of(task)]
             content = {"info": {"description": model.name}, "categories": categories, "color_map": colors}
             (made / DATASET).write_text(_yaml(content), encoding="utf-8")
-        if folder.exists():
-            _check_free(folder)
-            os.replace(folder, Path(name) / "before")
-        try:
-            os.replace(made, folder)
-        except OSError:
-            if (Path(name) / "before").exists():
-                os.replace(Path(name) / "before", folder)
-            raise
+        _check_free(folder)  # it may have changed while this took its time
     return replace(done, path=folder)
 
 

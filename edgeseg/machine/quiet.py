@@ -1,51 +1,87 @@
-"""Silences native libraries, which write to the standard error stream of the process past Python."""
+"""Silences libraries: what they print, log and warn of in Python, and what native code writes past Python."""
 
 from __future__ import annotations
 
+import logging
 import os
+import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
+from typing import Any
 
 STDERR = 2
 _lock = threading.Lock()
 _callers = 0
 _saved = -1
+_said: Any = None  # the file in place of the stream
 
 
 @contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Inside, nothing in the process writes to its standard error stream; threads may use it at the same time."""
-    _enter()
+def quiet_logging(level: int = logging.ERROR) -> Iterator[None]:
+    """Silences the logs of all libraries up to a level, by default errors included."""
+    before = logging.root.manager.disable
+    logging.disable(level)
     try:
         yield
+    finally:
+        logging.disable(before)
+
+
+@contextmanager
+def quiet_python() -> Iterator[None]:
+    """Silences what libraries print, log and warn of by way of Python."""
+    with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()), quiet_logging():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def captured_stderr() -> Iterator[Callable[[], str]]:
+    """Inside, nothing in the process writes to its standard error stream; threads may use it at the same time.
+
+    Yields:
+        A function that returns what native code has written since. That of other threads may be among it.
+    """
+    start = _enter()
+
+    def said() -> str:
+        if _said is None:
+            return ""
+        _said.seek(start)
+        content: bytes = _said.read()  # to the end, where native code goes on writing
+        return content.decode(errors="replace")
+
+    try:
+        yield said
     finally:
         _leave()
 
 
-def _enter() -> None:
-    """Keeps the stream and opens the null device in its place, for the first caller only."""
-    global _callers, _saved
+def _enter() -> int:
+    """Keeps the stream and opens a file in its place, for the first caller only; returns the size of the file."""
+    global _callers, _saved, _said
     with _lock:
         _callers += 1
-        if _callers > 1:
-            return
-        try:
-            _saved = os.dup(STDERR)
-        except OSError:  # the process has no such stream
-            _saved = -1
-            return
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, STDERR)
-        os.close(null)
+        if _callers == 1:
+            try:
+                _saved = os.dup(STDERR)
+            except OSError:  # the process has no such stream
+                return 0
+            _said = tempfile.TemporaryFile()  # noqa: SIM115 (closed by the last caller)
+            os.dup2(_said.fileno(), STDERR)
+        return os.fstat(_said.fileno()).st_size if _said is not None else 0
 
 
 def _leave() -> None:
     """Restores the stream after the last caller."""
-    global _callers, _saved
+    global _callers, _saved, _said
     with _lock:
         _callers -= 1
-        if _callers == 0 and _saved != -1:
+        if _callers == 0 and _said is not None:
             os.dup2(_saved, STDERR)
             os.close(_saved)
-            _saved = -1
+            _said.close()
+            _saved, _said = -1, None

@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import tempfile
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgeseg.machine.quiet import captured_stderr, quiet_logging
 from edgeseg.predict.facts import appended_facts
 from edgeseg.predict.pte import HEADER, program_size
 from edgeseg.predict.segmenter import FileSegmenter, cores
@@ -105,7 +103,7 @@ class ExecuTorchSegmenter(FileSegmenter):
         return self._loaded[1]
 
     def _open(self) -> tuple[Any, Any]:
-        with _captured() as said:
+        with captured_stderr() as said:
             try:
                 program = _runtime().load_program(self._content)
                 method = program.load_method("forward")
@@ -126,17 +124,14 @@ def _runtime() -> Any:
     Raises:
         ImportError: there is none, or it lacks XNNPACK.
     """
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # what libraries say of each other when they are imported
     try:
-        import executorch.kernels.quantized  # noqa: F401
-        from executorch.runtime import Runtime
+        with quiet_logging(logging.WARNING):  # what libraries say of each other when they are imported
+            import executorch.kernels.quantized  # noqa: F401
+            from executorch.runtime import Runtime
 
-        runtime = Runtime.get()
+            runtime = Runtime.get()
     except ImportError as error:
         raise ImportError(f"running ExecuTorch files needs torch and executorch: {INSTALL}") from error
-    finally:
-        logging.disable(before)
     if not runtime.backend_registry.is_available(BACKEND):
         raise ImportError(f"this executorch was built without XNNPACK, which edgeseg's files need: {INSTALL}")
     return runtime
@@ -148,30 +143,8 @@ def _set_threads(threads: int | None) -> None:
 
     if threads is None and len(_opened):
         return
-    with _captured():
+    with captured_stderr():
         if portable_lib._threadpool_get_thread_count() != (threads or cores()):
             for each in _opened:
                 each._loaded = None
             portable_lib._unsafe_reset_threadpool(threads or cores())
-
-
-@contextmanager
-def _captured() -> Iterator[Callable[[], str]]:
-    """Catches what ExecuTorch's C++ prints to the standard error; yields a function that returns it."""
-    try:
-        before = os.dup(2)
-    except OSError:  # a process without one
-        yield lambda: ""
-        return
-    with tempfile.TemporaryFile() as file:
-
-        def said() -> str:
-            file.seek(0)
-            return file.read().decode(errors="replace")
-
-        os.dup2(file.fileno(), 2)
-        try:
-            yield said
-        finally:
-            os.dup2(before, 2)
-            os.close(before)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeseg.machine.quiet import quiet_stderr
+from edgeseg.machine.quiet import captured_stderr
 from edgeseg.predict.facts import litert_content
 from edgeseg.predict.segmenter import FileSegmenter, cores
 
@@ -71,7 +71,7 @@ class LiteRTSegmenter(FileSegmenter):
             raise ImportError("running LiteRT files needs ai-edge-litert: pip install edgeseg[litert]") from error
         self._lock = threading.Lock()
         try:
-            with quiet_stderr():  # it announces its kernels
+            with captured_stderr():  # it announces its kernels
                 self.interpreter = Interpreter(model_content=self._content, num_threads=self.threads)
                 self.interpreter.allocate_tensors()
                 self._runner = self.interpreter.get_signature_runner()
