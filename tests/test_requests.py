@@ -177,6 +177,24 @@ def test_depth_is_drawn_at_any_width(width: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--formats", "onnx"], "--formats applies to 8-bit files, which --quantize writes"),
+        (["--opset", "13"], "--opset applies to 8-bit files, which --quantize writes"),
+        (["--quantize", "per_channel", "--formats", "torch"], "--formats torch: the formats of 8-bit files are onnx"),
+        (["--quantize", "per_channel", "--formats", "litert", "--opset", "13"], "which --formats leaves out"),
+    ],
+)
+def test_files_of_a_training_that_cannot_be_written(
+    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = ["train", "--dataset", "streets", "--model", "fpn", "--encoder", TINY, "-o", str(tmp_path / "run")]
+    assert main([*call, *options]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (["export", "-o", "{}/nodir/x.onnx"], "there is no folder"),

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeseg.cli.calibration import add_calibration, calibration_frames, check_calibration
 from edgeseg.cli.model import add_encoder, add_model, load_model, load_split
+from edgeseg.predict.facts import FACTS
 
 if TYPE_CHECKING:
     from edgeseg.deploy.formats import Format, Precision
     from edgeseg.deploy.verify import Exported
     from edgeseg.predict.predictor import Predictor
 
-SUFFIXES = (".onnx", ".pt2", ".tflite", ".pte", ".xml", ".mlpackage")
 DEFAULTS = {"size": None, "output": "logits", "preprocess": False, "fit": "stretch", "opset": None, "ir_version": None}
 OUTPUTS = ("logits", "labels", "small_logits", "small_labels")
 
@@ -32,13 +32,16 @@ def add(verbs: Any) -> None:
     add_encoder(verb)
     verb.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FILE",
-        help=f"file to write: {_list(SUFFIXES)}; with --target the folder",
+        help=f"file to write: {_list(FACTS)}; with --target the folder",
     )  # fmt: skip
     verb.add_argument(
         "--target", choices=["tidl"],
         help="write a folder for the tools of a device's maker: tidl for Texas Instruments",
     )  # fmt: skip
-    verb.add_argument("--format", metavar="NAME", help="format of the file, for another suffix: onnx, litert, ...")
+    verb.add_argument(
+        "--format", metavar="NAME",
+        help="format of the file, if its suffix does not name it: onnx, torch, litert, executorch, openvino or coreml",
+    )  # fmt: skip
     precision = verb.add_mutually_exclusive_group()
     precision.add_argument(
         "--int8", action="store_true", help="compute in 8 bit: needs --calibration-images or --dataset"
@@ -231,5 +234,5 @@ def _print_score(options: argparse.Namespace, model: Predictor) -> None:
         print(f"int8: {task} {kind} {figure:.2f} on {options.split}")
 
 
-def _list(names: Sequence[str]) -> str:
+def _list(names: Iterable[str]) -> str:
     return ", ".join(names)

@@ -185,9 +185,13 @@ def _files(options: argparse.Namespace, config: TrainConfig) -> dict[Path, dict[
         return {}
     files = {}
     suffixes = {each.name: suffix for suffix, each in FORMATS.items() if "int8" in each.precisions}
-    for name in options.formats or ["onnx"]:
+    names = options.formats or ["onnx"]
+    for name in names:
         if name not in suffixes:
             raise ValueError(f"--formats {name}: the formats of 8-bit files are {', '.join(suffixes)}")
+    if "onnx" not in names and set(versions.values()) != {None}:
+        raise ValueError("--opset and --ir-version are those of int8.onnx, which --formats leaves out")
+    for name in names:
         chosen = format_of("", name)
         chosen.require_tools()
         own = {key: value for key, value in versions.items() if key in chosen.options}
