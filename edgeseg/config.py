@@ -19,6 +19,8 @@ ORIGIN = (
     "license",
     "started_from",
     "started_from_license",
+    "teacher",
+    "teacher_license",
     "encoder",
     "source",
 )  # notes on where weights come from
@@ -123,11 +125,12 @@ def inherited(notes: Mapping[str, Any]) -> dict[str, Any]:
     """The notes that weights inherit from those that they start from, which are known by `notes`.
 
     Returns:
-        "license" and "encoder" as they are, and "started_from": what was "weights" or, without that, "source".
+        "license", "encoder" and what is known of a teacher as they are, and "started_from": what was "weights" or,
+        without that, "source".
     """
     parent = notes.get("weights") or notes.get("started_from") or notes.get("source")
     kept: dict[str, Any] = {"license": notes.get("license"), "started_from": parent, "encoder": notes.get("encoder")}
-    kept["started_from_license"] = notes.get("started_from_license")
+    kept |= {name: notes.get(name) for name in ("started_from_license", "teacher", "teacher_license")}
     return {name: value for name, value in kept.items() if value}
 
 
@@ -140,6 +143,8 @@ def origin(notes: Mapping[str, Any]) -> list[tuple[str, str]]:
         "started from": notes.get("started_from") or notes.get("source"),
         "licence": notes.get("license"),
         "licence of what it started from": notes.get("started_from_license"),
+        "learned from": notes.get("teacher"),
+        "licence of what it learned from": notes.get("teacher_license"),
         "encoder started from": encoder.get("weights"),
         "licence of that encoder": encoder.get("license"),
     }

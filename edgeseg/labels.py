@@ -46,6 +46,16 @@ CITYSCAPES: dict[str, Color] = {
     "bicycle":       (119,  11,  32),
 }
 
+IDD_LITE: dict[str, Color] = {
+    "drivable":         (128,  64, 128),
+    "non-drivable":     (244,  35, 232),
+    "living things":    (220,  20,  60),
+    "vehicles":         (  0,   0, 142),
+    "roadside objects": (220, 190,  40),
+    "far objects":      ( 70,  70,  70),
+    "sky":              ( 70, 130, 180),
+}
+
 VOC_CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
@@ -102,6 +112,7 @@ def _grid(step: int) -> list[Color]:
 LABELS: dict[str, dict[str, Color]] = {
     "camvid": CAMVID,
     "cityscapes": CITYSCAPES,
+    "idd_lite": IDD_LITE,
     "voc": {name: voc_color(label) for label, name in enumerate(VOC_CLASSES)},
     "coco21": dict(
         zip(VOC_CLASSES, generic_palette(21), strict=True)

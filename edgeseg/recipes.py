@@ -108,11 +108,11 @@ class TrainConfig(Record):
         "bits of the weights in quantization-aware training: 7 for processors whose sums of 8-bit products "
         "saturate (x86 without VNNI), else 8",
     )
-    distillation: float = option(
-        0.0,
-        "8 bit",
-        "share of the loss, 0 to 1, that quantization-aware training takes from the outputs of the float network "
-        "instead of the labels",
+    distillation: float | None = option(
+        None,
+        "loss",
+        "share, 0 to 1, of a teacher's opinion in what is learned where there are labels; without a teacher, "
+        "quantization-aware training learns from its own float network; by default 0.5 with a teacher, else 0",
     )
     seed: int = option(1, "machine", "seed of new layers, shuffling, augmentation and dropout")
     workers: int = option(1, "machine", "number of processes that load and augment images")
@@ -155,10 +155,12 @@ class TrainConfig(Record):
             raise ValueError(
                 f"TrainConfig.depth_factors has one factor per depth loss, {len(self.depth_losses)} in all"
             )
-        if not 0 <= self.distillation <= (self.quantize != "none"):
-            raise ValueError(
-                f"TrainConfig.distillation is between 0 and 1 with quantize, and 0 without; got {self.distillation}"
-            )
+        self.require(self.distillation is None or 0 <= self.distillation <= 1, "distillation", "is between 0 and 1")
+
+    @property
+    def teacher_share(self) -> float:
+        """Share of a teacher in what is learned, if there is one."""
+        return 0.5 if self.distillation is None else self.distillation
 
     def _check_original_augmentation(self) -> None:
         """TI's augmentation crops without padding: first to `img_resize`, and then to `rand_crop`."""

@@ -246,6 +246,26 @@ def load_model(options: argparse.Namespace, device: torch.device) -> Pixel2Pixel
     return on_device(model, device).eval()
 
 
+def load_trained(name: str) -> Pixel2Pixel:
+    """Creates the network of a name with a tag, or of a file of weights that names its model.
+
+    Raises:
+        OSError: weights cannot be downloaded.
+        ValueError: a name without a tag, or a file that does not name its model.
+    """
+    from edgeseg.storage.checkpoint import read_checkpoint_config
+
+    if not Path(name).is_file():
+        model = edgeseg.create_model(name)
+        if not model.config.notes.get("weights"):
+            raise ValueError(f"{name} has no trained weights; add the tag of some, such as NAME.camvid, or pass a file")
+        return model
+    config = read_checkpoint_config(Path(name))
+    if config is None:
+        raise ValueError(f"{name} does not name its model; save the weights with edgeseg.save_checkpoint first")
+    return edgeseg.create_model(config.name, checkpoint_path=name)
+
+
 def load_network(options: argparse.Namespace, device: torch.device) -> Predictor:
     """Creates the model of --model and --checkpoint, or opens the file of --exported.
 

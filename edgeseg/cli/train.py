@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import Field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 import edgeseg
 from edgeseg.cli.export import add_version_options, version_options
-from edgeseg.cli.model import add_dataset, add_device, add_encoder, load_split, network, on_device
+from edgeseg.cli.model import add_dataset, add_device, add_encoder, load_split, load_trained, network, on_device
 from edgeseg.engine import RECIPES, TrainConfig
+from edgeseg.spec import Task
+
+if TYPE_CHECKING:
+    import torch
+
+    from edgeseg.engine import SoftLabels
 
 METAVARS = {int: "N", float: "X", str: "NAME"}
 PAIRS = {int: ("H", "W"), float: ("LOW", "HIGH")}
@@ -47,11 +54,35 @@ def add(verbs: Any) -> None:
         "for the default weights of the model",
     )  # fmt: skip
     add_encoder(verb)
+    _add_teacher(verb)
     _add_run(verb)
     add_version_options(verb)
     add_device(verb)
     _add_recipe(verb)
     verb.set_defaults(run=_train)
+
+
+def _add_teacher(verb: argparse.ArgumentParser) -> None:
+    """Adds the options of networks to learn from."""
+    group = verb.add_argument_group("teacher")
+    group.add_argument(
+        "--teacher", nargs="+", metavar="NAME.TAG|FILE",
+        help="networks to learn from beside the labels (--distillation says how much): names with the tag of their "
+        "weights, or files of weights; the mean of them all and of the mirror image is computed once per photo",
+    )  # fmt: skip
+    group.add_argument(
+        "--photos", nargs="+", type=Path, default=[], metavar="FOLDER",
+        help="folders of photos without labels, which are learned from the teacher alone",
+    )  # fmt: skip
+    group.add_argument(
+        "--class-map", type=Path, metavar="FILE",
+        help="for a teacher of other classes: lines 'class of the teacher: class to learn', or ': -' for none; "
+        "Cityscapes to CamVid and to IDD-Lite are known",
+    )  # fmt: skip
+    group.add_argument(
+        "--soft-labels", type=Path, metavar="DIR",
+        help="folder that keeps what the teacher says; by default one per teacher in the cache of edgeseg",
+    )  # fmt: skip
 
 
 def _add_run(verb: argparse.ArgumentParser) -> None:
@@ -133,11 +164,13 @@ def _parsing(kind: Any) -> dict[str, Any]:
 def _train(options: argparse.Namespace) -> int:
     import torch
 
+    from edgeseg.data.photos import WithPhotos
     from edgeseg.engine import EarlyStopping, distributed, train
     from edgeseg.engine.distributed import process_group
     from edgeseg.engine.run_folder import check
 
     resume = options.resume is not None
+    _check_teacher(options)
     check(options.output, resume=resume, overwrite=options.overwrite)
     if options.patience is not None and options.val_split == "none":
         raise ValueError("--patience watches the score on --val-split, which is none")
@@ -146,6 +179,8 @@ def _train(options: argparse.Namespace) -> int:
     files = _files(options, config)
     train_set = load_split(options, options.train_split)
     val_set = load_split(options, options.val_split) if options.val_split != "none" else None
+    if options.photos:
+        train_set = WithPhotos(train_set, options.photos)
     start = _start(options)
     encoder_alone = options.pretrained is not None and start.get("encoder_weights") == options.pretrained
     torch.manual_seed(config.seed)
@@ -157,14 +192,38 @@ def _train(options: argparse.Namespace) -> int:
             print(f"{options.pretrained} has weights of an encoder alone: the decoders start untrained")
         model = on_device(model, device)
         trained = train(
-            model, train_set, val_set, config, options.output, resume=resume, overwrite=options.overwrite,
-            callbacks=callbacks,
+            model, train_set, val_set, config, options.output, teacher=_soft_labels(options, model.tasks, device),
+            resume=resume, overwrite=options.overwrite, callbacks=callbacks,
         )  # fmt: skip
         if distributed.rank() == 0:
             for path, choices in files.items():
                 edgeseg.export(trained.cpu(), path, output="small_logits", preprocess=True, **choices)
                 print(f"wrote {path}, for edgeseg predict --exported and edgeseg.load_segmenter")
     return 0
+
+
+def _check_teacher(options: argparse.Namespace) -> None:
+    """Raises a ValueError if options of a teacher are given without a teacher."""
+    given = [name for name in ("photos", "class_map", "soft_labels") if getattr(options, name)]
+    if given and not options.teacher:
+        raise ValueError(f"--{given[0].replace('_', '-')} needs --teacher")
+
+
+def _soft_labels(options: argparse.Namespace, tasks: Mapping[str, Task], device: torch.device) -> SoftLabels | None:
+    """What the networks of --teacher say.
+
+    Raises:
+        OSError: a file is missing, or weights cannot be downloaded.
+        ValueError: a network without trained weights, or classes that have no map.
+    """
+    if not options.teacher:
+        return None
+    from edgeseg.data.class_maps import read_class_map
+    from edgeseg.engine import SoftLabels, Teacher
+
+    own = read_class_map(options.class_map) if options.class_map else None
+    models = [load_trained(name).to(device) for name in options.teacher]
+    return SoftLabels(Teacher(models, tasks, class_map=own), options.soft_labels)
 
 
 def _files(options: argparse.Namespace, config: TrainConfig) -> dict[Path, dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -15,11 +15,11 @@ from edgeseg.data.samples import checked_sample, require_samples
 from edgeseg.labels import IGNORE
 from edgeseg.spec import Input, Preprocess, Task
 from edgeseg.tasks import kind_of
-from edgeseg.vision.tensors import Depth, Flow
+from edgeseg.vision.tensors import Depth, Flow, Probabilities
 
 # What padding and the empty corners of a rotation are filled with: mean gray in images, which preprocessing maps to
 # zero; no motion in optical flow; ignored pixels in the ground truth.
-FILL: Any = {tv_tensors.Image: 128, Flow: 128, tv_tensors.Mask: IGNORE, Depth: 0}
+FILL: Any = {tv_tensors.Image: 128, Flow: 128, tv_tensors.Mask: IGNORE, Depth: 0, Probabilities: 0}
 
 
 def modern_augmentation(
@@ -147,6 +147,20 @@ def _rotation(degrees: float) -> list[v2.Transform]:
     return [v2.RandomApply([turn], p=0.5)]
 
 
+class SoftTargets(Protocol):
+    """Probabilities of the classes of one task, by photo."""
+
+    task: str
+
+    def __getitem__(self, image: Tensor, /) -> Probabilities:
+        """Returns the probabilities uint8 [C, h, w] for a photo uint8 [3, H, W]."""
+
+
+def soft_name(task: str) -> str:
+    """The name of the soft labels of a task among the ground truth; no task can have such a name."""
+    return f"{task}.soft"
+
+
 class Augmented(Dataset[tuple[tuple[Tensor, ...], dict[str, Tensor], int]]):
     """A dataset with a random transform; a sample is the images, the ground truth by task, and its number.
 
@@ -161,6 +175,7 @@ class Augmented(Dataset[tuple[tuple[Tensor, ...], dict[str, Tensor], int]]):
         seed: Seed of all random numbers.
         cache: Decode all samples once, when the dataset is made.
         inputs: The images that the model takes; None takes any images.
+        soft: Soft labels, see `edgeseg.engine.teacher`. Samples have them as a further ground truth, uint8 [C, H, W].
 
     Raises:
         ValueError: a sample cannot be used, see `edgeseg.data.samples.checked_sample`; names the sample.
@@ -175,10 +190,11 @@ class Augmented(Dataset[tuple[tuple[Tensor, ...], dict[str, Tensor], int]]):
         seed: int,
         cache: bool = False,
         inputs: Mapping[str, Input] | None = None,
+        soft: SoftTargets | None = None,
     ) -> None:
         require_samples(dataset)
         self.dataset, self.transform, self.tasks, self.seed = dataset, transform, dict(tasks), seed
-        self.inputs = inputs
+        self.inputs, self.soft = inputs, soft
         self.decoded = [self.sample(index) for index in range(len(dataset))] if cache else None
 
     def __len__(self) -> int:
@@ -200,6 +216,8 @@ class Augmented(Dataset[tuple[tuple[Tensor, ...], dict[str, Tensor], int]]):
     def __getitem__(self, key: int) -> tuple[tuple[Tensor, ...], dict[str, Tensor], int]:
         index = key % len(self)
         images, targets = self.read(index)
+        if self.soft is not None:
+            targets = {**targets, soft_name(self.soft.task): self.soft[images[-1]]}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed * 1_000_003 + key)
             images, targets = self.transform(images, targets)

@@ -65,7 +65,7 @@ FORMATS = {
     ".pte":  Format("executorch", "ExecuTorch", "edgeseg.deploy.executorch:write", (*SIZES, "fit"),
                     ("float32", "int8"), ("executorch", "torchao")),
     ".xml":  Format("openvino", "OpenVINO", "edgeseg.deploy.openvino:write", (*SIZES, "dynamic", "fit"),
-                    ("float32", "float16", "int8"), ("openvino", "nncf", "onnxscript")),
+                    ("float32", "float16", "int8"), ("openvino", "onnxscript")),
     ".mlpackage": Format("coreml", "Core ML", "edgeseg.deploy.coreml:write", (*SIZES, "fit"), ("float32", "float16"),
                          ("coremltools",), "ranges of 8-bit activations can be measured on macOS only"),
 }

@@ -17,7 +17,7 @@ from edgeseg.deploy.calibration import Frame, calibration_inputs
 from edgeseg.deploy.facts import check_fit, check_folder, facts_of
 from edgeseg.deploy.graph import DIMENSIONS, Ends, Graph, Output
 from edgeseg.deploy.onnx import export_onnx
-from edgeseg.deploy.quantize import equalized, quantize_onnx
+from edgeseg.deploy.quantize import quantize_onnx
 from edgeseg.deploy.verify import TOLERANCE_16_BIT, Exported, verify, verify_8_bit
 from edgeseg.machine.files import replacing
 from edgeseg.machine.quiet import quiet_python
@@ -41,8 +41,7 @@ def write(
     """Writes an OpenVINO file (.xml with its weights in .bin), runs it, and keeps it only if it agrees.
 
     It is made from the ONNX file of `export_onnx`. "float16" stores the weights in float16; the computation stays in
-    float32 on CPUs. "int8" equalizes channels and keeps logits in float32; files of fixed size are quantized by NNCF,
-    others by `quantize_onnx`. A network that was trained for 8 bit keeps its scales, with "float32" as with "int8".
+    float32 on CPUs. "int8" is made from the file of `quantize_onnx`. A network that was trained for 8 bit keeps its scales, with "float32" as with "int8".
 
     Args:
         model: Exported as it is in evaluation mode.
@@ -56,19 +55,19 @@ def write(
         class.
 
     Raises:
-        ImportError: openvino, for "int8" nncf, or what ONNX files need is missing: `pip install edgeseg[openvino]`.
+        ImportError: openvino or what ONNX files need is missing: `pip install edgeseg[openvino]`.
         ValueError: the file does not end in .xml, float16 for a network that was trained for 8 bit, or an argument of
             `export_onnx` does not fit.
         RuntimeError: the outputs of the file differ from those of the network; the file is not kept.
     """
     trained = model.config.quantization is not None
-    _check(path, precision, trained=trained, dynamic=bool(dynamic))
+    _check(path, precision, trained=trained)
     graph = Graph(model, Ends.of(model, size, dynamic, output, preprocess))
     check_fit(fit, graph.ends.dynamic)
     inputs = calibration_inputs(graph, images, size=size, fit=fit) if precision == "int8" else []
     options: dict[str, Any] = {"size": size, "dynamic": dynamic, "output": output, "preprocess": preprocess, "fit": fit}
     if precision == "int8" and not trained:
-        converted = _quantized(model, images, inputs, options)
+        converted = _converted(lambda file: quantize_onnx(model, file, images, **options))
     else:
         converted = _converted(lambda file: export_onnx(model, file, **options))
     with _written(converted, Path(path), facts_of(graph, size, fit), half=precision == "float16") as file:
@@ -85,15 +84,13 @@ def write(
         return verify_8_bit(graph, run, Path(path), inputs)
 
 
-def _check(path: str | os.PathLike[str], precision: str, *, trained: bool, dynamic: bool) -> None:
+def _check(path: str | os.PathLike[str], precision: str, *, trained: bool) -> None:
     """Raises the errors that are known before work starts."""
-    names = ["openvino", "nncf"] if precision == "int8" and not trained and not dynamic else ["openvino"]
-    for name in names:
-        try:
-            with quiet_python():
-                __import__(name)
-        except ImportError as error:
-            raise ImportError(f"OpenVINO files need {name}: pip install edgeseg[openvino]") from error
+    try:
+        with quiet_python():
+            __import__("openvino")
+    except ImportError as error:
+        raise ImportError("OpenVINO files need openvino: pip install edgeseg[openvino]") from error
     check_folder(path)
     if Path(path).suffix.lower() != ".xml":
         raise ValueError(f"OpenVINO files end in .xml, with their weights beside them in .bin, got {path}")
@@ -115,25 +112,6 @@ def _converted(write_onnx: Callable[[Path], object]) -> Any:
         file = onnx.load(path)
     del file.metadata_props[:]  # OpenVINO would copy them, and the facts stand in their own place
     return openvino.Core().read_model(file.SerializeToString(), b"")
-
-
-def _quantized(
-    model: Pixel2Pixel, images: Sequence[Frame], inputs: Sequence[Sequence[Tensor]], options: dict[str, Any]
-) -> Any:
-    """The network in 8 bit, as a model of OpenVINO."""
-    # With sizes that may change, OpenVINO 2026.4 computes wrong outputs from NNCF's files of some networks on CPUs.
-    if options["dynamic"]:
-        return _converted(lambda file: quantize_onnx(model, file, images, **options))
-    import nncf
-
-    frames = [image if isinstance(image, tuple) else (image,) for image in images]
-    source = equalized(model, frames, options["size"])
-    converted = _converted(lambda file: export_onnx(source, file, **options))
-    feeds = [dict(zip(model.inputs, (each.numpy() for each in tensors), strict=True)) for tensors in inputs]
-    with quiet_python():
-        return nncf.quantize(
-            converted, nncf.Dataset(feeds), preset=nncf.QuantizationPreset.MIXED, subset_size=len(feeds)
-        )
 
 
 def _other_sizes(graph: Graph, image: Sequence[Tensor]) -> list[list[Tensor]]:

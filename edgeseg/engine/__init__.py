@@ -10,6 +10,7 @@ from edgeseg.recipes import RECIPES, TrainConfig
 if TYPE_CHECKING:
     from edgeseg.engine.callbacks import Callback, EarlyStopping
     from edgeseg.engine.evaluation import choose_threshold, evaluate, evaluate_tasks
+    from edgeseg.engine.teacher import SoftLabels, Teacher
     from edgeseg.engine.training import train
     from edgeseg.tasks.binary_metrics import BinaryScores
     from edgeseg.tasks.depth_metrics import DepthErrors
@@ -22,6 +23,8 @@ __all__ = [
     "ConfusionMatrix",
     "DepthErrors",
     "EarlyStopping",
+    "SoftLabels",
+    "Teacher",
     "TrainConfig",
     "choose_threshold",
     "evaluate",
@@ -36,6 +39,8 @@ _LAZY = {
     "EarlyStopping": "edgeseg.engine.callbacks",
     "ConfusionMatrix": "edgeseg.tasks.metrics",
     "DepthErrors": "edgeseg.tasks.depth_metrics",
+    "SoftLabels": "edgeseg.engine.teacher",
+    "Teacher": "edgeseg.engine.teacher",
     "choose_threshold": "edgeseg.engine.evaluation",
     "evaluate": "edgeseg.engine.evaluation",
     "evaluate_tasks": "edgeseg.engine.evaluation",

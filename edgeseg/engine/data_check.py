@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -40,7 +40,13 @@ def check_tasks(model: Pixel2Pixel, train_set: LabelledDataset, val_set: Labelle
 
 
 def check_data(
-    model: Pixel2Pixel, samples: Augmented, val_set: LabelledDataset | None, config: TrainConfig, output: Path
+    model: Pixel2Pixel,
+    samples: Augmented,
+    val_set: LabelledDataset | None,
+    config: TrainConfig,
+    output: Path,
+    *,
+    unlabelled: Collection[str] = (),
 ) -> DataReport:
     """Checks the samples of both datasets, and says what is in them before training starts.
 
@@ -53,6 +59,7 @@ def check_data(
         val_set: The validation set.
         config: The recipe.
         output: Folder of the run, for `data_training.json` and `data_validation.json`.
+        unlabelled: Tasks that have a teacher, whose training samples need no labels.
 
     Returns:
         The report of the training set.
@@ -62,7 +69,8 @@ def check_data(
         ValueError: a sample that cannot be used, or labels of which nothing can be learned.
     """
     everything = config.check_data or config.class_weights == "log" or samples.decoded is not None
-    report = _checked("training", samples.dataset, model, None if everything else SAMPLED, output, samples.read)
+    limit = None if everything else SAMPLED
+    report = _checked("training", samples.dataset, model, limit, output, samples.read, unlabelled=unlabelled)
     if val_set is not None:
         _checked("validation", val_set, model, None if config.check_data else SAMPLED, output)
     return report
@@ -75,6 +83,8 @@ def _checked(
     limit: int | None,
     output: Path,
     read: Read | None = None,
+    *,
+    unlabelled: Collection[str] = (),
 ) -> DataReport:
     """Checks one dataset, and prints its report. Process 0 alone prints, and keeps the report in the folder."""
     first = distributed.rank() == 0
@@ -83,7 +93,8 @@ def _checked(
         cache=output / f"data_{name}.json" if first else None,
     )  # fmt: skip
     report = check(limit=limit)
-    wrong = _wrong(name, report, model.tasks)
+    taught = set(model.tasks) <= set(unlabelled) and not any(sum(each.pixels) for each in report.classes.values())
+    wrong = "" if taught else _wrong(name, report, model.tasks)
     if wrong and report.checked < report.samples:  # some samples are not enough to say so
         report = check(limit=None)
         wrong = _wrong(name, report, model.tasks)

@@ -50,6 +50,7 @@ class RunState:
         steps: Number of optimizer steps per epoch.
         callbacks: The callbacks, whose states are saved too.
         origin: The notes that the weights inherit from those that the run started from, as JSON values.
+        teacher: Digest of the teacher, "" without one.
 
     Attributes:
         step: Number of optimizer steps that are done.
@@ -68,9 +69,11 @@ class RunState:
         steps: int,
         callbacks: Callbacks,
         origin: Mapping[str, Any],
+        teacher: str = "",
     ) -> None:
         self.name, self.config, self.modules, self.optimizer = name, config, modules, optimizer
         self.samples, self.steps, self.callbacks, self.origin = samples, steps, callbacks, origin
+        self.teacher = teacher
         self.step = 0
         self.best = -math.inf
         self.score = ""
@@ -88,6 +91,7 @@ class RunState:
             "steps": self.steps,
             "best": self.best,
             "score": self.score,
+            "teacher": self.teacher,
             "origin": json.dumps(dict(self.origin)),
             "callbacks": self.callbacks.state_dict(),
             "losses": self.losses,
@@ -117,6 +121,8 @@ class RunState:
                 f"{self.samples}; use the same samples, or start a new run in another folder from "
                 f"{folder / 'last.safetensors'} (--pretrained)"
             )
+        if content.get("teacher", "") != self.teacher:
+            raise ValueError(f"cannot resume from {path}: the run learned from another teacher, or from none")
         epochs = self._check_recipe(path, content)
         try:
             for name, module in self.modules.items():

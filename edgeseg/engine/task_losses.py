@@ -11,11 +11,13 @@ from torch import Tensor
 
 from edgeseg.data.base import LabelledDataset
 from edgeseg.data.check import DataReport
+from edgeseg.data.transforms import soft_name
 from edgeseg.networks.layers import resize
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.recipes import TrainConfig
+from edgeseg.spec import Task
 from edgeseg.tasks import kind_of
-from edgeseg.tasks.losses import log_class_weights
+from edgeseg.tasks.losses import log_class_weights, soft_segmentation_loss
 
 
 class Outputs(NamedTuple):
@@ -40,7 +42,8 @@ class TaskLosses:
         train_set: The training set. Its `class_weights` are used if the recipe says "dataset".
         report: The report of the training set, whose pixels are counted by class; used if the recipe says "log".
         config: The recipe.
-        teacher: The float network to learn from, if `config.distillation` is not 0.
+        float_network: The network to learn from in quantization-aware training without soft labels.
+        soft: Pixels per class that the soft labels of a teacher have, by task; they set the class weights "log".
 
     Raises:
         ValueError: task factors do not fit the tasks.
@@ -52,11 +55,12 @@ class TaskLosses:
         train_set: LabelledDataset,
         report: DataReport,
         config: TrainConfig,
-        teacher: Pixel2Pixel | None = None,
+        float_network: Pixel2Pixel | None = None,
+        soft: Mapping[str, Tensor] | None = None,
     ) -> None:
         if config.task_factors and len(config.task_factors) != len(model.tasks):
             raise ValueError(f"{len(config.task_factors)} task_factors for the tasks {', '.join(model.tasks)}")
-        self.tasks, self.config, self.teacher = model.tasks, config, teacher
+        self.tasks, self.config, self.float_network = model.tasks, config, float_network
         self.device = next(model.parameters()).device
         self.class_weights: dict[str, Tensor] = {}
         published = getattr(train_set, "class_weights", None)
@@ -69,32 +73,32 @@ class TaskLosses:
                 )
             self.class_weights[name] = torch.tensor(published, device=self.device)
         elif config.class_weights == "log":
+            counts = {name: torch.tensor(each.pixels, dtype=torch.float32) for name, each in report.classes.items()}
             self.class_weights = {
-                name: log_class_weights(torch.tensor(counts.pixels, dtype=torch.float32)).to(self.device)
-                for name, counts in report.classes.items()
+                name: log_class_weights(pixels).to(self.device) for name, pixels in (counts | dict(soft or {})).items()
             }
 
     def __call__(self, inputs: Sequence[Tensor], outputs: Outputs, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Computes the losses of a batch.
 
         Args:
-            inputs: The inputs of the model, for the teacher.
+            inputs: The inputs of the model, for the float network.
             outputs: The outputs of the model.
-            targets: Ground truth by task.
+            targets: Ground truth by task, and soft labels.
 
         Returns:
             A scalar per task.
         """
         losses = self._from_targets(outputs, targets)
-        if self.teacher is None:
+        if self.float_network is None:
             return losses
         with torch.no_grad():
-            expected = self.teacher.decode(*inputs)
+            expected = self.float_network.decode(*inputs)
         return {
             name: torch.lerp(
                 loss,
                 kind_of(self.tasks[name]).divergence(outputs.by_task[name], expected[name]),
-                self.config.distillation,
+                self.config.teacher_share,
             )
             for name, loss in losses.items()
         }
@@ -106,9 +110,20 @@ class TaskLosses:
         for name, task in self.tasks.items():
             target = targets[name]
             size, weights = target.shape[-2:], self.class_weights.get(name) if weighted else None
-            losses[name] = kind_of(task).loss(resize(outputs.by_task[name], size), target, config, weights)
+            soft = targets.get(soft_name(name))
+            losses[name] = _loss(task, resize(outputs.by_task[name], size), target, soft, config, weights)
             if name in outputs.auxiliary:
                 auxiliary = resize(outputs.auxiliary[name], size)
-                loss = kind_of(task).loss(auxiliary, target, replace(config, dice=0.0), weights)
+                loss = _loss(task, auxiliary, target, soft, replace(config, dice=0.0), weights)
                 losses[name] = losses[name] + config.aux_loss * loss
         return losses
+
+
+def _loss(
+    task: Task, outputs: Tensor, target: Tensor, soft: Tensor | None, config: TrainConfig, weights: Tensor | None
+) -> Tensor:
+    if soft is None:
+        return kind_of(task).loss(outputs, target, config, weights)
+    return soft_segmentation_loss(
+        outputs, target, soft, share=config.teacher_share, class_weights=weights, dice=config.dice
+    )

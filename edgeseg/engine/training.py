@@ -35,6 +35,8 @@ from edgeseg.engine.run_state import RunState
 from edgeseg.engine.sampling import EpochSampler
 from edgeseg.engine.signals import leave_signals_to_the_main_process, stoppable
 from edgeseg.engine.task_losses import Outputs, TaskLosses
+from edgeseg.engine.teacher import SoftLabels
+from edgeseg.labels import class_names
 from edgeseg.machine.processor import trains_faster_in_bf16
 from edgeseg.networks.layers import ConvNormAct
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
@@ -57,6 +59,7 @@ def train(
     config: TrainConfig,
     output: str | os.PathLike[str],
     *,
+    teacher: SoftLabels | None = None,
     resume: bool = False,
     overwrite: bool = False,
     callbacks: Sequence[Callback] = (),
@@ -75,6 +78,8 @@ def train(
             task), `metrics.jsonl`, and `run.pt`, from which a stopped run is resumed; `data_training.json`
             and `data_validation.json`, what is in the datasets. At the end `samples.png` (image, ground truth,
             prediction) and, if matplotlib is installed, `curves.png`.
+        teacher: Soft labels to learn from beside the true ones, see `edgeseg.engine.SoftLabels`; photos without true
+            labels are learned from them alone.
         resume: Resume the run in `output` if there is one. `config.epochs` may be higher than before.
         overwrite: Remove the files of the run in `output` if there is one, and no others.
         callbacks: Called while the run runs; see `edgeseg.engine.Callback`.
@@ -94,7 +99,7 @@ def train(
     watching = Callbacks([Log(), *callbacks, Pictures(val_set)])
     with claimed(output, resume=resume, overwrite=overwrite):
         resume = resume and has_state(output)
-        run = _Run(model, train_set, val_set, config, output, watching, resume=resume)
+        run = _Run(model, train_set, val_set, config, output, watching, teacher, resume=resume)
         if not resume:
             clear(output)
         with stoppable() as stopped, run.watched():
@@ -125,22 +130,26 @@ class _Run:
         config: TrainConfig,
         output: Path,
         callbacks: Callbacks,
+        teacher: SoftLabels | None,
         *,
         resume: bool,
     ) -> None:
         self.train_set, self.val_set, self.config, self.output = train_set, val_set, config, output
         self.device = device = next(model.parameters()).device
         check_tasks(model, train_set, val_set)
-        samples = _samples(train_set, model, config)
+        soft = _soft_counts(teacher, train_set, model, config)
+        samples = _samples(train_set, model, config, teacher)
         self.sampler = EpochSampler(samples, config)
-        report = check_data(model, samples, val_set, config, output)
+        report = check_data(model, samples, val_set, config, output, unlabelled=set(soft))
         self.steps = len(self.sampler)
         self.loader = _loader(samples, self.sampler, config, device)
-        teacher = _teacher(model, config)
+        float_network = _float_network(model, config) if teacher is None else None
         self.model = _prepared(model, samples, config, device)
+        if teacher is not None:
+            self.model.configure(notes={**self.model.config.notes, **teacher.teacher.notes})
         self.network = _Network(self.model, config).to(device)
         check_batch_norms(self.network, self.model, config)
-        self.losses = TaskLosses(self.model, train_set, report, config, teacher)
+        self.losses = TaskLosses(self.model, train_set, report, config, float_network, soft)
         self.average = AveragedModel(self.model, multi_avg_fn=_moving_average(config.ema), use_buffers=True)
         self.averaged = cast(Pixel2Pixel, self.average.module)
         factors = config.task_factors or [1.0] * len(self.model.tasks)
@@ -152,7 +161,7 @@ class _Run:
         modules |= {"auxiliary": self.network.auxiliary, "balancer": self.balancer}
         self.state = RunState(
             self.model.name, config, modules, self.optimizer, len(samples), self.steps, callbacks,
-            self.model.config.notes,
+            self.model.config.notes, teacher.digest if teacher is not None else "",
         )  # fmt: skip
         self.saved = time.monotonic()
         if resume:
@@ -380,7 +389,7 @@ def _stopped(state: RunState, output: Path) -> str:
     return f"stopped after step {state.step}; go on with resume=True and the folder {output}"
 
 
-def _samples(train_set: LabelledDataset, model: Pixel2Pixel, config: TrainConfig) -> Augmented:
+def _samples(train_set: LabelledDataset, model: Pixel2Pixel, config: TrainConfig, soft: SoftLabels | None) -> Augmented:
     """The training set with the augmentation of the recipe."""
     augment = AUGMENTATIONS[config.augmentation](
         config.img_resize,
@@ -391,7 +400,7 @@ def _samples(train_set: LabelledDataset, model: Pixel2Pixel, config: TrainConfig
         jitter=config.jitter,
     )
     cache = _fits(train_set, model, config)
-    return Augmented(train_set, augment, model.tasks, seed=config.seed, cache=cache, inputs=model.inputs)
+    return Augmented(train_set, augment, model.tasks, seed=config.seed, cache=cache, inputs=model.inputs, soft=soft)
 
 
 def _loader(samples: Augmented, sampler: EpochSampler, config: TrainConfig, device: torch.device) -> DataLoader[Any]:
@@ -407,8 +416,35 @@ def _loader(samples: Augmented, sampler: EpochSampler, config: TrainConfig, devi
     )
 
 
-def _teacher(model: Pixel2Pixel, config: TrainConfig) -> Pixel2Pixel | None:
-    """The float network whose outputs are learned, if the recipe uses distillation."""
+def _soft_counts(
+    teacher: SoftLabels | None, train_set: LabelledDataset, model: Pixel2Pixel, config: TrainConfig
+) -> dict[str, Tensor]:
+    """Computes the soft labels that are missing, and returns their pixels per class by task; {} without a teacher.
+
+    Raises:
+        ValueError: the teacher teaches another task or other classes, or the recipe has a loss for true labels only.
+    """
+    if teacher is None:
+        if config.distillation and config.quantize == "none":
+            raise ValueError(
+                f"TrainConfig.distillation is {config.distillation}, and there is nobody to learn from: pass a teacher "
+                "(--teacher), or quantize"
+            )
+        return {}
+    task = model.tasks.get(teacher.task)
+    if task is None or class_names(task) != teacher.teacher.classes:
+        raise ValueError(
+            f"the soft labels are those of {teacher.task!r} with the classes {', '.join(teacher.teacher.classes)}, "
+            "and the model does not have that task with these classes"
+        )
+    for name in ("label_smoothing", "ohem", "count_ignored"):
+        if getattr(config, name):
+            raise ValueError(f"TrainConfig.{name} is for true labels; leave it out with a teacher")
+    return {teacher.task: teacher.prepare(train_set, model.tasks, model.inputs).float()}
+
+
+def _float_network(model: Pixel2Pixel, config: TrainConfig) -> Pixel2Pixel | None:
+    """The float network whose outputs quantization-aware training learns, if the recipe says so."""
     if not config.distillation:
         return None
     if model.config.quantization is not None:

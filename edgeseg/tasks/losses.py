@@ -57,6 +57,50 @@ def segmentation_loss(
     return loss
 
 
+def soft_segmentation_loss(
+    logits: Tensor,
+    target: Tensor,
+    probabilities: Tensor,
+    *,
+    share: float,
+    class_weights: Tensor | None = None,
+    dice: float = 0.0,
+) -> Tensor:
+    """Computes cross-entropy plus Dice loss against a mixture of true classes and of a teacher's probabilities.
+
+    Where a pixel has a true class, the teacher has the share `share` of its target; elsewhere the teacher has it all.
+
+    Args:
+        logits: float [N, C, H, W].
+        target: Integer class ids [N, H, W], or 255 for pixels without a true class.
+        probabilities: uint8 [N, C, H, W], the probabilities of the teacher in 255ths; they may sum up to less, and
+            count as much less.
+        share: Share of the teacher, 0 to 1.
+        class_weights: As of `segmentation_loss`.
+        dice: As of `segmentation_loss`.
+
+    Returns:
+        A scalar; 0 if no pixel has a true class or probabilities.
+    """
+    labelled = (target != IGNORE).unsqueeze(1)
+    true = target.long().masked_fill(target == IGNORE, 0).unsqueeze(1)
+    mixture = probabilities.float() / 255
+    mixture = torch.where(labelled, share * mixture, mixture)
+    mixture = mixture.scatter_add(1, true, (1 - share) * labelled.float())
+    log_probabilities = F.log_softmax(logits.float(), dim=1)
+    weights = torch.ones(logits.shape[1], device=logits.device) if class_weights is None else class_weights
+    weighted = mixture * weights.view(1, -1, 1, 1)
+    loss = -(weighted * log_probabilities).sum() / weighted.sum().clamp(min=1e-6)
+    if dice:
+        predicted = log_probabilities.exp() * mixture.sum(dim=1, keepdim=True)
+        both = (predicted * mixture).sum(dim=(0, 2, 3))
+        mass = mixture.sum(dim=(0, 2, 3))
+        score = (2 * both + 1) / (predicted.sum(dim=(0, 2, 3)) + mass + 1)
+        present = mass >= 1
+        loss = loss + dice * (1 - score)[present].sum() / present.sum().clamp(min=1)
+    return loss
+
+
 def binary_loss(
     logits: Tensor,
     target: Tensor,

@@ -1,4 +1,4 @@
-"""Kinds of tensors that torchvision does not know: optical flow and depth, so that its transforms treat them right."""
+"""Kinds of tensors that torchvision does not know, so that its transforms treat them right."""
 
 from __future__ import annotations
 
@@ -16,6 +16,13 @@ from edgeseg.vision.flow import ZERO, mirror_flow, resize_flow, turn_flow
 
 class Depth(tv_tensors.Mask):
     """A map of distances [1,H,W] or [H,W], 0 where unknown: moves like a label map, its values stay."""
+
+
+class Probabilities(tv_tensors.Mask):
+    """Probabilities uint8 [C,H,W] of the classes of each pixel, in 255ths, 0 in all classes where they are unknown.
+
+    They move like a label map, and a resize averages them.
+    """
 
 
 class Flow(tv_tensors.TVTensor):
@@ -66,3 +73,11 @@ def _crop(flow: Flow, top: int, left: int, height: int, width: int) -> Flow:
 @F.register_kernel(F.pad, Flow)
 def _pad(flow: Flow, padding: list[int], fill: Any = None, padding_mode: str = "constant") -> Flow:
     return _wrapped(flow, F.pad(flow.as_subclass(Tensor), padding, fill=ZERO, padding_mode=padding_mode))
+
+
+@F.register_kernel(F.resize, Probabilities)
+def _resize_probabilities(
+    values: Probabilities, size: list[int], interpolation: Any = None, max_size: Any = None, antialias: Any = True
+) -> Probabilities:
+    resized = F.resize(values.as_subclass(Tensor), size, F.InterpolationMode.BILINEAR, antialias=True)
+    return tv_tensors.wrap(resized, like=values)

@@ -1,0 +1,62 @@
+"""Photos without labels beside a labelled dataset, for networks that learn from a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from edgeseg.data.base import LabelledDataset, Sample, name_of, read_image
+from edgeseg.spec import Input, Task
+from edgeseg.vision.listing import list_files, photo_suffixes
+
+
+class WithPhotos(Dataset[Sample]):
+    """A labelled dataset, followed by photos without labels.
+
+    Args:
+        labelled: The labelled dataset.
+        folders: Folders that are searched for photos, with their sub-folders.
+        tasks: What is to be predicted; by default what the labelled dataset says.
+
+    Raises:
+        OSError: a folder is missing or cannot be read.
+        ValueError: a folder has no photos; the dataset does not say its tasks, and none are given; or it has several
+            images per sample.
+    """
+
+    def __init__(
+        self, labelled: LabelledDataset, folders: Sequence[Path], tasks: Mapping[str, Task] | None = None
+    ) -> None:
+        self.labelled = labelled
+        known = tasks if tasks is not None else getattr(labelled, "tasks", None)
+        if not known:
+            raise ValueError("the labelled dataset does not say its tasks; pass tasks")
+        self.tasks = dict(known)
+        self.inputs: Mapping[str, Input] = getattr(labelled, "inputs", {"image": Input()})
+        if len(self.inputs) != 1:
+            raise ValueError(f"photos without labels have one image, and the dataset has {', '.join(self.inputs)}")
+        suffixes = photo_suffixes(next(iter(self.inputs.values())).channels)
+        found = {folder: list_files(folder, suffixes) for folder in folders}
+        empty = [str(folder) for folder, files in found.items() if not files]
+        if empty:
+            raise ValueError(f"there are no photos in {', '.join(empty)}")
+        self.photos = [path for files in found.values() for path in files]
+        self.class_weights: Any = getattr(labelled, "class_weights", None)
+
+    def __len__(self) -> int:
+        return len(self.labelled) + len(self.photos)
+
+    def name(self, index: int) -> str:
+        """Returns the path of a sample's image."""
+        own = index - len(self.labelled)
+        return name_of(self.labelled, index) if own < 0 else str(self.photos[own])
+
+    def __getitem__(self, index: int) -> Sample:
+        own = index - len(self.labelled)
+        if own < 0:
+            sample: Sample = self.labelled[index]
+            return sample
+        return read_image(self.photos[own], next(iter(self.inputs.values()))), {}

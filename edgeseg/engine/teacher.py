@@ -1,0 +1,205 @@
+"""Networks that teach: the mean of their probabilities, as soft labels on disk (Hinton et al., 2015, 1503.02531)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from edgeseg.data.base import LabelledDataset, name_of
+from edgeseg.data.class_maps import NOTHING, class_map
+from edgeseg.data.samples import checked_sample
+from edgeseg.engine import distributed
+from edgeseg.labels import class_names
+from edgeseg.machine.download import cache_folder
+from edgeseg.machine.files import replacing
+from edgeseg.networks.modes import evaluating
+from edgeseg.networks.pixel2pixel import Pixel2Pixel
+from edgeseg.spec import Input, Task
+from edgeseg.vision.preprocess import to_input
+from edgeseg.vision.tensors import Probabilities
+
+FORMAT = 1  # of the folders of soft labels
+SUMMARY = "teacher.json"
+STRIDE = 2  # of soft labels, relative to the photo
+
+
+class Teacher:
+    """The mean probabilities of networks, of each photo and its mirror image, in the classes of one task.
+
+    A photo reaches each network with as many pixels as its weights were trained for, in the photo's own aspect ratio.
+
+    Args:
+        models: The networks. Each takes one photo and has one segmentation task.
+        tasks: The tasks of the network that learns.
+        task: Name of the one to teach; by default the only segmentation task.
+        class_map: From class names of the networks to those of the task, for networks of other classes; None takes a
+            known map, see `edgeseg.data.class_maps`.
+        mirror: Average with the mirror image.
+
+    Attributes:
+        task: Name of the task that is taught.
+        name: Names of the networks.
+        notes: Names and licences of the networks, for the record of what learns from them.
+
+    Raises:
+        ValueError: networks or tasks of another kind, or classes that have no map.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[Pixel2Pixel],
+        tasks: Mapping[str, Task],
+        *,
+        task: str | None = None,
+        class_map: Mapping[str, str] | None = None,
+        mirror: bool = True,
+    ) -> None:
+        if not models:
+            raise ValueError("a teacher has at least one network")
+        self.models, self.mirror = list(models), mirror
+        self.task = _taught(tasks, task)
+        self.classes = class_names(tasks[self.task])
+        self.maps = [_matrix(_only_task(model), tasks[self.task], class_map) for model in self.models]
+        self.name = ", ".join(str(model.config.notes.get("weights") or model.name) for model in self.models)
+        licenses = dict.fromkeys(str(m.config.notes["license"]) for m in self.models if m.config.notes.get("license"))
+        self.notes = {"teacher": self.name} | ({"teacher_license": "; ".join(licenses)} if licenses else {})
+
+    @torch.inference_mode()
+    def probabilities(self, image: Tensor) -> Tensor:
+        """Returns probabilities uint8 [C, h, w] of a photo uint8 [3, H, W], in 255ths, at half its height and width."""
+        size = [(side + STRIDE - 1) // STRIDE for side in image.shape[-2:]]
+        total = torch.zeros(len(self.classes), *size)
+        views = (False, True) if self.mirror else (False,)
+        for model, matrix in zip(self.models, self.maps, strict=True):
+            like = next(model.parameters())
+            preprocess = replace(model.preprocess, keep_aspect=True)
+            with evaluating(model):
+                for mirror in views:
+                    batch = to_input(image, preprocess, mirror=mirror).to(like)
+                    (logits,) = model.decode(batch.contiguous(memory_format=torch.channels_last)).values()
+                    logits = F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)
+                    found = logits.softmax(dim=1)[0].cpu()
+                    total += torch.einsum("chw,cd->dhw", found.flip(-1) if mirror else found, matrix)
+        return (total / (len(self.models) * len(views)) * 255).round().to(torch.uint8)
+
+    def digest(self) -> str:
+        """Returns a hash of everything that the soft labels of a photo depend on."""
+        known = hashlib.sha256(json.dumps([FORMAT, STRIDE, self.mirror, self.classes]).encode())
+        for model, matrix in zip(self.models, self.maps, strict=True):
+            known.update(repr(model.preprocess).encode() + matrix.numpy().tobytes())
+            for name, tensor in model.state_dict().items():
+                known.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        return known.hexdigest()
+
+
+class SoftLabels:
+    """The soft labels of a teacher for photos, computed once and kept in a folder.
+
+    They are found by the content of a photo, so that the same photo in two datasets has the same file.
+
+    Args:
+        teacher: The teacher.
+        folder: The folder, created if it is missing; None takes one for this teacher in the cache of edgeseg.
+
+    Raises:
+        ValueError: the folder has the soft labels of another teacher.
+    """
+
+    def __init__(self, teacher: Teacher, folder: str | os.PathLike[str] | None = None) -> None:
+        self.digest = digest = teacher.digest()
+        self.teacher, self.task = teacher, teacher.task
+        self.folder = Path(folder) if folder is not None else cache_folder() / "soft_labels" / digest[:16]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        summary = self.folder / SUMMARY
+        if summary.is_file():
+            before = json.loads(summary.read_text())
+            if before.get("digest") != digest:
+                raise ValueError(
+                    f"{self.folder} has the soft labels of another teacher ({before.get('teacher')}), or of other "
+                    f"options, and not those of {teacher.name}; choose another folder"
+                )
+        else:
+            content = {"format": FORMAT, "teacher": teacher.name, "classes": teacher.classes, "digest": digest}
+            with replacing(summary) as temporary:
+                temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+    def prepare(self, dataset: LabelledDataset, tasks: Mapping[str, Task], inputs: Mapping[str, Input]) -> Tensor:
+        """Computes what is missing for the photos of a dataset; under torchrun each process does its share.
+
+        Returns:
+            Probabilities summed over all pixels of all photos, float64 [C], as a count of pixels per class.
+        """
+        counts = torch.zeros(len(self.teacher.classes), dtype=torch.float64)
+        mine = range(distributed.rank(), len(dataset), distributed.world_size())
+        hidden = True if distributed.rank() else None
+        for index in tqdm(mine, "soft labels", unit="image", leave=False, disable=hidden):
+            images, _ = checked_sample(dataset, index, tasks, inputs)
+            path = self._path(images[-1])
+            if not path.is_file():
+                values = self.teacher.probabilities(images[-1].as_subclass(Tensor))
+                with replacing(path) as temporary, temporary.open("wb") as file:
+                    np.savez_compressed(file, probabilities=values.numpy())
+            try:
+                counts += self[images[-1]].as_subclass(Tensor).double().sum(dim=(1, 2)) / 255
+            except ValueError as error:
+                raise ValueError(f"{name_of(dataset, index)}: {error}") from error
+        return distributed.total(counts) * STRIDE**2
+
+    def __getitem__(self, image: Tensor) -> Probabilities:
+        """Returns the soft labels of a photo uint8 [3, H, W].
+
+        Raises:
+            ValueError: there are none, or they are damaged; names the file.
+        """
+        path = self._path(image)
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                values = torch.from_numpy(file["probabilities"])
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(f"the soft labels {path} cannot be read; delete the file: {error}") from error
+        return Probabilities(values)
+
+    def _path(self, image: Tensor) -> Path:
+        pixels = image.as_subclass(Tensor).contiguous()
+        name = hashlib.sha256(repr(tuple(pixels.shape)).encode() + pixels.numpy().tobytes()).hexdigest()
+        return self.folder / f"{name}.npz"
+
+
+def _taught(tasks: Mapping[str, Task], task: str | None) -> str:
+    """The name of the task that is taught."""
+    known = [name for name, each in tasks.items() if each.kind == "segmentation" and task in (None, name)]
+    if len(known) != 1:
+        has = ", ".join(f"{name} ({each.kind})" for name, each in tasks.items())
+        raise ValueError(f"a teacher teaches one segmentation task; pass task=NAME of one. This model has {has}")
+    return known[0]
+
+
+def _only_task(model: Pixel2Pixel) -> Task:
+    """The task of a network that teaches."""
+    tasks = list(model.tasks.values())
+    if len(tasks) != 1 or tasks[0].kind != "segmentation" or model.in_channels != (3,):
+        raise ValueError(f"{model.name} cannot teach: a teacher takes one photo and has one segmentation task")
+    return tasks[0]
+
+
+def _matrix(source: Task, target: Task, own: Mapping[str, str] | None) -> Tensor:
+    """The class map as float32 [classes of the teacher, classes to learn] of zeros and ones."""
+    wanted = [name.casefold() for name in class_names(target)]
+    matrix: Any = torch.zeros(source.channels, len(wanted))
+    for row, chosen in enumerate(class_map(source, target, own).values()):
+        if chosen != NOTHING:
+            matrix[row, wanted.index(chosen)] = 1
+    return matrix
