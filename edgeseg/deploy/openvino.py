@@ -40,8 +40,9 @@ def write(
 ) -> Exported:
     """Writes an OpenVINO file (.xml with its weights in .bin), runs it, and keeps it only if it agrees.
 
-    It is made from the ONNX file of `export_onnx`. "float16" stores the weights in float16; the computation stays in
-    float32 on CPUs. "int8" is made from the file of `quantize_onnx`. A network that was trained for 8 bit keeps its scales, with "float32" as with "int8".
+    It is made from the ONNX file of `export_onnx`, and for "int8" from that of `quantize_onnx`. "float16" stores the
+    weights in float16; the computation stays in float32 on CPUs. A network that was trained for 8 bit keeps its scales,
+    with "float32" as with "int8".
 
     Args:
         model: Exported as it is in evaluation mode.

@@ -42,7 +42,7 @@ class Teacher:
     A photo reaches each network with as many pixels as its weights were trained for, in the photo's own aspect ratio.
 
     Args:
-        models: The networks. Each takes one photo and has one segmentation task.
+        models: The networks. Each takes one photo, and has one segmentation task or one of the name of that to learn.
         tasks: The tasks of the network that learns.
         task: Name of the one to teach; by default the only segmentation task.
         class_map: From class names of the networks to those of the task, for networks of other classes; None takes a
@@ -70,9 +70,17 @@ class Teacher:
         if not models:
             raise ValueError("a teacher has at least one network")
         self.models, self.mirror = list(models), mirror
-        self.task = _taught(tasks, task)
+        if wrong := [model.name for model in models if model.in_channels != (3,)]:
+            raise ValueError(f"{', '.join(wrong)} cannot teach: a teacher takes one photo")
+        if task is not None and task not in tasks:
+            raise ValueError(f"no task named {task!r}; the network that learns has {', '.join(tasks)}")
+        self.task = _taught(tasks, task, "the network that learns")
         self.classes = class_names(tasks[self.task])
-        self.maps = [_matrix(_only_task(model), tasks[self.task], class_map) for model in self.models]
+        self.sources = [_taught(model.tasks, self.task, model.name) for model in self.models]
+        self.maps = [
+            _matrix(model.tasks[source], tasks[self.task], class_map)
+            for model, source in zip(self.models, self.sources, strict=True)
+        ]
         self.name = ", ".join(str(model.config.notes.get("weights") or model.name) for model in self.models)
         licenses = dict.fromkeys(str(m.config.notes["license"]) for m in self.models if m.config.notes.get("license"))
         self.notes = {"teacher": self.name} | ({"teacher_license": "; ".join(licenses)} if licenses else {})
@@ -83,13 +91,13 @@ class Teacher:
         size = [(side + STRIDE - 1) // STRIDE for side in image.shape[-2:]]
         total = torch.zeros(len(self.classes), *size)
         views = (False, True) if self.mirror else (False,)
-        for model, matrix in zip(self.models, self.maps, strict=True):
+        for model, source, matrix in zip(self.models, self.sources, self.maps, strict=True):
             like = next(model.parameters())
             preprocess = replace(model.preprocess, keep_aspect=True)
             with evaluating(model):
                 for mirror in views:
                     batch = to_input(image, preprocess, mirror=mirror).to(like)
-                    (logits,) = model.decode(batch.contiguous(memory_format=torch.channels_last)).values()
+                    logits = model.decode(batch.contiguous(memory_format=torch.channels_last))[source]
                     logits = F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)
                     found = logits.softmax(dim=1)[0].cpu()
                     total += torch.einsum("chw,cd->dhw", found.flip(-1) if mirror else found, matrix)
@@ -178,21 +186,15 @@ class SoftLabels:
         return self.folder / f"{name}.npz"
 
 
-def _taught(tasks: Mapping[str, Task], task: str | None) -> str:
-    """The name of the task that is taught."""
-    known = [name for name, each in tasks.items() if each.kind == "segmentation" and task in (None, name)]
+def _taught(tasks: Mapping[str, Task], task: str | None, whose: str) -> str:
+    """The name of the segmentation task that is meant: the only one, or the one called `task`."""
+    known = [name for name, each in tasks.items() if each.kind == "segmentation"]
+    if task in known:
+        return task
     if len(known) != 1:
         has = ", ".join(f"{name} ({each.kind})" for name, each in tasks.items())
-        raise ValueError(f"a teacher teaches one segmentation task; pass task=NAME of one. This model has {has}")
+        raise ValueError(f"a teacher teaches one segmentation task, and {whose} has {has}; pass task=NAME of one")
     return known[0]
-
-
-def _only_task(model: Pixel2Pixel) -> Task:
-    """The task of a network that teaches."""
-    tasks = list(model.tasks.values())
-    if len(tasks) != 1 or tasks[0].kind != "segmentation" or model.in_channels != (3,):
-        raise ValueError(f"{model.name} cannot teach: a teacher takes one photo and has one segmentation task")
-    return tasks[0]
 
 
 def _matrix(source: Task, target: Task, own: Mapping[str, str] | None) -> Tensor:
