@@ -161,7 +161,7 @@ class _Run:
         modules |= {"auxiliary": self.network.auxiliary, "balancer": self.balancer}
         self.state = RunState(
             self.model.name, config, modules, self.optimizer, len(samples), self.steps, callbacks,
-            self.model.config.notes, teacher.digest if teacher is not None else "",
+            self.model.config.notes, teacher.teacher.digest if teacher is not None else "",
         )  # fmt: skip
         self.saved = time.monotonic()
         if resume:
