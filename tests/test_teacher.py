@@ -213,7 +213,6 @@ def test_trains_from_the_command_line(
     assert "has no trained weights" in capsys.readouterr().err
     assert not list(run.glob("*.safetensors"))
     assert main([*common, *taught]) == 0
-    assert edgeseg.load_checkpoint(run / "last.safetensors").config.notes["teacher"] == CAMVID
     assert main(["info", str(run / "last.safetensors")]) == 0
     shown = capsys.readouterr().out
     assert f"learned from: {CAMVID}" in shown
@@ -234,9 +233,8 @@ def test_a_run_keeps_its_teacher(teacher: edgeseg.Pixel2Pixel, photos: Path, tmp
     train(model, data, None, longer, run, teacher=soft, resume=True)
     assert json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["epoch"] == 2
     other = network(segmentation_task("cityscapes"))
-    data = WithPhotos(Streets("train", size=(64, 96), length=6), [photos])
     with pytest.raises(ValueError, match="the model does not have that task with these classes"):
-        train(other, data, None, RECIPE, tmp_path / "other", teacher=soft)
+        train(other, Streets("train", size=(64, 96), length=6), None, RECIPE, tmp_path / "other", teacher=soft)
     for option, value in (("ohem", 0.7), ("label_smoothing", 0.1)):
         with pytest.raises(ValueError, match=f"{option} is for true labels"):
             train(model, data, None, replace(RECIPE, **{option: value}), tmp_path / "third", teacher=soft)  # type: ignore[arg-type]
