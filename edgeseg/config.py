@@ -143,8 +143,8 @@ def origin(notes: Mapping[str, Any]) -> list[tuple[str, str]]:
         "started from": notes.get("started_from") or notes.get("source"),
         "licence": notes.get("license"),
         "licence of what it started from": notes.get("started_from_license"),
-        "learned from": notes.get("teacher"),
-        "licence of what it learned from": notes.get("teacher_license"),
+        "teacher": notes.get("teacher"),
+        "licence of the teacher": notes.get("teacher_license"),
         "encoder started from": encoder.get("weights"),
         "licence of that encoder": encoder.get("license"),
     }

@@ -216,8 +216,8 @@ def test_trains_from_the_command_line(
     assert main([*common, *taught]) == 0
     assert main(["info", str(run / "last.safetensors")]) == 0
     shown = capsys.readouterr().out
-    assert re.search(rf"\nlearned from\W+{CAMVID}\n", shown)
-    assert re.search(r"\nlicence of what it learned from\W+CC BY-NC 4.0", shown)
+    assert re.search(rf"teacher\s+{CAMVID}\n", shown)
+    assert re.search(r"licence of the teacher\s+CC BY-NC 4.0", shown)
 
 
 def test_a_run_keeps_its_teacher(teacher: edgeseg.Pixel2Pixel, photos: Path, tmp_path: Path) -> None:
