@@ -61,6 +61,10 @@ class Worker:
         """Runs the way once and returns the seconds that it took."""
         return self.process.submit(_timed).result()
 
+    def growth(self) -> float:
+        """Returns by how many MB the peak memory of the process exceeds its memory before `prepare` was called."""
+        return self.process.submit(_growth).result()
+
     def close(self) -> float:
         """Ends the process and returns its peak memory in MB."""
         peak = self.process.submit(peak_memory).result()
@@ -69,12 +73,18 @@ class Worker:
 
 
 _way: Callable[[], object]  # the function that a worker's process measures
+_before: float  # MB in use by a worker's process before it prepared its way
 
 
 def _prepare(prepare: Callable[..., Callable[[], object]], arguments: Sequence[object]) -> None:
-    global _way
+    global _way, _before
     os.dup2(2, 1)
+    _before = _status("VmRSS")
     _way = prepare(*arguments)
+
+
+def _growth() -> float:
+    return peak_memory() - _before
 
 
 def _timed() -> float:
@@ -139,9 +149,14 @@ def peak_memory() -> float:
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 1e6
     # Not from getrusage, which on Linux counts the parent's memory too.
-    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert peak, "/proc/self/status does not have VmHWM"
-    return int(peak[1]) / 1e3
+    return _status("VmHWM")
+
+
+def _status(key: str) -> float:
+    """Returns a memory figure of this process from Linux, in MB."""
+    found = re.search(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found, f"/proc/self/status does not have {key}"
+    return int(found[1]) / 1e3
 
 
 def spread(values: Iterable[float]) -> str:

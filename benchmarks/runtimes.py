@@ -32,6 +32,7 @@ NETWORKS = (
     "deeplabv3plus_mobilenetv2_tv_edgeailite.camvid",
     "unet_aspp_mobilenetv2_tv_edgeailite.camvid",
     "fpn_aspp_regnetx400mf_edgeailite",
+    "espnetv2_s1p0",
 )
 TITLES = {".onnx": "onnxruntime", ".xml": "OpenVINO", ".tflite": "LiteRT", ".pte": "ExecuTorch"}
 CALIBRATION_IMAGES = 24
@@ -64,7 +65,10 @@ def in_a_file(path: Path, size: Sequence[int]) -> Callable[[], object]:
 
 
 def exported(name: str, size: tuple[int, int], camvid: Path, folder: Path) -> Iterator[dict[str, Any]]:
-    """Writes the files of a network at a size; yields a row per file with what is known before it is timed."""
+    """Writes the files of a network at a size; yields a row per file with what is known before it is timed.
+
+    The row of a file that could not be written has the reason in place of a path.
+    """
     model = edgeseg.create_model(name).eval()
     train = CamVid(camvid)
     images = [train[index][0] for index in range(0, len(train), len(train) // CALIBRATION_IMAGES)]
@@ -81,6 +85,7 @@ def exported(name: str, size: tuple[int, int], camvid: Path, folder: Path) -> It
                 )  # fmt: skip
             except (ImportError, RuntimeError, ValueError) as error:
                 print(f"{path.name}: {error}", file=sys.stderr)
+                yield {"way": title, "precision": precision, "refused": str(error)}
                 continue
             files = [path, *([path.with_suffix(".bin")] if suffix == ".xml" else [])]
             megabytes = sum(file.stat().st_size for file in files) / 1e6
@@ -92,19 +97,25 @@ def measure(name: str, size: tuple[int, int], options: argparse.Namespace, folde
     """Exports, times and scores one network at one size; returns a row per way."""
     rows: list[dict[str, Any]] = [{"way": f"PyTorch, {way}", "precision": "float32"} for way in ("eager", "optimize")]
     workers = {f"torch {way}": Worker(in_torch, name, size, way) for way in ("eager", "optimize")}
+    refused = []
     for row in exported(name, size, options.camvid, folder):
+        if "refused" in row:
+            refused.append(row)
+            continue
         rows.append(row)
         workers[str(row["path"])] = Worker(in_a_file, row["path"], size)
     seconds = in_turns(workers, options.rounds)
-    peaks = [worker.close() for worker in workers.values()]
-    for row, times, peak in zip(rows, seconds.values(), peaks, strict=True):
-        row |= {"milliseconds": 1000 * statistics.median(times), "peak_mb": peak}
+    growths = [worker.growth() for worker in workers.values()]
+    for worker in workers.values():
+        worker.close()
+    for row, times, growth in zip(rows, seconds.values(), growths, strict=True):
+        row |= {"milliseconds": 1000 * statistics.median(times), "memory_mb": growth}
         path = row.pop("path", None)
         if path is not None and "camvid" in name and size == SIZES[0]:
             test = CamVid(options.camvid, "test")
             part = torch.utils.data.Subset(test, range(0, len(test), options.every))
             row["miou"] = 100 * evaluate(edgeseg.load_segmenter(path), part, workers=1).miou
-    return rows
+    return [*rows, *refused]
 
 
 def table(results: dict[str, Any]) -> str:
@@ -113,16 +124,17 @@ def table(results: dict[str, Any]) -> str:
     for each in results["networks"]:
         baseline = next(r["milliseconds"] for r in each["rows"] if r["way"] == "onnxruntime")
         for row in each["rows"]:
+            head = (each["network"], each["size"], row["way"], row["precision"])
+            if "refused" in row:
+                lines.append((*head, "refused", *[""] * 5))
+                continue
             shown = [f"{row[key]:{form}}" if row.get(key) is not None else "" for key, form in
-                     (("milliseconds", ".1f"), ("peak_mb", ",.0f"), ("megabytes", ".1f"), ("miou", ".2f"))]  # fmt: skip
+                     (("milliseconds", ".1f"), ("memory_mb", ",.0f"), ("megabytes", ".1f"), ("miou", ".2f"))]  # fmt: skip
             kept = f"{100 * row['kept']:.2f}" if row.get("kept") is not None else ""
             speed = f"{baseline / row['milliseconds']:.2f}"
-            lines.append(
-                (each["network"], each["size"], row["way"], row["precision"], shown[0], speed, *shown[1:3], kept,
-                 shown[3])
-            )  # fmt: skip
+            lines.append((*head, shown[0], speed, *shown[1:3], kept, shown[3]))
     heading = (
-        "network | size | runtime | precision | ms: | times onnxruntime float32: | peak MB: | file MB: | "
+        "network | size | runtime | precision | ms: | times onnxruntime float32: | memory MB: | file MB: | "
         "pixels kept %: | mIoU %:"
     )
     return f"{markdown(heading, lines)}\n\n{results['machine']}."
@@ -135,7 +147,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
     networks = [each for each in results["networks"] if each["size"] == "480x360"]
     figure, panels = plt.subplots(1, len(networks), figsize=(4 * len(networks), 3.6), sharex=True)
     for panel, each in zip(np.atleast_1d(panels), networks, strict=True):
-        rows = sorted(each["rows"], key=lambda row: -row["milliseconds"])
+        timed = (row for row in each["rows"] if "refused" not in row)
+        rows = sorted(timed, key=lambda row: -row["milliseconds"])
         colors = ["tab:orange" if row["precision"] == "int8" else "tab:blue" for row in rows]
         bars = panel.barh([f"{row['way']}, {row['precision']}" for row in rows], [r["milliseconds"] for r in rows])
         for bar, color, row in zip(bars, colors, rows, strict=True):
