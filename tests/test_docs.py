@@ -35,8 +35,12 @@ OTHER_LIBRARIES = {"lightning", "albumentations", "segmentation_models_pytorch",
 
 
 @pytest.mark.parametrize("block", [block for _, block in BLOCKS], ids=[name for name, _ in BLOCKS])
-def test_code_runs(block: str, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_runs(
+    block: str, photo: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
+    if re.search(r'^[^#]*"CamVid"', block, re.MULTILINE):
+        request.getfixturevalue("camvid")
     assert photo == tmp_path / "photo.jpg"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # layers that start anew, as the text says
