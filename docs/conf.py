@@ -19,6 +19,23 @@ def _inventories(addresses: dict[str, str]) -> dict[str, tuple[str, None]]:
     return reached
 
 
+# Names that stand for types in signatures; api.md explains them.
+TYPES = [
+    "edgeseg.Pixel2Pixel",
+    "edgeseg.data.base.Sample",
+    "edgeseg.data.folder.Values",
+    "edgeseg.deploy.calibration.Frame",
+    "edgeseg.deploy.formats.Precision",
+    "edgeseg.deploy.graph.Output",
+    "edgeseg.deploy.quantize.Calibration",
+    "edgeseg.engine.evaluation.Protocol",
+    "edgeseg.predict.segmenter.Fit",
+    "edgeseg.spec.Color",
+    "edgeseg.vision.images.ImageLike",
+    "edgeseg.zoo.create.File",
+    "torch.Tensor",
+]
+
 project = "edgeseg"
 copyright = "the edgeseg authors, BSD-3-Clause"
 release = __version__
@@ -52,7 +69,9 @@ copybutton_prompt_is_regexp = True
 
 # Single backticks in docstrings mark code.
 default_role = "literal"
+autodoc_type_aliases = {name.rpartition(".")[2]: name for name in TYPES}
 autodoc_typehints = "description"
+python_use_unqualified_type_names = True
 autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
 napoleon_use_ivar = True

@@ -101,14 +101,14 @@ def train(
         >>> from edgeseg.engine import TrainConfig, train
         >>> streets = Streets("train", size=(64, 96), length=4)
         >>> model = edgeseg.create_model("fpn", encoder="mobilenetv2", tasks=streets.tasks)
-        >>> config = TrainConfig(epochs=1, batch_size=4, img_resize=(64, 96), workers=0)
+        >>> config = TrainConfig(
+        ...     epochs=1, batch_size=4, img_resize=(64, 96), rand_crop=(64, 96), workers=0
+        ... )
         >>> trained = train(model, streets, None, config, "runs/streets")
         training set, for cpu
         ...
-        >>> again = edgeseg.create_model(
-        ...     "fpn", encoder="mobilenetv2", checkpoint_path="runs/streets/last.safetensors"
-        ... )
-        >>> list(again.tasks)
+        >>> file = "runs/streets/last.safetensors"
+        >>> list(edgeseg.create_model("fpn", checkpoint_path=file).tasks)
         ['semantic']
     """
     output = Path(output)
