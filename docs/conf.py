@@ -4,6 +4,8 @@ import os
 from typing import Any
 from urllib.request import urlopen
 
+from sphinx.util.inspect import TypeAliasForwardRef
+
 from edgeseg import __version__
 
 
@@ -29,12 +31,16 @@ TYPES = [
     "edgeseg.deploy.graph.Output",
     "edgeseg.deploy.quantize.Calibration",
     "edgeseg.engine.evaluation.Protocol",
+    "edgeseg.networks.layers.Activation",
     "edgeseg.predict.segmenter.Fit",
     "edgeseg.spec.Color",
     "edgeseg.vision.images.ImageLike",
     "edgeseg.zoo.create.File",
     "torch.Tensor",
 ]
+SHORT = {name.rpartition(".")[2]: name for name in TYPES}
+# Sphinx shows a short name within a union as a call of this class.
+TypeAliasForwardRef.__repr__ = lambda self: self.name  # type: ignore[method-assign]
 
 project = "edgeseg"
 copyright = "the edgeseg authors, BSD-3-Clause"
@@ -69,7 +75,7 @@ copybutton_prompt_is_regexp = True
 
 # Single backticks in docstrings mark code.
 default_role = "literal"
-autodoc_type_aliases = {name.rpartition(".")[2]: name for name in TYPES}
+autodoc_type_aliases = SHORT
 autodoc_typehints = "description"
 python_use_unqualified_type_names = True
 autodoc_typehints_description_target = "documented"
@@ -85,13 +91,24 @@ intersphinx_mapping = _inventories(
 )
 # Without a network there are no inventories of these libraries to look names up in.
 nitpick_ignore_regex = [
-    ("py:.*", r"(torch|numpy|np|PIL|os|pathlib|collections|typing)\..*")
+    ("py:.*", r"(torch|nn|numpy|np|PIL|os|pathlib|collections|typing)\..*|Path")
 ]
 
 
 def setup(app: Any) -> None:
-    """Makes links to MODEL_ZOO.md lead to its page of the site."""
+    """Connects what makes links lead to where they should."""
     app.connect("source-read", _to_the_page)
+    app.connect("missing-reference", _to_the_type)
+
+
+def _to_the_type(app: Any, env: Any, node: Any, shown: Any) -> Any:
+    """The link of a short name, which annotations of classes keep."""
+    name = SHORT.get(node["reftarget"], "")
+    if node.get("refdomain") != "py" or not name.startswith("edgeseg."):
+        return None
+    domain = env.get_domain("py")
+    page, kind = node["refdoc"], node["reftype"]
+    return domain.resolve_xref(env, page, app.builder, kind, name, node, shown)
 
 
 def _to_the_page(_: Any, __: str, content: list[str]) -> None:

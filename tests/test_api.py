@@ -8,7 +8,7 @@ import inspect
 import re
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +25,17 @@ from .conftest import ROOT
 
 REFERENCE = (ROOT / "docs/api.md").read_text()
 DOCUMENTED = set(re.findall(r"^\.\. (?:auto\w+|py:\w+):: ([\w.]+)", REFERENCE, re.MULTILINE))
-EXAMPLES: list[Callable[..., Any]] = [
-    edgeseg.create_model,
-    edgeseg.list_models,
-    Predictor.predict,
-    edgeseg.optimize,
-    edgeseg.export,
-    edgeseg.load_segmenter,
-    edgeseg.data.load_dataset,
-    edgeseg.engine.train,
-    edgeseg.engine.evaluate,
-    quantize_onnx,
+# Each runs in a folder of its own; the second opens the file that the first has written.
+EXAMPLES: list[tuple[Callable[..., Any], ...]] = [
+    (edgeseg.create_model,),
+    (edgeseg.list_models,),
+    (Predictor.predict,),
+    (edgeseg.optimize,),
+    (edgeseg.export, edgeseg.load_segmenter),
+    (edgeseg.data.load_dataset,),
+    (edgeseg.engine.train,),
+    (edgeseg.engine.evaluate,),
+    (quantize_onnx,),
 ]
 
 
@@ -83,26 +83,15 @@ def test_documented_names_exist_and_say_what_they_are() -> None:
                 assert re.search(rf"^    .*\b{argument}\b.*:", described, re.MULTILINE), f"{name}: {argument}"
 
 
-@pytest.fixture
-def exported(tmp_path: Path) -> None:
-    """The file that the example of `edgeseg.load_segmenter` opens, written as that of `edgeseg.export` says."""
-    model = edgeseg.create_model("fpn", encoder="mobilenetv2", channels=32, num_classes=5)
-    edgeseg.export(model, tmp_path / "model.onnx", size=(64, 96), preprocess=True)
-
-
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.__name__)
-def test_examples(
-    example: Callable[..., Any], photo: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The example in a docstring, in a folder with a photo of 90x60 pixels."""
-    if example is edgeseg.load_segmenter:
-        request.getfixturevalue("exported")
+@pytest.mark.parametrize("examples", EXAMPLES, ids=lambda examples: examples[0].__name__)
+def test_examples(examples: Sequence[Callable[..., Any]], photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The examples in docstrings, in a folder with a photo of 90x60 pixels."""
     monkeypatch.chdir(photo.parent)
-    code = inspect.unwrap(example)
-    found = doctest.DocTestParser().get_doctest(code.__doc__ or "", {}, code.__qualname__, None, None)
-    assert found.examples
-    report: list[str] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        result = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(found, out=report.append)
-    assert not result.failed, "".join(report)
+    for each in map(inspect.unwrap, examples):
+        found = doctest.DocTestParser().get_doctest(each.__doc__ or "", {}, each.__qualname__, None, None)
+        assert found.examples
+        report: list[str] = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            result = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(found, out=report.append)
+        assert not result.failed, "".join(report)

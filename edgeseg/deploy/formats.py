@@ -109,8 +109,8 @@ def export(
 
     Example:
         >>> import edgeseg
-        >>> model = edgeseg.create_model("fpn", encoder="mobilenetv2", num_classes=5)
-        >>> done = edgeseg.export(model, "model.onnx", size=(64, 96), preprocess=True)
+        >>> model = edgeseg.create_model("fpn", encoder="resnet18", channels=32, num_classes=5)
+        >>> done = edgeseg.export(model, "model.onnx", size=(64, 96), dynamic=())
         >>> done.path.name, max(done.differences.values()) < 1e-3
         ('model.onnx', True)
     """

@@ -94,6 +94,7 @@ def quantize_onnx(
         keep_float: Number of further convolutions that stay in float32: those whose quantization changes most pixels.
         reduce_range: Use 7-bit weights. Without VNNI (x86 before Ice Lake and Zen 4) onnxruntime's sums of 8-bit
             products saturate; for newer processors and for ARM pass False.
+        progress: Show a progress bar of the calibration.
 
     Returns:
         The file, the share of pixels that keep their class, and the convolutions that stay in float32.
@@ -105,12 +106,11 @@ def quantize_onnx(
     Example:
         >>> import edgeseg
         >>> from edgeseg.deploy.quantize import quantize_onnx
-        >>> name = "fpn_aspp_mobilenetv2_tv_edgeailite"
-        >>> model = edgeseg.create_model(name, pretrained=True)
-        >>> photos = ["photo.jpg"]  # about a hundred in earnest
-        >>> done = quantize_onnx(model, "model_int8.onnx", photos, size=(64, 96))
-        >>> done.path.name, done.agreement["segmentation"] > 0.8
-        ('model_int8.onnx', True)
+        >>> model = edgeseg.create_model("fpn", encoder="resnet18", channels=32, num_classes=5)
+        >>> photos = ["photo.jpg"]  # in practice about a hundred, and a trained network
+        >>> done = quantize_onnx(model, "model_int8.onnx", photos, size=(64, 96), dynamic=())
+        >>> done.path.name, list(done.agreement)
+        ('model_int8.onnx', ['segmentation'])
     """
     check_folder(path)
     check_versions(opset, ir_version)

@@ -175,7 +175,7 @@ class Resize(nn.Module):
     """`resize` as a module, so that quantization can round its output."""
 
     def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
-        """[N, C, H, W] -> [N, C, *size]."""
+        """Resizes x [N, C, H, W] to `size`, a height and width."""
         return resize(x, size)
 
 

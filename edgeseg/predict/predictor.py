@@ -127,8 +127,8 @@ class Predictor(ABC):
             max_pixels: Height times width above which files are refused; by default Pillow's limit.
 
         Returns:
-            One map per image, [H, W] of the image's own size: class ids (uint8, or uint16 beyond 256 classes), or
-            float32 values of a regressed task. A single map for a single image, a list for a list.
+            One map [H, W] per image, of the image's own size, with class ids (uint8, or uint16 beyond 256 classes) or
+            the float32 values of a regressed task. A single map for a single image, a list for a list.
 
         Raises:
             OSError: a file is missing or unreadable; names the file.
@@ -221,7 +221,7 @@ class Predictor(ABC):
             max_pixels: As of `predict`.
 
         Returns:
-            An iterator over the frames: one map per task, by name, each as of `predict`.
+            An iterator over the frames. Each item has one map per task, by name, as of `predict`.
 
         Raises:
             OSError, TypeError, ValueError: as of `predict`, when the iterator reaches the frame.

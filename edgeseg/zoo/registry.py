@@ -216,7 +216,7 @@ def weights_info(name: str) -> Weights:
         name: `name.tag`, or a name for its default weights.
 
     Returns:
-        The entry of the catalog: addresses, preprocessing, scores and licence.
+        The entry of the catalog, with addresses, preprocessing, scores and licence.
 
     Raises:
         ValueError: unknown name or tag, or a name without trained weights.
