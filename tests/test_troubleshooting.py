@@ -56,6 +56,11 @@ def other_classes() -> None:
     edgeseg.load_checkpoint(edgeseg.create_model(NETWORK, num_classes=5), "mine.safetensors")
 
 
+def new_prediction_layer() -> None:
+    edgeseg.save_checkpoint(edgeseg.create_model(NETWORK, num_classes=11), "mine.safetensors")
+    edgeseg.create_model(NETWORK, num_classes=5, checkpoint_path="mine.safetensors")
+
+
 def pixels_as_floats() -> None:
     image = torch.zeros(3, 48, 64)
     image[0, 0, 0] = 1
@@ -91,6 +96,7 @@ ERRORS: dict[str, Callable[[], object]] = {
     "No such model": lambda: edgeseg.create_model("fpn_mobilenetv2"),
     "A model without trained weights": lambda: edgeseg.create_model("unet_aspp_resnet50_edgeailite", pretrained=True),
     "Another number of classes": other_classes,
+    "A warning that tensors start anew": new_prediction_layer,
     "Files that are missing": lambda: load_dataset("camvid", "CamVid", "train"),
     "Ids that are not classes": unknown_ids,
     "Masks of 0 and 255": masks_of_0_and_255,
@@ -104,10 +110,11 @@ ERRORS: dict[str, Callable[[], object]] = {
 }
 
 
+@pytest.mark.filterwarnings("error::UserWarning")
 @pytest.mark.parametrize("title", ERRORS)
 def test_errors_as_they_are_printed(title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Word for word, after the name of the sample if there is one."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises((ValueError, OSError, TypeError)) as caught:
+    with pytest.raises((ValueError, OSError, TypeError, UserWarning)) as caught:
         ERRORS[title]()
     assert " ".join(str(caught.value).split()).endswith(QUOTED[title])
