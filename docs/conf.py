@@ -40,7 +40,7 @@ TYPES = [
 ]
 SHORT = {name.rpartition(".")[2]: name for name in TYPES}
 # Sphinx shows a short name within a union as a call of this class.
-TypeAliasForwardRef.__repr__ = lambda self: self.name  # type: ignore[method-assign]
+TypeAliasForwardRef.__repr__ = lambda self: self.name
 
 project = "edgeseg"
 copyright = "the edgeseg authors, BSD-3-Clause"

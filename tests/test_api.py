@@ -10,7 +10,7 @@ import types
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -81,6 +81,13 @@ def test_documented_names_exist_and_say_what_they_are() -> None:
             described = inspect.getdoc(found) or ""
             for argument in arguments if "Args:" in described else ():
                 assert re.search(rf"^    .*\b{argument}\b.*:", described, re.MULTILINE), f"{name}: {argument}"
+
+
+def test_choices_are_those_of_the_code() -> None:
+    choices = re.findall(r"py:type:: (\S+)\n   :canonical: typing\.Literal\[(.*)\]", REFERENCE)
+    assert len(choices) > 4
+    for name, values in choices:
+        assert ", ".join(f'"{value}"' for value in get_args(resolved(name))) == values
 
 
 @pytest.mark.parametrize("examples", EXAMPLES, ids=lambda examples: examples[0].__name__)
