@@ -12,7 +12,7 @@ test:  ## the default tests, on two processes
 	$(PYTHON) -m pytest -n 2
 
 docs:  ## the site of the documents, in the folder site
-	$(PYTHON) -m sphinx -q -W docs site
+	$(PYTHON) -m sphinx -q -n -W docs site
 
 table:  ## MODEL_ZOO.md is in step with the code and the measurements
 	$(PYTHON) benchmarks/zoo_table.py --check

@@ -1,28 +1,114 @@
-"""Configuration of the documentation site: sphinx-build -W docs site (pip install edgeseg[docs])."""
+"""The documentation site: pip install ".[docs]", then sphinx-build -n -W docs site."""
 
+import os
 from typing import Any
+from urllib.request import urlopen
+
+from sphinx.util.inspect import TypeAliasForwardRef
 
 from edgeseg import __version__
+
+
+def _inventories(addresses: dict[str, str]) -> dict[str, tuple[str, None]]:
+    """The libraries whose documents can be reached now; a build may have no network."""
+    reached: dict[str, tuple[str, None]] = {}
+    for name, address in addresses.items():
+        try:
+            urlopen(f"{address}objects.inv", timeout=3).close()
+        except OSError:
+            break  # the others take as long to fail
+        reached[name] = (address, None)
+    return reached
+
+
+# Names that stand for types in signatures; api.md explains them.
+TYPES = [
+    "edgeseg.Pixel2Pixel",
+    "edgeseg.data.base.Sample",
+    "edgeseg.data.folder.Values",
+    "edgeseg.deploy.calibration.Frame",
+    "edgeseg.deploy.formats.Precision",
+    "edgeseg.deploy.graph.Output",
+    "edgeseg.deploy.quantize.Calibration",
+    "edgeseg.engine.evaluation.Protocol",
+    "edgeseg.networks.layers.Activation",
+    "edgeseg.predict.segmenter.Fit",
+    "edgeseg.spec.Color",
+    "edgeseg.vision.images.ImageLike",
+    "edgeseg.zoo.create.File",
+    "torch.Tensor",
+]
+SHORT = {name.rpartition(".")[2]: name for name in TYPES}
+# Sphinx shows a short name within a union as a call of this class.
+TypeAliasForwardRef.__repr__ = lambda self: self.name
 
 project = "edgeseg"
 copyright = "the edgeseg authors, BSD-3-Clause"
 release = __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinxext.opengraph",
+]
 exclude_patterns = ["pictures.py"]
+
 html_theme = "furo"
 html_title = f"edgeseg {__version__}"
+# The address at which the site is published, which pictures of previews need.
+html_baseurl = os.environ.get("EDGESEG_DOCS_URL", "")
+ogp_site_url = html_baseurl
+ogp_site_name = "edgeseg"
+ogp_image = "_images/demo.jpg"
+ogp_image_alt = "Image and optical flow; classes, depth and motion"
+ogp_social_cards = {"enable": False}  # they are drawn with matplotlib; demo.jpg serves
+
 myst_heading_anchors = 3
+myst_enable_extensions = ["colon_fence"]
+# What is copied: commands and code without their prompts and without output.
+copybutton_prompt_text = r">>> |\.\.\. "
+copybutton_prompt_is_regexp = True
+
 # Single backticks in docstrings mark code.
 default_role = "literal"
+autodoc_type_aliases = SHORT
 autodoc_typehints = "description"
+python_use_unqualified_type_names = True
 autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
 napoleon_use_ivar = True
+intersphinx_mapping = _inventories(
+    {
+        "python": "https://docs.python.org/3/",
+        "torch": "https://docs.pytorch.org/docs/stable/",
+        "numpy": "https://numpy.org/doc/stable/",
+        "pillow": "https://pillow.readthedocs.io/en/stable/",
+    }
+)
+# Without a network there are no inventories of these libraries to look names up in.
+nitpick_ignore_regex = [
+    ("py:.*", r"(torch|nn|numpy|np|PIL|os|pathlib|collections|typing)\..*|Path")
+]
 
 
 def setup(app: Any) -> None:
-    """Makes links to MODEL_ZOO.md lead to its page of the site."""
+    """Connects what makes links lead to where they should."""
     app.connect("source-read", _to_the_page)
+    app.connect("missing-reference", _to_the_type)
+
+
+def _to_the_type(app: Any, env: Any, node: Any, shown: Any) -> Any:
+    """The link of a short name, which annotations of classes keep."""
+    name = SHORT.get(node["reftarget"], "")
+    if node.get("refdomain") != "py" or not name.startswith("edgeseg."):
+        return None
+    domain = env.get_domain("py")
+    page, kind = node["refdoc"], node["reftype"]
+    return domain.resolve_xref(env, page, app.builder, kind, name, node, shown)
 
 
 def _to_the_page(_: Any, __: str, content: list[str]) -> None:

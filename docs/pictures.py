@@ -6,30 +6,38 @@ from pathlib import Path
 
 from PIL import Image
 
+from edgeseg import create_model, list_weights
 from edgeseg.cli.demo import DEMO_MODEL
 from edgeseg.data.streets.dataset import FRAMES, Streets
 from edgeseg.engine.demo import SEED, draw_frame
 from edgeseg.tasks.pictures import picture_of
 from edgeseg.vision.visualize import beside, colorize_flow, stack
-from edgeseg.zoo.registry import create_model, list_weights
 
 IMAGES = Path(__file__).parent / "images"
 EVERYTHING = ("semantic", "depth", "motion")
 
 
 def streets_page(sequences: int = 2, width: int = 300) -> Image.Image:
-    """One band of four frames per sequence, each frame with image, flow, classes, depth and motion."""
-    streets = Streets("val", length=FRAMES * sequences, inputs=("flow", "image"), targets=EVERYTHING)
+    """One band of four frames per sequence: image, flow, classes, depth and motion."""
+    streets = Streets(
+        "val", length=FRAMES * sequences, inputs=("flow", "image"), targets=EVERYTHING
+    )
     bands = []
     for sequence in range(sequences):
         columns = []
         for index in range(sequence * FRAMES, (sequence + 1) * FRAMES):
             images, targets = streets.sample(index)
-            photo, flow = (images[name].permute(1, 2, 0).numpy() for name in ("image", "flow"))
-            pictures = [Image.fromarray(photo), colorize_flow(flow)]
-            for name, task in streets.tasks.items():
-                pictures.append(picture_of(targets[name].squeeze().numpy(), task, Image.fromarray(photo)))
-            columns.append(stack([p.resize((width, width * 3 // 4), Image.Resampling.BILINEAR) for p in pictures]))
+            photo = Image.fromarray(images["image"].permute(1, 2, 0).numpy())
+            flow = colorize_flow(images["flow"].permute(1, 2, 0).numpy())
+            maps = {name: targets[name].squeeze().numpy() for name in streets.tasks}
+            drawn = [
+                picture_of(maps[k], task, photo) for k, task in streets.tasks.items()
+            ]
+            size = (width, width * 3 // 4)
+            bilinear = Image.Resampling.BILINEAR
+            columns.append(
+                stack([p.resize(size, bilinear) for p in (photo, flow, *drawn)])
+            )
         bands.append(beside(columns, gap=4))
     return stack(bands)
 
@@ -40,7 +48,13 @@ def main() -> None:
     streets_page().save(IMAGES / "streets.jpg", quality=80)
     if DEMO_MODEL in list_weights():
         model = create_model(DEMO_MODEL).eval()
-        streets = Streets("test", seed=SEED, length=FRAMES, inputs=tuple(model.inputs), targets=tuple(model.tasks))
+        streets = Streets(
+            "test",
+            seed=SEED,
+            length=FRAMES,
+            inputs=tuple(model.inputs),
+            targets=tuple(model.tasks),
+        )
         draw_frame(model, streets, 1).save(IMAGES / "demo.jpg", quality=85)
 
 

@@ -97,7 +97,7 @@ class Task(Record):
 
     @property
     def class_count(self) -> int:
-        """Number of class ids in the ground truth and in the maps: as many as channels, and 2 for a binary task."""
+        """Number of class ids in the ground truth and in the maps, that of channels or, for a binary task, 2."""
         return len(KIND_CLASSES.get(self.kind, ())) or self.channels
 
     def check(self) -> None:

@@ -233,7 +233,7 @@ def test_train_from_weights(camvid: Path, checkpoint: Path, tmp_path: Path) -> N
         "--val-split",
         "none",
     ]
-    with pytest.warns(UserWarning, match="1 tensors start anew"):
+    with pytest.warns(UserWarning, match="1 tensor starts anew"):
         assert main(["train", *data, *sizes, "--epochs", "1", "--lr", "0", "-o", str(tmp_path / "run")]) == 0
     before, after = read_weights(checkpoint), read_weights(tmp_path / "run/last.safetensors")
     key = "encoder.trunk.s4.b1.f.a.weight"

@@ -34,8 +34,12 @@ OTHER_LIBRARIES = {"lightning", "albumentations", "segmentation_models_pytorch",
 
 
 @pytest.mark.parametrize("block", [block for _, block in BLOCKS], ids=[name for name, _ in BLOCKS])
-def test_code_runs(block: str, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_runs(
+    block: str, photo: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
+    if re.search(r'^[^#]*"CamVid"', block, re.MULTILINE):
+        request.getfixturevalue("camvid")
     assert photo == tmp_path / "photo.jpg"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # layers that start anew, as the text says
@@ -68,6 +72,14 @@ def test_fine_tuning(photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert {path.name for path in run.iterdir()} >= {"best.safetensors", "model.onnx", "photo_labels.png"}
     with Image.open(run / "photo_labels.png") as labels:
         assert labels.size == (90, 60)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_code_is_narrow(path: Path) -> None:
+    """Code has at most 88 columns; only an address may need more."""
+    for block in re.findall(r"```(?:python|bash)\n(.*?)```", path.read_text(), re.DOTALL):
+        for line in block.splitlines():
+            assert len(line) <= 88 or "https://" in line, line
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

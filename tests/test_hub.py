@@ -52,7 +52,7 @@ def test_zoo_name_round_trip(tmp_path: Path) -> None:
     pretrained = edgeseg.create_model("fpn_aspp_mobilenetv2_tv_edgeailite.camvid")
     pretrained.save_pretrained(tmp_path)
     assert same(pretrained, edgeseg.create_model(f"local-dir:{tmp_path}"))
-    with pytest.warns(UserWarning, match="1 tensors start anew"):
+    with pytest.warns(UserWarning, match="1 tensor starts anew"):
         edgeseg.create_model(f"local-dir:{tmp_path}", num_classes=3)
 
 

@@ -159,7 +159,7 @@ def test_other_classes(tmp_path: Path) -> None:
     path = export(trained(edgeseg.create_model(FPN, num_classes=32)), tmp_path / "ade.onnx")
     with pytest.raises(ValueError, match="32 classes and this model has 19"):
         edgeseg.create_model(FPN, checkpoint_path=path)
-    with pytest.warns(UserWarning, match="1 tensors start anew"):
+    with pytest.warns(UserWarning, match="1 tensor starts anew"):
         edgeseg.create_model(FPN, num_classes=5, checkpoint_path=path)
 
 

@@ -132,7 +132,7 @@ def test_other_classes(tmp_path: Path) -> None:
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
     head = "decoders.segmentation.head.1.weight"
-    with pytest.warns(UserWarning, match=f"1 tensors start anew.*{head}"):
+    with pytest.warns(UserWarning, match=f"1 tensor starts anew.*{head}"):
         model = make(3, checkpoint_path=tmp_path / "five.pth")
     assert all(torch.equal(value, source[key]) for key, value in model.state_dict().items() if key != head)
     assert model.state_dict()[head].shape[0] == 3
@@ -229,7 +229,7 @@ def test_measured_on_camvid(name: str, tmp_path: Path) -> None:
 def test_pretrained_with_other_classes() -> None:
     name = "fpn_aspp_mobilenetv2_tv_edgeailite"
     pretrained = edgeseg.create_model(name, pretrained=True)
-    with pytest.warns(UserWarning, match="1 tensors start anew"):
+    with pytest.warns(UserWarning, match="1 tensor starts anew"):
         model = edgeseg.create_model(name, pretrained=True, num_classes=4)
     assert model.tasks["segmentation"] == Task("segmentation", 4)
     assert same(model.encoder, pretrained.encoder)

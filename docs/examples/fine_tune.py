@@ -1,4 +1,7 @@
-"""Fine-tunes a network on your own folder and segments a photo: python fine_tune.py FOLDER RUN PHOTO"""
+"""Fine-tunes a network on your own folder: python fine_tune.py FOLDER RUN PHOTO
+
+The network then segments the photo, from the ONNX file that it is exported to.
+"""
 
 import sys
 from pathlib import Path
@@ -15,13 +18,19 @@ train_set = load_dataset("images_masks", folder, "train")
 val_set = load_dataset("images_masks", folder, "val")
 print("classes:", ", ".join(train_set.tasks["segmentation"].classes))
 
-# All layers but the prediction layer start from weights for street scenes; a warning names the layer that does not.
-# These weights, the .camvid ones, are for non-commercial use only (CC BY-NC, as CamVid is), and so is what is trained
-# from them. For commercial use start from ImageNet: encoder_weights="imagenet" in place of pretrained=True.
-model = edgeseg.create_model("fpn_aspp_mobilenetv2_tv_edgeailite", pretrained=True, tasks=train_set.tasks)
+# All layers but the prediction layer start from weights for street scenes; a warning
+# names the layer that does not. These weights, the .camvid ones, are for non-commercial
+# use only (CC BY-NC, as CamVid is), and so is what is trained from them. For commercial
+# use start from ImageNet: encoder_weights="imagenet" in place of pretrained=True.
+model = edgeseg.create_model(
+    "fpn_aspp_mobilenetv2_tv_edgeailite", pretrained=True, tasks=train_set.tasks
+)
 
-config = TrainConfig(epochs=20, batch_size=4, lr=0.005, img_resize=(360, 480), rand_crop=(320, 416))
-model = train(model, train_set, val_set, config, run, resume=True)  # resumes a stopped run
+config = TrainConfig(
+    epochs=20, batch_size=4, lr=0.005, img_resize=(360, 480), rand_crop=(320, 416)
+)
+# With resume=True, the next call resumes a run that was stopped.
+model = train(model, train_set, val_set, config, run, resume=True)
 
 score = evaluate(model, val_set)
 print(f"mIoU {100 * score.miou:.2f} %")

@@ -54,6 +54,13 @@ def load_dataset(name: str, root: str | os.PathLike[str] | None, split: str, **o
     Raises:
         ValueError: an unknown name, split or option, or a dataset without samples.
         FileNotFoundError: files are missing; prints the layout that is expected.
+
+    Example:
+        >>> from edgeseg.data import load_dataset
+        >>> streets = load_dataset("streets", None, "val", size=(96, 128), length=2)
+        >>> image, labels = streets[0]
+        >>> tuple(image.shape), tuple(labels.shape)
+        ((3, 96, 128), (96, 128))
     """
     if name not in DATASETS:
         near = difflib.get_close_matches(name, DATASETS, n=3)

@@ -22,7 +22,12 @@ from edgeseg.vision.tensors import Flow
 
 @dataclass(frozen=True)
 class Files:
-    """The files of one sample."""
+    """The files of one sample.
+
+    Args:
+        images: One file per input; the ground truth belongs to the last.
+        targets: Per task that the sample has a ground truth of, its file.
+    """
 
     images: tuple[Path, ...]
     targets: dict[str, Path] = field(default_factory=dict)

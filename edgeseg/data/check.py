@@ -91,7 +91,7 @@ class DataReport(Record):
 
     @property
     def errors(self) -> list[str]:
-        """What makes training pointless: labels that are all ignored, or 0 and 255 instead of 0 and 1."""
+        """What makes training pointless, such as labels that are all ignored, or 0 and 255 instead of 0 and 1."""
         found = []
         labelled = {task: sum(counts.pixels) for task, counts in self.classes.items()} | dict(self.known)
         for task in (task for task, pixels in labelled.items() if not pixels and self.checked > len(self.problems)):

@@ -39,7 +39,8 @@ class CocoJson(LabelledShapes):
         background: Make pixels outside of all objects class 0; else they are ignored, and class 0 is the first
             category.
         val_fraction: Share of the photos that become the split "val" by a hash of their names.
-        options: `channels`, `on_error` and `on_unlabelled`, see `LabelledShapes`.
+        options: `channels` and `on_error`, see `LabelledImages`; `on_unlabelled` says what to do about photos without
+            annotations: "background" makes them background and warns, "skip" leaves them out.
 
     Raises:
         FileNotFoundError: the annotations or a photo is missing; prints the layout.

@@ -27,7 +27,19 @@ class LabelMe(LabelledShapes):
     """Photos, and label maps that are drawn from labelme's polygons and rectangles.
 
     Later shapes lie on top, as labelme draws them. The label `__ignore__` means ignored pixels. Photos without a JSON
-    are not part of the dataset. The other options are those of `CocoJson`.
+    are not part of the dataset.
+
+    Args:
+        root: Folder with classes.txt or labels.txt, and a folder per split.
+        split: Name of the folder with the photos and their JSON files; "train" or "val" with `val_fraction`.
+        classes: Names of the classes, instead of that file.
+        background: Make pixels outside of all shapes class 0; else they are ignored.
+        val_fraction: Share of the photos that become the split "val" by a hash of their names.
+        options: `channels`, `on_error` and `on_unlabelled`, see `CocoJson`.
+
+    Raises:
+        FileNotFoundError: a folder, a photo or the classes are missing; prints the layout.
+        ValueError: a JSON is damaged, or has a label that is no class; names the file.
     """
 
     later_on_top = True

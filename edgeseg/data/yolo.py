@@ -20,7 +20,20 @@ LAYOUT = """\
 
 
 class YoloPolygons(LabelledShapes):
-    """Photos, and label maps that are drawn from YOLO's polygons; options and overlaps are those of `CocoJson`."""
+    """Photos, and label maps that are drawn from YOLO's polygons. Overlaps are those of `CocoJson`.
+
+    Args:
+        root: Folder with the photos, the text files and data.yaml or classes.txt.
+        split: Name of the split in names of folders; "train" or "val" with `val_fraction`.
+        classes: Names of the classes in the order of their numbers, instead of those files.
+        background: Make pixels outside of all polygons class 0; else they are ignored.
+        val_fraction: Share of the photos that become the split "val" by a hash of their names.
+        options: `channels`, `on_error` and `on_unlabelled`, see `CocoJson`.
+
+    Raises:
+        FileNotFoundError: a folder or the classes are missing; prints the layout.
+        ValueError: a text file has other lines than polygons; names the file and the line.
+    """
 
     def __init__(
         self, root: str | os.PathLike[str], split: str = "train", *, classes: Sequence[str] | None = None,

@@ -68,6 +68,13 @@ def optimize(
         ImportError: the runtime is not installed.
         ValueError: the model is in training mode, has hooks or is quantization-aware, or the dtype or the runtime is
             not supported.
+
+    Example:
+        >>> import edgeseg
+        >>> model = edgeseg.create_model("fpn_aspp_mobilenetv2_tv_edgeailite")
+        >>> fast = edgeseg.optimize(model.eval())
+        >>> fast.config.notes["optimized"]
+        '69 batch norms folded, channels_last'
     """
     if runtime == "torch":
         return optimize_in_torch(model, dtype=dtype, compile=compile)

@@ -106,6 +106,13 @@ def export(
         FileNotFoundError: the folder of `path` does not exist.
         ValueError: an unknown format, or a precision or option that it does not have; says what it has.
         RuntimeError: the file differs from the network by more than the tolerance; the file is not kept.
+
+    Example:
+        >>> import edgeseg
+        >>> model = edgeseg.create_model("fpn", encoder="resnet18", channels=32, num_classes=5)
+        >>> done = edgeseg.export(model, "model.onnx", size=(64, 96), dynamic=())
+        >>> done.path.name, max(done.differences.values()) < 1e-3
+        ('model.onnx', True)
     """
     chosen = format_of(path, format)
     chosen.check_precision(precision)

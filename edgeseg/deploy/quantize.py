@@ -94,6 +94,7 @@ def quantize_onnx(
         keep_float: Number of further convolutions that stay in float32: those whose quantization changes most pixels.
         reduce_range: Use 7-bit weights. Without VNNI (x86 before Ice Lake and Zen 4) onnxruntime's sums of 8-bit
             products saturate; for newer processors and for ARM pass False.
+        progress: Show a progress bar of the calibration.
 
     Returns:
         The file, the share of pixels that keep their class, and the convolutions that stay in float32.
@@ -101,6 +102,15 @@ def quantize_onnx(
     Raises:
         ImportError: onnxruntime or onnxscript is missing: `pip install edgeseg[onnx]`.
         ValueError: there are no images, the calibration is unknown, or an argument of `export_onnx` does not fit.
+
+    Example:
+        >>> import edgeseg
+        >>> from edgeseg.deploy.quantize import quantize_onnx
+        >>> model = edgeseg.create_model("fpn", encoder="resnet18", channels=32, num_classes=5)
+        >>> photos = ["photo.jpg"]  # in practice about a hundred, and a trained network
+        >>> done = quantize_onnx(model, "model_int8.onnx", photos, size=(64, 96), dynamic=())
+        >>> done.path.name, list(done.agreement)
+        ('model_int8.onnx', ['segmentation'])
     """
     check_folder(path)
     check_versions(opset, ir_version)

@@ -42,7 +42,18 @@ def evaluate(model: Predictor, dataset: LabelledDataset, *, task: str | None = N
         The confusion matrix of the task.
 
     Raises:
-        ValueError: the task is not a segmentation task.
+        ValueError: the task is not a segmentation task, or as of `evaluate_tasks`.
+
+    Example:
+        >>> import edgeseg
+        >>> from edgeseg.data import Streets
+        >>> from edgeseg.engine import evaluate
+        >>> streets = Streets("val", size=(96, 128), length=2, labels="camvid")
+        >>> name = "fpn_aspp_mobilenetv2_tv_edgeailite"
+        >>> model = edgeseg.create_model(name, pretrained=True, tasks=streets.tasks)
+        >>> scores = evaluate(model, streets)
+        >>> len(scores.iou), scores.counted <= 2 * 96 * 128, 0 <= scores.miou <= 1
+        (11, True, True)
     """
     task = task or next(iter(model.tasks))
     metric = evaluate_tasks(model, dataset, tasks=[task], **options)[task]

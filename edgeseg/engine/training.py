@@ -94,6 +94,22 @@ def train(
         KeyboardInterrupt: on Ctrl-C and SIGTERM, after saving.
         ValueError: fewer images than an optimizer step uses, a sample that cannot be used, labels of which nothing can
             be learned, or a run to resume that had another model, recipe or number of training samples.
+
+    Example:
+        >>> import edgeseg
+        >>> from edgeseg.data import Streets
+        >>> from edgeseg.engine import TrainConfig, train
+        >>> streets = Streets("train", size=(64, 96), length=4)
+        >>> model = edgeseg.create_model("fpn", encoder="mobilenetv2", tasks=streets.tasks)
+        >>> config = TrainConfig(
+        ...     epochs=1, batch_size=4, img_resize=(64, 96), rand_crop=(64, 96), workers=0
+        ... )
+        >>> trained = train(model, streets, None, config, "runs/streets")
+        training set, for cpu
+        ...
+        >>> file = "runs/streets/last.safetensors"
+        >>> list(edgeseg.create_model("fpn", checkpoint_path=file).tasks)
+        ['semantic']
     """
     output = Path(output)
     watching = Callbacks([Log(), *callbacks, Pictures(val_set)])

@@ -12,7 +12,17 @@ Activation = type[nn.Module]
 
 
 class ConvNormAct(nn.Sequential):
-    """A convolution without bias, a batch norm and an activation; padded so that stride 1 keeps the size."""
+    """A convolution without bias, a batch norm and an activation; padded so that stride 1 keeps the size.
+
+    Args:
+        in_channels: Channels of the input [N, in_channels, H, W].
+        out_channels: Channels of the output.
+        kernel_size: Height and width of the kernel, an odd number.
+        stride: Stride of the convolution.
+        dilation: Dilation of the convolution.
+        groups: Number of groups of the convolution, which divides both numbers of channels.
+        activation: Class of the activation; None for none.
+    """
 
     def __init__(
         self,
@@ -48,7 +58,16 @@ def conv_groups(channels: int, group_width: int) -> int:
 
 
 class SeparableConv(nn.Sequential):
-    """A depthwise (or grouped) 3x3 `ConvNormAct` and a dense 1x1 `ConvNormAct`."""
+    """A depthwise (or grouped) 3x3 `ConvNormAct` and a dense 1x1 `ConvNormAct`.
+
+    Args:
+        in_channels: Channels of the input [N, in_channels, H, W].
+        out_channels: Channels of the output.
+        stride: Stride of the 3x3 convolution.
+        dilation: Dilation of the 3x3 convolution.
+        group_width: Channels per group of the 3x3 convolution; 1 for a depthwise one.
+        activation: Class of the activations; None for none.
+    """
 
     def __init__(
         self,
@@ -74,6 +93,13 @@ class ASPPLite(nn.Module):
 
     The outputs of a 1x1 branch and of the dilated 3x3 branches are concatenated, dropped out and projected. After
     DeepLabV3+ (Chen et al., 2018, https://arxiv.org/abs/1802.02611).
+
+    Args:
+        in_channels: Channels of the input [N, in_channels, H, W].
+        out_channels: Channels of each branch and of the output.
+        dilations: Dilation of each 3x3 branch.
+        group_width: Channels per group of the 3x3 convolutions; 1 for depthwise ones.
+        activation: Class of the activations.
     """
 
     def __init__(
@@ -114,7 +140,11 @@ class Clamp(nn.Hardtanh):
 class PredictionHead(nn.Sequential):
     """A separable convolution that computes logits, without activations and without norm or bias at the end.
 
-    If there is a `value_range`, the output is clamped to it, see `Clamp`.
+    Args:
+        in_channels: Channels of the input [N, in_channels, H, W].
+        out_channels: Channels of the output: one per class, or one per value.
+        group_width: Channels per group of the 3x3 convolution; 1 for a depthwise one.
+        value_range: Lowest and highest value of the output, which is clamped to it; None does not clamp.
     """
 
     def __init__(
@@ -145,7 +175,7 @@ class Resize(nn.Module):
     """`resize` as a module, so that quantization can round its output."""
 
     def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
-        """[N, C, H, W] -> [N, C, *size]."""
+        """Resizes x [N, C, H, W] to `size`, a height and width."""
         return resize(x, size)
 
 

@@ -87,13 +87,30 @@ class Pixel2Pixel(nn.Module, Predictor):
         return {name: resize(logits, size) for name, logits in self.decode(*images).items()}
 
     def decode(self, *images: Tensor) -> dict[str, Tensor]:
-        """Computes the logits like `forward`, but at the decoders' strides: [N, channels, H/stride, W/stride]."""
+        """Computes the logits like `forward`, but at the strides of the decoders.
+
+        Args:
+            images: As of `forward`.
+
+        Returns:
+            Per task, logits or values [N, channels, H / stride, W / stride].
+
+        Raises:
+            ValueError, TypeError: as of `forward`.
+        """
         self._check(images)
         features = self.encoder(images)
         return {name: decoder(features) for name, decoder in self.decoders.items()}
 
     def prepare(self, *images: ImageLike) -> list[Tensor]:
-        """Preprocesses one photo per input, given as for `predict`, to the float tensors [1, C, h, w] of `forward`."""
+        """Preprocesses photos as `predict` does.
+
+        Args:
+            images: One image per input, as of `predict`.
+
+        Returns:
+            One float tensor [1, C, h, w] per input, for `forward`, on the device of the model.
+        """
         return self._to_inputs(self._load(images), self.preprocess)
 
     def save_pretrained(self, directory: str | os.PathLike[str], **card: Any) -> None:
@@ -103,6 +120,9 @@ class Pixel2Pixel(nn.Module, Predictor):
             directory: Created if it is missing.
             card: For the model card: `license` (an identifier of the hub), `dataset` (its name), `metrics` (such as
                 `{"mean_iou": 64.2}`, measured on `dataset`), `description`.
+
+        Raises:
+            ValueError: metrics without the dataset that they were measured on.
         """
         from edgeseg.storage.hub import save_pretrained
 

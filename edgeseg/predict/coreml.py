@@ -20,6 +20,8 @@ UNITS = {"cpu": "CPU_ONLY", "gpu": "CPU_AND_GPU", "ane": "CPU_AND_NE", "all": "A
 class CoreMLSegmenter(FileSegmenter):
     """A Core ML package that `edgeseg.export` wrote; `predict` and the others are as of a model. Runs on macOS only.
 
+    Its attributes are those of `edgeseg.predict.segmenter.FileSegmenter`, and those below.
+
     Args:
         path: The package, `.mlpackage`.
         threads: None: Core ML chooses its threads itself.
@@ -28,7 +30,6 @@ class CoreMLSegmenter(FileSegmenter):
 
     Attributes:
         model: The model of coremltools.
-        path, fit, output, normalizes, shape: See `edgeseg.predict.segmenter.FileSegmenter`.
 
     Raises:
         ImportError: without coremltools: `pip install edgeseg[coreml]`.

@@ -33,15 +33,14 @@ class ExecuTorchSegmenter(FileSegmenter):
     Files are run one after the other, also those of several segmenters in several threads, since ExecuTorch has one
     set of threads per process.
 
+    Its attributes are those of `edgeseg.predict.segmenter.FileSegmenter`.
+
     Args:
         path: The file.
         threads: Threads of ExecuTorch, for all files in this process; by default as they are, and for the first file as
             many as this process may use. A program of your own, opened in this process without edgeseg, must not be
             used any more after the number has changed.
         device: "cpu", or None for the same.
-
-    Attributes:
-        path, fit, output, normalizes, shape: See `edgeseg.predict.segmenter.FileSegmenter`.
 
     Raises:
         ImportError: without executorch, or with one that lacks XNNPACK: `pip install edgeseg[executorch]`.

@@ -17,6 +17,8 @@ from edgeseg.predict.segmenter import FileSegmenter, cores
 class LiteRTSegmenter(FileSegmenter):
     """A LiteRT file that `edgeseg.export` wrote; `predict` and `predict_tasks` as of a model.
 
+    Its attributes are those of `edgeseg.predict.segmenter.FileSegmenter`, and those below.
+
     Args:
         path: The file, `.tflite`.
         threads: Number of threads on the CPU; default as many as this process may use.
@@ -24,7 +26,6 @@ class LiteRTSegmenter(FileSegmenter):
 
     Attributes:
         interpreter: The interpreter of the file. Threads that call `run` take turns with it.
-        path, fit, output, normalizes, shape: See `edgeseg.predict.segmenter.FileSegmenter`.
 
     Raises:
         ImportError: without ai-edge-litert: `pip install edgeseg[litert]`.

@@ -38,6 +38,12 @@ def load_segmenter(
         ImportError: the runtime is not installed; the message has the command that installs it.
         ValueError: no runtime for the suffix, no such device, or a file that edgeseg did not write or that the runtime
             cannot load.
+
+    Example:
+        >>> import edgeseg
+        >>> segmenter = edgeseg.load_segmenter("model.onnx", threads=2)  # a file of edgeseg.export
+        >>> segmenter.predict("photo.jpg").shape  # the photo has 90x60 pixels
+        (60, 90)
     """
     suffix = Path(path).suffix.lower()
     if suffix not in RUNTIMES:

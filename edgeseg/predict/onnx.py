@@ -17,6 +17,8 @@ CPU = "CPUExecutionProvider"
 class OnnxSegmenter(FileSegmenter):
     """An ONNX file that `edgeseg.export_onnx` or `edgeseg quantize` wrote; `predict` and `predict_tasks` as of a model.
 
+    Its attributes are those of `edgeseg.predict.segmenter.FileSegmenter`, and those below.
+
     Args:
         path: The file.
         providers: Of onnxruntime, in the order of preference, such as ["CUDAExecutionProvider"]; default the CPU.
@@ -25,12 +27,11 @@ class OnnxSegmenter(FileSegmenter):
 
     Attributes:
         session: The onnxruntime session, of all sizes that the file takes.
-        path, fit, output, normalizes, shape: See `edgeseg.predict.segmenter.FileSegmenter`.
 
     Raises:
         ImportError: without onnxruntime: `pip install edgeseg[onnx]`.
         FileNotFoundError: no such file.
-        ValueError: no ONNX file, one that edgeseg did not write, or a provider that this onnxruntime has not.
+        ValueError: no ONNX file, one that edgeseg did not write, or a provider that this onnxruntime does not have.
     """
 
     def __init__(

@@ -22,6 +22,8 @@ class OpenVINOSegmenter(FileSegmenter):
     On CPUs the network computes in float32, also where OpenVINO would use bfloat16 by itself; 8-bit files compute in 8
     bit. On other devices it computes in the precision that OpenVINO prefers there, for GPUs float16.
 
+    Its attributes are those of `edgeseg.predict.segmenter.FileSegmenter`, and those below.
+
     Args:
         path: The file, `.xml`; its weights are in a file with the same name and the suffix `.bin` beside it.
         threads: On the CPU; default as many as this process may use.
@@ -30,7 +32,6 @@ class OpenVINOSegmenter(FileSegmenter):
     Attributes:
         compiled: The compiled model of OpenVINO.
         device: The device that it is compiled for.
-        path, fit, output, normalizes, shape: See `edgeseg.predict.segmenter.FileSegmenter`.
 
     Raises:
         ImportError: without openvino: `pip install edgeseg[openvino]`.

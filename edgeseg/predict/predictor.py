@@ -127,14 +127,22 @@ class Predictor(ABC):
             max_pixels: Height times width above which files are refused; by default Pillow's limit.
 
         Returns:
-            One map per image, [H, W] of the image's own size: class ids (uint8, or uint16 beyond 256 classes), or
-            float32 values of a regressed task. A single map for a single image, a list for a list.
+            One map [H, W] per image, of the image's own size, with class ids (uint8, or uint16 beyond 256 classes) or
+            the float32 values of a regressed task. A single map for a single image, a list for a list.
 
         Raises:
             OSError: a file is missing or unreadable; names the file.
             TypeError: an image is of another type.
             ValueError: an unknown task, another number of inputs than the model's, an image of another shape or number
                 of channels, or a file whose range of values cannot be known.
+
+        Example:
+            >>> import edgeseg
+            >>> name = "fpn_aspp_mobilenetv2_tv_edgeailite"
+            >>> model = edgeseg.create_model(name, pretrained=True)
+            >>> labels = model.predict("photo.jpg")
+            >>> labels.shape, str(labels.dtype)  # the photo has 90x60 pixels
+            ((60, 90), 'uint8')
         """
         task = task or next(iter(self.tasks))
         if task not in self.tasks:
@@ -168,6 +176,9 @@ class Predictor(ABC):
 
         Returns:
             A picture that is as wide as the photo.
+
+        Raises:
+            OSError, TypeError, ValueError: as of `predict`.
         """
         pixels = self._load(images, max_pixels)
         values = self.predict(*pixels, task=task, tile=tile)
@@ -185,7 +196,10 @@ class Predictor(ABC):
             max_pixels: As of `predict`.
 
         Returns:
-            One map per task, by name.
+            One map per task, by name, each as of `predict`.
+
+        Raises:
+            OSError, TypeError, ValueError: as of `predict`.
         """
         (maps,) = self.predict_frames([images], tile=tile, max_pixels=max_pixels)
         return maps
@@ -201,7 +215,16 @@ class Predictor(ABC):
         """Predicts all tasks of any number of frames.
 
         Args:
-            frames: Each has one image per input; `tile`, `batch_size` and `max_pixels` are those of `predict`.
+            frames: Each has one image per input. They are read one after the other, while the maps are asked for.
+            tile: As of `predict`.
+            batch_size: As of `predict`.
+            max_pixels: As of `predict`.
+
+        Returns:
+            An iterator over the frames. Each item has one map per task, by name, as of `predict`.
+
+        Raises:
+            OSError, TypeError, ValueError: as of `predict`, when the iterator reaches the frame.
         """
         return self._predict_frames(frames, list(self.tasks), tile, batch_size, max_pixels)
 

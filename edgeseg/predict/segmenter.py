@@ -56,7 +56,14 @@ class FileSegmenter(Predictor):
 
     @abstractmethod
     def run(self, *images: np.ndarray) -> dict[str, np.ndarray]:
-        """Runs the file on tensors [N, C, H, W] as it takes them, one per input; returns its outputs by task.
+        """Runs the file on tensors.
+
+        Args:
+            images: Per input, an array [N, C, H, W]: uint8 pixels in RGB if the file `normalizes`, else normalized
+                float32.
+
+        Returns:
+            The outputs by task, whose form `output` names: logits or values [N, C, H, W], or labels [N, H, W].
 
         Raises:
             ValueError: another number of tensors, or shapes or dtypes that the file cannot take; says which it can.
@@ -77,7 +84,14 @@ class FileSegmenter(Predictor):
                 )
 
     def feed(self, *images: ImageLike) -> dict[str, np.ndarray]:
-        """The tensors, by input, that `predict` gives the file for one image an input."""
+        """Prepares photos for `run`, as `predict` does.
+
+        Args:
+            images: One image per input, as of `predict`.
+
+        Returns:
+            Per input, by name, the array [1, C, H, W] that the file takes.
+        """
         return dict(zip(self.inputs, self._to_inputs(self._load(images), self.preprocess), strict=True))
 
     def _maps(

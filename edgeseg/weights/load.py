@@ -79,8 +79,9 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, adapt: bo
         found = _notes(path)
         model.configure(notes={**notes, **(inherited(found) if anew else found)})
     if anew:
+        count = "1 tensor starts" if len(anew) == 1 else f"{len(anew)} tensors start"
         warnings.warn(
-            f"{path} is for other tasks, classes or inputs: {len(anew)} tensors start anew ({_some(sorted(anew))})",
+            f"{path} is for other tasks, classes or inputs: {count} anew ({_some(sorted(anew))})",
             stacklevel=2,
         )
     return LoadReport(sorted(kept), sorted(anew), ignored=sorted(set(state) & anew))

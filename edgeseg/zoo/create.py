@@ -63,6 +63,12 @@ def create_model(
     Raises:
         ValueError: unknown name, tag or option, contradicting arguments, or a file that does not fit.
         OSError: a file is missing, or weights cannot be downloaded.
+
+    Example:
+        >>> import edgeseg
+        >>> model = edgeseg.create_model("fpn_aspp_mobilenetv2_tv_edgeailite", num_classes=5)
+        >>> model.tasks["segmentation"].channels, model.in_channels
+        (5, (3,))
     """
     source = _resolve(name, pretrained, encoder_weights, checkpoint_path, overrides)
     config = _plan(source, num_classes, tasks, in_channels, overrides)

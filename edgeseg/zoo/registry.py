@@ -119,7 +119,15 @@ def register_encoder(name: str) -> Callable[[Decorated], Decorated]:
 
 
 def register_kind(name: str, kind: Kind) -> None:
-    """Makes `Task(name, ...)` a task of a kind of your own; see `edgeseg.tasks.register_kind`."""
+    """Makes `Task(name, ...)` a task of a kind of your own.
+
+    Args:
+        name: Name of the kind.
+        kind: An instance of your subclass of `edgeseg.tasks.Kind`.
+
+    Raises:
+        ValueError: the name is taken, or `kind` is not an instance of `Kind`.
+    """
     from edgeseg.tasks import register_kind
 
     register_kind(name, kind)
@@ -143,6 +151,16 @@ def list_models(pattern: str | Sequence[str] = "*", *, pretrained: bool = False)
 
     Returns:
         The names that match a pattern, sorted.
+
+    Raises:
+        ValueError: a pattern is not text.
+
+    Example:
+        >>> import edgeseg
+        >>> edgeseg.list_models("espnetv2_*")
+        ['espnetv2_s0p5', 'espnetv2_s1p0', 'espnetv2_s1p5', 'espnetv2_s2p0']
+        >>> edgeseg.list_models("unet_aspp_mobilenetv2_tv_*", pretrained=True)[0]
+        'unet_aspp_mobilenetv2_tv_edgeailite.ade20k32'
     """
     return list_weights(pattern) if pretrained else _matching([*ZOO, *BUILDERS, *ALIASES], pattern)
 
@@ -155,6 +173,9 @@ def list_weights(pattern: str | Sequence[str] = "*") -> list[str]:
 
     Returns:
         The weights that match a pattern, as `name.tag`, sorted.
+
+    Raises:
+        ValueError: a pattern is not text.
     """
     return _matching(WEIGHTS, pattern)
 
@@ -195,7 +216,7 @@ def weights_info(name: str) -> Weights:
         name: `name.tag`, or a name for its default weights.
 
     Returns:
-        The entry of the catalog: addresses, preprocessing, scores and licence.
+        The entry of the catalog, with addresses, preprocessing, scores and licence.
 
     Raises:
         ValueError: unknown name or tag, or a name without trained weights.
