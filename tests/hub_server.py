@@ -24,8 +24,11 @@ class HubServer:
         files: Path of a plain address -> content.
         redirects: Path -> where it leads.
         cut: Path -> bytes after which the connection is cut, once each.
+        unmeasured: Path -> bytes after which the connection is closed, where no length was announced.
+        statuses: Path as requested -> statuses and headers with which GET is answered first, once each.
         private: Repositories that need the token "secret".
         requests: Method, path and Range header of each request.
+        tokens: Paths for which the client has sent a token.
     """
 
     def __init__(self) -> None:
@@ -38,8 +41,11 @@ class HubServer:
         self.files: dict[str, bytes] = {}
         self.redirects: dict[str, str] = {}
         self.cut: dict[str, list[int]] = {}
+        self.unmeasured: dict[str, int] = {}
+        self.statuses: dict[str, list[tuple[int, dict[str, str]]]] = {}
         self.private: set[str] = set()
         self.requests: list[tuple[str, str, str | None]] = []
+        self.tokens: set[str] = set()
         self.uploads: dict[str, bytes] = {}
 
     def paths(self, method: str) -> list[str]:
@@ -118,7 +124,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _get(self, *, body: bool) -> None:
         self._record()
         path = unquote(urlsplit(self.path).path)
-        if path in self.hub.redirects:
+        if body and self.hub.statuses.get(path):
+            status, headers = self.hub.statuses[path].pop(0)
+            self._answer(status, b"", **headers)
+        elif path in self.hub.redirects:
             self._answer(302, b"", Location=self.hub.redirects[path])
         elif path in self.hub.files:
             self._content(path, self.hub.files[path], body=body)
@@ -156,7 +165,13 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._answer(416, b"")
         part = content[start:]
         self.send_response(206 if start else 200)
-        headers |= {"ETag": etag, "Content-Length": str(len(part)), "Accept-Ranges": "bytes"}
+        headers |= {"ETag": etag, "Accept-Ranges": "bytes"}
+        if path in self.hub.unmeasured:
+            part = part[: self.hub.unmeasured[path]]
+            headers["Connection"] = "close"
+            self.close_connection = True
+        else:
+            headers["Content-Length"] = str(len(part))
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
         for name, value in headers.items():
@@ -173,6 +188,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _record(self) -> None:
         self.hub.requests.append((self.command, urlsplit(self.path).path, self.headers.get("Range")))
+        if self.headers.get("Authorization"):
+            self.hub.tokens.add(urlsplit(self.path).path)
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") == "chunked":

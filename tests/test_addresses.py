@@ -25,6 +25,8 @@ from .hub_server import HubServer
 MOBILENET = "fpn_aspp_mobilenetv2_tv_edgeailite"
 PAGE = b"<!doctype html><html><title>Sign in</title></html>"
 
+KEPT = ["net.pth", "net.pth.sha256", "net.safetensors", "net.safetensors.sha256"]  # of the address .../net.pth
+
 
 def cached(tmp_path: Path) -> list[str]:
     """The files in the cache, without locks and parts of files."""
@@ -84,7 +86,12 @@ def test_encoder_by_address(hub: HubServer, tmp_path: Path) -> None:
             assert model.config.notes == {"encoder": {"weights": url}}
     assert hub.paths("GET") == ["/0/net.pth", "/1/net.pth"]
     names = cached(tmp_path)
-    assert [name.rpartition("/")[2] for name in names] == ["net.pth", "net.pth.sha256", "net.safetensors"] * 2
+    assert [name.rpartition("/")[2] for name in names] == [
+        "net.pth",
+        "net.pth.sha256",
+        "net.safetensors",
+        "net.safetensors.sha256",
+    ] * 2
     assert len({name.rpartition("/")[0] for name in names}) == 2
     assert all(name.startswith("addresses/") for name in names)
 
@@ -125,7 +132,7 @@ def test_addresses_of_the_catalog(hub: HubServer, tmp_path: Path, monkeypatch: p
     assert same(model.encoder, named.encoder.state_dict())
     assert model.config.notes == named.config.notes
     assert model.config.notes["encoder"]["license"] == "BSD-3-Clause (torchvision)"
-    assert cached(tmp_path) == [f"encoders/net.{suffix}" for suffix in ("pth", "pth.sha256", "safetensors")]
+    assert cached(tmp_path) == [f"encoders/{each}" for each in KEPT]
 
     name = f"{MOBILENET}.ade20k32"
     url = serve_weights(hub, "/ti.pth", edgeseg.create_model(MOBILENET, num_classes=32).state_dict(), tmp_path)
@@ -149,7 +156,7 @@ def test_what_is_not_weights_is_not_kept(content: bytes, name: str, hub: HubServ
     hub.files[f"/{name}"] = content
     for argument in ("checkpoint_path", "encoder_weights"):
         before = len(hub.paths("GET"))
-        with pytest.raises(ValueError, match=f"{url} is not a file of weights, and what was downloaded was removed"):
+        with pytest.raises(ValueError, match=f"{url} is not the file it should be: .*; it was removed$"):
             create(argument, url)
         assert len(hub.paths("GET")) > before
         assert cached(tmp_path) == []
@@ -159,7 +166,7 @@ def test_a_page_in_place_of_the_catalog(hub: HubServer, tmp_path: Path, monkeypa
     hub.files["/net.pyth"] = PAGE
     entry = replace(ENCODER_WEIGHTS["mobilenetv2"], addresses=(f"{hub.url}/net.pyth",))
     monkeypatch.setitem(ENCODER_WEIGHTS, "mobilenetv2", entry)
-    with pytest.raises(ValueError, match=r"net\.pyth is not a file of weights"):
+    with pytest.raises(ValueError, match=r"net\.pyth is not the file it should be"):
         edgeseg.create_model(MOBILENET, encoder_weights="imagenet")
     serve_weights(hub, "/net.pyth", mobilenet_v2().state_dict(), tmp_path)
     edgeseg.create_model(MOBILENET, encoder_weights="imagenet")
@@ -172,7 +179,7 @@ def test_pickled_code_of_an_address_is_not_run(hub: HubServer, tmp_path: Path) -
 
     url = serve_weights(hub, "/net.pth", {"state_dict": Payload()}, tmp_path)
     for argument in ("checkpoint_path", "encoder_weights"):
-        with pytest.raises(ValueError, match="is not a file of weights"):
+        with pytest.raises(ValueError, match="is not the file it should be: cannot read weights"):
             create(argument, url)
     assert not (tmp_path / "pwned").exists()
 
@@ -229,7 +236,7 @@ def test_checkpoint_by_address(
     assert (
         main(["predict", str(photo), "-o", str(tmp_path / "out"), "--checkpoint", f"{hub.url}/page.safetensors"]) == 2
     )
-    assert f"{hub.url}/page.safetensors is not a file of weights" in capsys.readouterr().err
+    assert f"{hub.url}/page.safetensors is not the file it should be" in capsys.readouterr().err
 
 
 def test_pretrained_decides_by_the_file(

@@ -132,11 +132,101 @@ def test_list_and_info() -> None:
 
 def test_changed_publisher(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that is no network of that name is an error that names it, and nothing is kept as converted."""
-    hub.files["/net.pth"] = b"<html>moved</html>"
+    hub.files["/net.pth"] = b"moved"
     monkeypatch.setitem(WEIGHTS, COCO21, replace(WEIGHTS[COCO21], addresses=(f"{hub.url}/net.pth",)))
     for _ in range(2):
         with pytest.raises(ValueError, match=r"cannot read weights from .*net\.pth"):
             edgeseg.create_model(COCO21)
+
+
+ADE20K32 = "fpn_aspp_regnetx400mf_edgeailite.ade20k32"
+
+
+@pytest.fixture
+def ade20k32(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> edgeseg.Pixel2Pixel:
+    """The network whose weights the catalog has at two addresses of this machine: /old/net.onnx and /net.onnx."""
+    source = trained(edgeseg.create_model(ADE20K32.partition(".")[0], num_classes=32))
+    hub.files["/net.onnx"] = export(source, tmp_path / "served.onnx").read_bytes()
+    addresses = (f"{hub.url}/old/net.onnx", f"{hub.url}/net.onnx")
+    monkeypatch.setitem(WEIGHTS, ADE20K32, replace(WEIGHTS[ADE20K32], addresses=addresses))
+    return source
+
+
+def test_an_address_with_another_file(hub: HubServer, ade20k32: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
+    """What the first address has is no file, or that of another network: the next one is asked, and it is not kept."""
+    other = export(trained(edgeseg.create_model("fpn", encoder=TINY, num_classes=32)), tmp_path / "other.onnx")
+    graph = hub.files["/net.onnx"]
+    for content in (b"<html>Sign in</html>", b"", other.read_bytes(), graph[: len(graph) // 2], graph[:20]):
+        hub.files["/old/net.onnx"] = content
+        cache = tmp_path / "hf-home/edgeseg" / ADE20K32
+        for path in cache.glob("*"):
+            path.unlink()
+        assert difference(ade20k32, edgeseg.create_model(ADE20K32)) < 1e-4
+        assert (cache / "net.onnx").read_bytes() == graph
+
+
+def flip(path: Path) -> None:
+    """Changes one bit of a file, in its last part, where the numbers are."""
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 64
+    path.write_bytes(content)
+
+
+def test_flipped_bits(
+    hub: HubServer, ade20k32: edgeseg.Pixel2Pixel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A converted file that has changed is converted again, and a download that has changed too is made again."""
+    assert main(["weights", "verify", ADE20K32]) == 0
+    cache = tmp_path / "hf-home/edgeseg" / ADE20K32
+    (converted,) = cache.glob("*.safetensors")
+    good = converted.read_bytes()
+    for broken in ([converted], [converted, cache / "net.onnx"]):
+        for path in broken:
+            flip(path)
+            assert main(["weights", "verify", ADE20K32]) == 2
+            assert "has changed: sha256" in capsys.readouterr().err
+        asked = len(hub.paths("GET"))
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            assert difference(ade20k32, edgeseg.create_model(ADE20K32)) < 1e-4
+        assert bool(said) == (len(broken) == 2)
+        assert len(hub.paths("GET")) == asked + 2 * (len(broken) - 1)
+        assert converted.read_bytes() == good
+        assert main(["weights", "verify", ADE20K32]) == 0
+
+
+def test_verify_all(
+    hub: HubServer,
+    ade20k32: edgeseg.Pixel2Pixel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A row for each set of weights that is here, without any request."""
+    torch.save(mobilenet_v2().state_dict(), tmp_path / "x.pth")
+    hub.files["/x.pth"] = (tmp_path / "x.pth").read_bytes()
+    entry = replace(ENCODER_WEIGHTS["mobilenetv2"], addresses=(f"{hub.url}/x.pth",))
+    monkeypatch.setitem(ENCODER_WEIGHTS, "mobilenetv2", entry)
+    edgeseg.create_model("fpn", encoder="mobilenetv2", encoder_weights="imagenet")
+    edgeseg.create_model(ADE20K32)
+    capsys.readouterr()
+    hub.requests.clear()
+    assert main(["weights", "verify", "--all"]) == 0
+    rows = {line.split()[0]: line.split()[1] for line in capsys.readouterr().out.splitlines()}
+    packaged = [name for name, entry in WEIGHTS.items() if entry.format == "edgeseg"]
+    assert rows == dict.fromkeys([*packaged, ADE20K32, "mobilenetv2"], "intact")
+
+    flip(tmp_path / "hf-home/edgeseg/encoders/x.safetensors")
+    flip(tmp_path / "hf-home/edgeseg" / ADE20K32 / "net.onnx")
+    assert main(["weights", "verify", "--all"]) == 1
+    out = capsys.readouterr().out
+    assert out.count("broken  ") == out.count("has changed: sha256") == 2
+    assert hub.requests == []
+    assert main(["weights", "verify"]) == 2
+    assert "pass either names of weights or --all" in capsys.readouterr().err
+    assert main(["weights", "info", ADE20K32]) == 0
+    recorded = (tmp_path / "hf-home/edgeseg" / ADE20K32 / "net.onnx.sha256").read_text().strip()
+    assert recorded in capsys.readouterr().out
 
 
 # ImageNet weights of encoders

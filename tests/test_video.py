@@ -15,7 +15,7 @@ from PIL import Image
 
 import edgeseg
 from edgeseg.cli import main
-from edgeseg.predict.output import NotWritten
+from edgeseg.machine.files import NotWritten
 from edgeseg.predict.predictor import Predictor
 from edgeseg.predict.video import Drawn, segment_video
 from edgeseg.vision.orientation import upright

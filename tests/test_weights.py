@@ -205,6 +205,17 @@ def test_shipped(name: str) -> None:
         assert f"{entry.measured_miou:.2f}" in (ROOT / document).read_text(), document
 
 
+def test_same_bytes(tmp_path: Path) -> None:
+    """The same weights give the same file, in any process."""
+    code = "import sys, torch, edgeseg; torch.manual_seed(0)\n"
+    code += "model = edgeseg.create_model('fpn_aspp_mobilenetv2_tv_edgeailite', num_classes=3)\n"
+    code += "edgeseg.save_checkpoint(model, sys.argv[1], license='MIT', source='x', metrics={'a': 1, 'b': 2})"
+    other = code.replace("license='MIT', source='x'", "source='x', license='MIT'")
+    for name, program in (("a", code), ("b", code), ("c", other)):
+        subprocess.run([sys.executable, "-c", program, tmp_path / f"{name}.safetensors"], check=True)
+    assert len({path.read_bytes() for path in tmp_path.glob("*.safetensors")}) == 1
+
+
 @pytest.mark.slow
 def test_measured_on_streets() -> None:
     name = "deeplabv3plus_mobilenetv2_tv_edgeailite.streets"

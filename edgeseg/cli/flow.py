@@ -47,7 +47,8 @@ def _flow(options: argparse.Namespace) -> int:
 def _flow_of_two(options: argparse.Namespace) -> int:
     from PIL import Image
 
-    from edgeseg.predict.output import NotWritten, save_png
+    from edgeseg.machine.files import NotWritten
+    from edgeseg.predict.output import save_png
     from edgeseg.vision.flow import farneback_flow
     from edgeseg.vision.images import read_photo
 
@@ -91,7 +92,8 @@ def _steps(frames: Sequence[tuple[str, Path]], output: Path) -> Iterator[str | N
     """Writes the flow of each frame since the one before it, and yields None per frame, or what is wrong."""
     from PIL import Image
 
-    from edgeseg.predict.output import NotWritten, save_png
+    from edgeseg.machine.files import NotWritten
+    from edgeseg.predict.output import save_png
     from edgeseg.vision.flow import farneback_flow
     from edgeseg.vision.images import read_photo
 

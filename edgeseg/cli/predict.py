@@ -103,7 +103,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 def _predict_share(options: argparse.Namespace, device: torch.device, missing: list[str]) -> int:
     from edgeseg.engine import distributed
-    from edgeseg.predict.output import NotWritten
+    from edgeseg.machine.files import NotWritten
 
     model = load_network(options, device)
     photos, videos = _find(options, model.in_channels[-1])
@@ -230,7 +230,7 @@ def _segment_photos(
 
 def _segment_videos(model: Predictor, videos: Sequence[File], options: argparse.Namespace) -> Steps:
     """Segments videos, and yields each when it is done."""
-    from edgeseg.predict.output import NotWritten
+    from edgeseg.machine.files import NotWritten
     from edgeseg.predict.video import segment_video
 
     def draw(maps: Mapping[str, np.ndarray], pixels: np.ndarray) -> Iterable[Drawn]:

@@ -84,16 +84,21 @@ def _add_verify(verbs: Any) -> None:
         "verify",
         help="check that weights are intact and load",
         description="Checks the sha256 of weights, downloading them if they are not in the cache, loads every tensor "
-        "into the model, and checks that the logits are finite.",
+        "into the model, and checks that the logits are finite. With --all, prints a table of all weights on this "
+        "machine and exits with status 1 if some are broken.",
     )
-    _add_names(verb)
+    _add_names(verb, "*")
+    verb.add_argument(
+        "--all", action="store_true",
+        help="check all weights of the catalog that are in the package or in the cache, and download nothing",
+    )  # fmt: skip
     verb.set_defaults(run=_verify)
 
 
-def _add_names(verb: argparse.ArgumentParser) -> None:
+def _add_names(verb: argparse.ArgumentParser, count: str = "+") -> None:
     """Adds names or patterns of weights."""
     verb.add_argument(
-        "names", nargs="+", metavar="NAME[.TAG]|PATTERN",
+        "names", nargs=count, metavar="NAME[.TAG]|PATTERN",
         help="name of a model for its default weights, name with tag, or shell pattern such as '*.coco21'",
     )  # fmt: skip
 
@@ -111,12 +116,16 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _info(options: argparse.Namespace) -> int:
+    from edgeseg.zoo.pretrained import known_sha256
+    from edgeseg.zoo.registry import find_weights, split
+
     entry = edgeseg.weights_info(options.name)
     print(options.name)
     print_weights(entry)
     for address in entry.addresses:
         print(f"  {'address':18} {address}")
-    print(f"  {'sha256':18} {entry.sha256 or 'not known; that of the first download is recorded'}")
+    digest = known_sha256(find_weights(*split(options.name)))
+    print(f"  {'sha256':18} {digest or 'not known; that of the first download is recorded'}")
     return 0
 
 
@@ -138,19 +147,57 @@ def _convert(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    if options.all == bool(options.names):
+        raise ValueError("pass either names of weights or --all")
+    if options.all:
+        return _verify_all()
+    for name in _names(options.names):
+        print(f"{name}: sha256 {_verified(name)}, every tensor in its place, finite logits")
+    return 0
+
+
+def _verify_all() -> int:
+    from edgeseg.zoo.pretrained import files_here
+    from edgeseg.zoo.weights import ENCODER_WEIGHTS, WEIGHTS
+
+    broken = 0
+    for name in (*WEIGHTS, *ENCODER_WEIGHTS):
+        if not files_here(name):
+            continue
+        try:
+            state = f"intact  sha256 {_verified(name)}"
+        except (ValueError, OSError) as error:
+            broken += 1
+            state = f"broken  {error}"
+        print(f"{name:52} {state}")
+    return 1 if broken else 0
+
+
+def _verified(name: str) -> str:
+    """Checks the files of weights and what a network outputs with them.
+
+    Args:
+        name: `name.tag` of weights, or the name of an encoder, whose tensors are read.
+
+    Returns:
+        The hash of the weights.
+    """
     import torch
 
-    from edgeseg.zoo.pretrained import verified_sha256
+    from edgeseg.zoo.pretrained import check_weights, files_here, verified_sha256
+    from edgeseg.zoo.weights import WEIGHTS
 
-    for name in _names(options.names):
-        digest = verified_sha256(name)
-        model = edgeseg.create_model(name).eval()
-        with torch.inference_mode():
-            outputs = model(*(torch.zeros(1, channels, 64, 64) for channels in model.in_channels))
-        if not all(bool(logits.isfinite().all()) for logits in outputs.values()):
-            raise ValueError(f"{name}: the network outputs NaN or infinity")
-        print(f"{name}: sha256 {digest}, every tensor in its place, finite logits")
-    return 0
+    digest = verified_sha256(name)
+    if name not in WEIGHTS:
+        for path in files_here(name):
+            check_weights(path)
+        return digest
+    model = edgeseg.create_model(name).eval()
+    with torch.inference_mode():
+        outputs = model(*(torch.zeros(1, channels, 64, 64) for channels in model.in_channels))
+    if not all(bool(logits.isfinite().all()) for logits in outputs.values()):
+        raise ValueError(f"{name}: the network outputs NaN or infinity")
+    return digest
 
 
 def _names(patterns: Sequence[str]) -> list[str]:

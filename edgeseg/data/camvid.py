@@ -60,11 +60,17 @@ class CamVid(LabelledImages):
         return labels.masked_fill(labels == VOID, IGNORE)
 
 
+def _check_archive(path: Path) -> None:
+    with zipfile.ZipFile(path) as file:
+        if damaged := file.testzip():
+            raise ValueError(f"{path} is damaged: {damaged}")
+
+
 def _download(root: Path) -> None:
     """Downloads what the SegNet tutorial publishes, unpacks it beside the folder `root`, and moves it there."""
     from edgeseg.machine.download import cache_folder, download
 
-    archive = download(ADDRESS, cache_folder() / "datasets" / "camvid")
+    archive = download(ADDRESS, cache_folder() / "datasets" / "camvid", check=_check_archive)
     temporary = root.with_name(f".{root.name}.unpacking")
     with zipfile.ZipFile(archive) as file:
         members = [name for name in file.namelist() if "/CamVid/" in name]

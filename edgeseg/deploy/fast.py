@@ -13,7 +13,7 @@ from typing import Literal, overload
 import torch
 
 from edgeseg.deploy.formats import export
-from edgeseg.machine.download import cache_folder
+from edgeseg.machine.download import cache_folder, has_its_hash, record_file, record_sha256
 from edgeseg.networks.optimize import optimize as optimize_in_torch
 from edgeseg.networks.optimize import with_hooks
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
@@ -115,21 +115,29 @@ def _pays(model: Pixel2Pixel, count: int) -> bool:
 
 
 def _exported(model: Pixel2Pixel, runtime: str) -> Path:
-    """The file of a network in the cache, written if it is not there."""
+    """The file of a network in the cache, written if it is not there or has changed since."""
     place = _place(model, runtime)
-    if place.exists():
+    if all(has_its_hash(path) for path in _parts(place)):
         os.utime(place)
         return place
     place.parent.mkdir(parents=True, exist_ok=True)
     export(model, place, output="small_logits", preprocess=True)
+    for path in _parts(place):
+        record_sha256(path)
     networks = sorted(
         (path for suffix in SUFFIXES.values() for path in place.parent.glob(f"*{suffix}")),
         key=lambda path: path.stat().st_mtime,
     )
     for path in networks[:-KEPT]:
-        path.unlink(missing_ok=True)
-        path.with_suffix(".bin").unlink(missing_ok=True)
+        for part in _parts(path):
+            part.unlink(missing_ok=True)
+            record_file(part).unlink(missing_ok=True)
     return place
+
+
+def _parts(path: Path) -> list[Path]:
+    """The files of an exported network: OpenVINO has two."""
+    return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
 
 
 def _place(model: Pixel2Pixel, runtime: str) -> Path:

@@ -18,7 +18,7 @@ from torch import Tensor
 from edgeseg.data.base import LabelledDataset
 from edgeseg.data.samples import checked_sample
 from edgeseg.engine.callbacks import Callback, Run
-from edgeseg.machine.files import replacing
+from edgeseg.machine.files import full_disk_named, replacing
 from edgeseg.machine.terminal import printable
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.tasks import to_map
@@ -75,7 +75,7 @@ class Log(Callback):
     def on_epoch_end(self, run: Run, row: Mapping[str, float]) -> None:
         """Writes the figures of one epoch; `row["epoch"]` is its number, counted from 1."""
         rounded = {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in row.items()}
-        with self.path.open("a") as file:
+        with full_disk_named(self.path), self.path.open("a") as file:
             file.write(json.dumps(rounded) + "\n")
         say("  ".join(f"{name} {value:.4g}" for name, value in rounded.items()))
         self.said = time.monotonic()

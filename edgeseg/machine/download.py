@@ -1,6 +1,8 @@
 """Fetches files by address: from the package, from the Hugging Face Hub, or over https into a cache beside the hub's.
 
 All downloads follow the settings of huggingface_hub: HF_HOME, HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, progress bars.
+No file is trusted: each has a hash that is known beforehand or that was recorded when the file was read as what it
+should be, and that is compared whenever the file is asked for.
 """
 
 from __future__ import annotations
@@ -8,18 +10,21 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 from urllib.parse import urlsplit, urlunsplit
+
+from edgeseg.machine.files import NotWritten, full_disk_named, replacing
+from edgeseg.machine.transfer import check_scheme, pause_after, reason, retrying, transfer
+
+Check = Callable[[Path], object]  # reads a file, and raises a ValueError if it is not what it should be
 
 HUB = "hf-hub:"
 FOLDER = "local-dir:"
 PACKAGE = "package:"
-CHUNK = 1 << 20  # bytes; an interrupted download loses less than this
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+SHA256 = re.compile("[0-9a-f]{64}")
+PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!--|!doctype|html|head|body|script|\?xml)", re.IGNORECASE)
 OFFLINE = "HF_HUB_OFFLINE is set and {} is not in the cache; unset it once, or copy the cache of another machine"
 
 
@@ -41,28 +46,32 @@ def cache_folder() -> Path:
     return Path(constants.HF_HOME) / "edgeseg"
 
 
-def fetch(addresses: Sequence[str], folder: str, *, sha256: str | None = None) -> Path:
+def fetch(addresses: Sequence[str], folder: str, *, sha256: str | None = None, check: Check | None = None) -> Path:
     """Fetches a file from the first of `addresses` that works.
 
     Args:
         addresses: `package:FILE`, `hf-hub:OWNER/REPO/FILE[@REVISION]` or `https://...`, tried in turn.
         folder: Folder below `cache_folder()` for https downloads.
         sha256: Hex digest that the file must have, or its first digits.
+        check: Reads a downloaded file whose hash is not known. If it raises a ValueError, the file is removed and the
+            next address is tried.
 
     Returns:
         The path of the file on this machine.
 
     Raises:
         OSError: no address can be reached; the message gives the reason for each.
-        ValueError: an address is not allowed, or the file has another hash and was removed.
+        ValueError: an address is not allowed, or the file is not the one it should be and was removed.
     """
     problems: dict[str, Exception] = {}
     for address in addresses:
         try:
-            return _fetch_one(address, folder, sha256)
+            return _fetch_one(address, folder, sha256, check)
+        except NotWritten:  # by no mirror
+            raise
         except (OSError, ValueError) as error:
             problems[address] = error
-    kinds = {str(problem).replace(address, "") for address, problem in problems.items()}
+    kinds = {str(problem).replace(public_address(address), "") for address, problem in problems.items()}
     first = next(iter(problems.values()))
     if len(problems) == 1:
         raise first
@@ -72,22 +81,66 @@ def fetch(addresses: Sequence[str], folder: str, *, sha256: str | None = None) -
     raise kind("all addresses of the file failed:\n" + "\n".join(f"- {problem}" for problem in problems.values()))
 
 
-def _fetch_one(address: str, folder: str, sha256: str | None) -> Path:
+def _fetch_one(address: str, folder: str, sha256: str | None, check: Check | None) -> Path:
     if address.startswith(PACKAGE):
-        return Path(__file__).parents[1] / "weights" / "files" / address.removeprefix(PACKAGE)
+        path = package_file(address)
+        if sha256 and (digest := file_sha256(path)) != sha256:
+            raise ValueError(f"{path} has changed: sha256 {digest}, expected {sha256}; install edgeseg again")
+        return path
     if address.startswith(HUB):
-        return hub_file(address.removeprefix(HUB), sha256=sha256)
-    return download(address, cache_folder() / folder, sha256=sha256)
+        return hub_file(address.removeprefix(HUB), sha256=sha256, check=check)
+    return download(address, cache_folder() / folder, sha256=sha256, check=check)
 
 
-def hub_file(address: str, *, sha256: str | None = None) -> Path:
+def package_file(address: str) -> Path:
+    """The path of `package:FILE`."""
+    return Path(__file__).parents[1] / "weights" / "files" / address.removeprefix(PACKAGE)
+
+
+def local_copy(address: str, folder: str) -> Path | None:
+    """Where `fetch` has put the file of an address, whatever its content is now; None if it is not on this machine."""
+    if address.startswith(HUB):
+        from huggingface_hub import try_to_load_from_cache
+
+        repo, file, revision = _hub_parts(address.removeprefix(HUB))
+        found = try_to_load_from_cache(repo, file, revision=revision)
+        return Path(found) if isinstance(found, str) else None
+    path = package_file(address) if address.startswith(PACKAGE) else cache_folder() / folder / _file_name(address)
+    return path if path.is_file() else None
+
+
+def hub_file(address: str, *, sha256: str | None = None, check: Check | None = None) -> Path:
     """Fetches the file `OWNER/REPO/FILE[@REVISION]` of the hub, unless huggingface_hub's cache has it already.
 
     Raises:
         OSError: the file does not exist, is not accessible, or cannot be reached and is not in the cache.
-        ValueError: the address is malformed, or the file has another hash and was removed from the cache.
+        ValueError: the address is malformed, or the file is not the one it should be and was removed from the cache.
     """
-    from huggingface_hub import hf_hub_download
+    repo, file, revision = _hub_parts(address)
+    path = _hub_download(repo, file, revision)
+    if _is_damaged(path):
+        warnings.warn(f"{path} has changed since it was downloaded, and is downloaded again", stacklevel=2)
+        _remove_from_hub_cache(path)
+        path = _hub_download(repo, file, revision)
+    problem = "its hash is not the one that the hub states" if _is_damaged(path) else _problem(path, sha256, check)
+    if problem:
+        _remove_from_hub_cache(path)
+        raise ValueError(f"{HUB}{address} is not the file it should be: {problem}; it was removed")
+    return path
+
+
+def _hub_parts(address: str) -> tuple[str, str, str | None]:
+    """Repository, file and revision of `OWNER/REPO/FILE[@REVISION]`."""
+    address, _, revision = address.partition("@")
+    owner, name, *rest = [*address.split("/", 2), "", ""][:3]
+    if not all((owner, name, rest[0])) or ".." in PurePosixPath(address).parts or address.startswith("/"):
+        raise ValueError(f"{HUB}{address!r} is not a file of a hub repository; expected OWNER/REPO/FILE")
+    return f"{owner}/{name}", rest[0], revision or None
+
+
+def _hub_download(repo: str, file: str, revision: str | None) -> Path:
+    """The file in huggingface_hub's cache; what it has of the latest revision is asked of the hub again."""
+    from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,
         HfHubHTTPError,
@@ -97,19 +150,20 @@ def hub_file(address: str, *, sha256: str | None = None) -> Path:
         RevisionNotFoundError,
     )
 
-    address, _, revision = address.partition("@")
-    owner, name, *rest = [*address.split("/", 2), "", ""][:3]
-    repo, file = f"{owner}/{name}", rest[0]
-    if not all((owner, name, file)) or ".." in PurePosixPath(address).parts or address.startswith("/"):
-        raise ValueError(f"{HUB}{address!r} is not a file of a hub repository; expected OWNER/REPO/FILE")
+    def pause(error: Exception, tries: int) -> float | None:
+        answered = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else error
+        return pause_after(answered, tries) if isinstance(answered, HfHubHTTPError) else None
+
+    address = f"{HUB}{repo}/{file}"
     try:
-        path = Path(hf_hub_download(repo, file, revision=revision or None))
+        with full_disk_named(Path(constants.HF_HUB_CACHE)):
+            return Path(retrying(lambda: hf_hub_download(repo, file, revision=revision), pause))
     except HFValidationError as error:
         raise ValueError(f"{repo!r} cannot be a hub repository: {error}") from error
     except LocalEntryNotFoundError as error:
         if _offline():
-            raise ConnectionError(OFFLINE.format(f"{HUB}{address}")) from error
-        raise ConnectionError(f"{HUB}{address}: the hub cannot be reached and the file is not in the cache") from error
+            raise ConnectionError(OFFLINE.format(address)) from error
+        raise ConnectionError(f"{address}: the hub cannot be reached and the file is not in the cache") from error
     except RepositoryNotFoundError as error:
         raise FileNotFoundError(
             f"no repository {repo} on the hub, or it is private and needs a token (`hf auth login`, or HF_TOKEN)"
@@ -119,67 +173,107 @@ def hub_file(address: str, *, sha256: str | None = None) -> Path:
     except EntryNotFoundError as error:
         raise FileNotFoundError(f"the hub's {repo} has no file {file}") from error
     except HfHubHTTPError as error:
-        raise OSError(f"{HUB}{address}: {_first_line(error)}") from error
-    if sha256 and not (digest := file_sha256(path)).startswith(sha256):
-        path.resolve().unlink()
-        path.unlink(missing_ok=True)
-        raise ValueError(_hash_problem(f"{HUB}{address}", digest, sha256))
-    return path
+        raise OSError(f"{address}: {reason(error)}") from error
 
 
-def download(url: str, folder: Path, *, sha256: str | None = None) -> Path:
+def _is_damaged(path: Path) -> bool:
+    """Whether a file of huggingface_hub's cache has another hash than the one that it is called by."""
+    name = _hub_sha256(path)
+    return name != "" and file_sha256(path) != name
+
+
+def _remove_from_hub_cache(path: Path) -> None:
+    path.resolve().unlink()
+    path.unlink(missing_ok=True)
+
+
+def download(url: str, folder: Path, *, sha256: str | None = None, check: Check | None = None) -> Path:
     """Downloads a file over https, unless `folder` has it already.
 
     An interrupted download is resumed, even by a later process; two processes wait for each other. The hash of the
-    first download is stored in `NAME.sha256`, and a later download with another hash is refused.
+    file is recorded in `NAME.sha256` once the file is known to be what it should be. A file that has changed on this
+    machine since then is downloaded again, and a later download with another hash is refused.
 
     Args:
         url: Address of the file; its last part is the name that the file gets.
         folder: Folder of the file, created if it is missing.
         sha256: Hex digest that the file must have, or its first digits; by default those that a name such as
             `mobilenet_v2-b0353104.pth` contains.
+        check: As of `fetch`. An empty file and a page of HTML are refused without it.
 
     Raises:
         OSError: the address cannot be reached, or HF_HUB_OFFLINE is set and the file is not in `folder`.
         ValueError: the address is not https (http is allowed for this machine only) or does not name a file, or the
-            file has another hash and was removed.
+            file is not the one it should be and was removed.
     """
     from filelock import FileLock
-    from huggingface_hub.errors import HfHubHTTPError
 
-    _check_scheme(url)
-    name = PurePosixPath(urlsplit(url).path).name
-    if name in ("", ".."):
-        raise ValueError(f"{url} is not the address of a file: its path ends without a file name")
-    path = folder / name
-    if path.is_file():
+    check_scheme(url)
+    path = folder / _file_name(url)
+    known = sha256 or _hash_in_name(path.name)
+    if has_its_hash(path, known):
         return path
-    if _offline():
-        raise ConnectionError(OFFLINE.format(url))
+    if _offline() and not path.is_file():
+        raise ConnectionError(OFFLINE.format(public_address(url)))
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f".{name}.lock"):
-        if path.is_file():
+    with FileLock(folder / f".{path.name}.lock"):
+        if has_its_hash(path, known):
             return path
-        partial = folder / f".{name}.partial"
-        try:
-            try:
-                _download_partial(url, partial)
-            except HfHubHTTPError as error:
-                if error.response.status_code != 416:  # 416: the file is complete, but was not renamed
-                    raise
-                partial.unlink()
-                _download_partial(url, partial)
-        except network_errors() as error:
-            raise OSError(f"{url}: {_first_line(error)}") from error
-        record = folder / f"{name}.sha256"
-        expected = sha256 or _hash_in_name(name) or (record.read_text().strip() if record.is_file() else "")
-        digest = file_sha256(partial)
-        if not digest.startswith(expected):
-            partial.unlink()
-            raise ValueError(_hash_problem(url, digest, expected))
-        record.write_text(f"{digest}\n")
-        os.replace(partial, path)
+        if path.is_file() and not recorded_sha256(path):  # a process was killed, or a user copied the file
+            _accept(path, public_address(url), known, check)
+            return path
+        if path.is_file():
+            message = f"{path} has changed since it was downloaded"
+            if _offline():
+                raise ConnectionError(f"{message}, and HF_HUB_OFFLINE is set; unset it once, to download it again")
+            warnings.warn(f"{message}, and is downloaded again", stacklevel=2)
+        _download_to(path, url)
+        _accept(path, public_address(url), known or recorded_sha256(path), check)
     return path
+
+
+def _download_to(path: Path, url: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with full_disk_named(path):
+            transfer(url, partial)
+            os.replace(partial, path)
+    except NotWritten:
+        raise
+    except OSError as error:
+        raise OSError(f"{public_address(url)}: {error}") from error
+
+
+def _accept(path: Path, where: str, expected: str, check: Check | None) -> None:
+    """Records the hash of a file if it is what it should be, and else removes the file and raises a ValueError."""
+    if problem := _problem(path, expected, check):
+        path.unlink()
+        advice = ""
+        if expected and expected == recorded_sha256(path):
+            advice = f". If the publisher changed it on purpose, delete {record_file(path)}"
+        raise ValueError(f"{where} is not the file it should be: {problem}; it was removed{advice}")
+    record_sha256(path)
+
+
+def _problem(path: Path, expected: str | None, check: Check | None) -> str:
+    """Why a file is not what it should be; "" if it is. A file without a known hash has to be readable."""
+    if expected:
+        digest = file_sha256(path)
+        return "" if digest.startswith(expected) else f"sha256 {digest}, expected {expected}"
+    with path.open("rb") as file:
+        start = file.read(1024)
+    if not start:
+        return "it is empty"
+    if PAGE.match(start):
+        return "it is a page for a browser, such as that of a login or an error"
+    try:
+        if check is not None:
+            check(path)
+    except OSError:
+        raise
+    except Exception as error:  # a reader that does not expect the content
+        return str(error) or type(error).__name__
+    return ""
 
 
 def file_sha256(path: Path) -> str:
@@ -191,52 +285,42 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _download_partial(url: str, partial: Path) -> None:
-    """Completes `partial` with huggingface_hub's own downloader, which retries, resumes and shows the progress."""
-    from huggingface_hub.file_download import http_get
-
-    version_file = partial.with_name(f"{partial.name}.version")
-    version = version_file.read_text() if version_file.is_file() and partial.is_file() else ""
-    if not version:  # the file may be the beginning of another version
-        partial.unlink(missing_ok=True)
-    with _watched(version_file), partial.open("ab") as file:
-        headers = {"If-Range": version} if version else {}
-        http_get(url, file, resume_size=file.tell(), headers=headers, displayed_filename=partial.name)
-    version_file.unlink(missing_ok=True)
+def record_sha256(path: Path) -> None:
+    """Records the hash of a file, which is known to be whole."""
+    with replacing(record_file(path)) as temporary:
+        temporary.write_text(f"{file_sha256(path)}\n")
 
 
-@contextmanager
-def _watched(version_file: Path) -> Iterator[None]:
-    """Inside, every request of this thread, redirected or not, must be https; responses store the file's version."""
-    from huggingface_hub import constants, get_session
-
-    session, thread = get_session(), threading.get_ident()
-
-    def on_request(request: Any) -> None:
-        if threading.get_ident() == thread:
-            _check_scheme(str(request.url))
-
-    def on_response(response: Any) -> None:
-        if threading.get_ident() == thread and response.status_code == 200:
-            version_file.write_text(response.headers.get("etag") or response.headers.get("last-modified") or "")
-
-    before, chunk = session.event_hooks, constants.DOWNLOAD_CHUNK_SIZE
-    constants.DOWNLOAD_CHUNK_SIZE = CHUNK  # the default of 10 MB is as large as many files of the zoo
-    session.event_hooks = {
-        "request": [*before["request"], on_request],
-        "response": [*before["response"], on_response],
-    }
-    try:
-        yield
-    finally:
-        session.event_hooks = before
-        constants.DOWNLOAD_CHUNK_SIZE = chunk
+def recorded_sha256(path: Path) -> str:
+    """The hash of a file when it was known to be whole, as recorded here or by huggingface_hub; "" if there is none."""
+    record = record_file(path)
+    digest = record.read_text(errors="replace").strip() if record.is_file() else _hub_sha256(path)
+    return digest if SHA256.fullmatch(digest) else ""
 
 
-def _check_scheme(url: str) -> None:
-    parts = urlsplit(url)
-    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
-        raise ValueError(f"refused {url}: weights are downloaded over https only")
+def has_its_hash(path: Path, known: str = "") -> bool:
+    """Whether a file is there with the hash that was recorded, which begins with the digits that are known."""
+    expected = recorded_sha256(path)
+    return path.is_file() and expected != "" and expected.startswith(known) and file_sha256(path) == expected
+
+
+def _hub_sha256(path: Path) -> str:
+    """The hash of a file that huggingface_hub has in its cache under that name; "" for small texts and other files."""
+    name = path.resolve().name
+    return name if SHA256.fullmatch(name) else ""
+
+
+def record_file(path: Path) -> Path:
+    """Where the hash of a file is recorded: `NAME.sha256`, beside it."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _file_name(url: str) -> str:
+    """The last part of an address; a ValueError if it names no file."""
+    name = PurePosixPath(urlsplit(url).path).name
+    if name in ("", "..") or Path(name).name != name:  # on Windows, other parts of a path may be in it
+        raise ValueError(f"{public_address(url)} is not the address of a file: its path ends without a file name")
+    return name
 
 
 def _hash_in_name(name: str) -> str:
@@ -245,25 +329,7 @@ def _hash_in_name(name: str) -> str:
     return match[1] if match else ""
 
 
-def _hash_problem(where: str, digest: str, expected: str) -> str:
-    return (
-        f"{where} is not the file it should be: sha256 {digest}, expected {expected}; it was removed. "
-        f"If the publisher changed it on purpose, delete the .sha256 file beside it in {cache_folder()}"
-    )
-
-
-def network_errors() -> tuple[type[BaseException], ...]:
-    """The exceptions that a request raises: OSError, and the HTTPError of the httpx that huggingface_hub uses."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    return tuple(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ in ("HTTPError", "OSError"))
-
-
 def _offline() -> bool:
     from huggingface_hub import constants
 
     return constants.HF_HUB_OFFLINE
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__

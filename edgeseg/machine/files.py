@@ -1,21 +1,48 @@
-"""Atomic writes: a file appears complete or not at all."""
+"""Atomic writes: a file appears complete or not at all, and an error of writing names it."""
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
+import platform
+import re
 import shutil
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
+
+# Errors of the system that mean a full disk, or that a limit of the user or of the file system is reached.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+PROBE = 1 << 20  # bytes
+
+
+class NotWritten(OSError):
+    """A file cannot be written, for instance because the disk is full; names the file."""
+
+    def __init__(self, path: Path, number: int) -> None:
+        meaning = " (the disk is full)" if number == errno.ENOSPC else ""
+        super().__init__(f"cannot write {path}: {os.strerror(number)}{meaning}")
+        self.errno = number
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary file to write. It replaces `path` when the block ends, and is deleted if the block fails."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Yields a temporary file to write. It replaces `path` when the block ends, and is deleted if the block fails.
+
+    Temporary files that killed processes have left in the folder are removed.
+
+    Raises:
+        NotWritten: the block failed because the disk is full, whatever error the writing library raised.
+    """
+    _remove_left(path.parent.absolute())
+    temporary = path.with_name(f".{path.name}.{_writer()}.tmp")
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with full_disk_named(path, temporary):
+            yield temporary
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -30,16 +57,19 @@ def replacing_folder(path: Path, *, content: str) -> Iterator[Path]:
 
     Raises:
         FileExistsError: what is at `path` has no such file and is not an empty folder.
+        NotWritten: as of `replacing`.
     """
+    _remove_left(path.parent.absolute())
     if (
         path.is_symlink()
         or path.is_file()
         or (path.is_dir() and any(path.iterdir()) and not (path / content).is_file())
     ):
         raise FileExistsError(f"{path} is not a folder with a file {content}, and is not replaced")
-    temporary, earlier = (path.with_name(f".{path.stem}.{os.getpid()}.{name}{path.suffix}") for name in ("tmp", "old"))
+    temporary, earlier = (path.with_name(f".{path.stem}.{_writer()}.{kind}{path.suffix}") for kind in ("tmp", "old"))
     try:
-        yield temporary
+        with full_disk_named(path, temporary / "probe"):
+            yield temporary
         if path.exists():
             os.replace(path, earlier)
         try:
@@ -51,3 +81,98 @@ def replacing_folder(path: Path, *, content: str) -> Iterator[Path]:
     finally:
         for left in (temporary, earlier):
             shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def full_disk_named(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Turns an error of the block into a `NotWritten` that names `path`, if the disk is full.
+
+    Args:
+        path: The file that the block writes, for the message.
+        temporary: A file that may be written to find out, if the error does not tell.
+    """
+    try:
+        yield
+    except NotWritten:
+        raise
+    except Exception as error:
+        number = _full_disk(error, temporary)
+        if number is None:
+            raise
+        raise NotWritten(path, number) from error
+
+
+def _full_disk(error: BaseException | None, temporary: Path | None) -> int | None:
+    """The number of the system's error if a block failed because the disk is full, and None otherwise.
+
+    Libraries in other languages raise errors of their own: those in Rust quote the number, and torch does not give it.
+    The disk is still full while the temporary file is there, so that writing a little more tells.
+    """
+    while error is not None:
+        quoted = re.search(r"\(os error (\d+)\)", str(error))
+        number = error.errno if isinstance(error, OSError) else int(quoted[1]) if quoted else None
+        if number in FULL:
+            return number
+        if isinstance(error, OSError):
+            return None
+        error = error.__cause__ or error.__context__
+    if temporary is None:
+        return None
+    try:
+        with temporary.open("ab") as file:
+            file.write(bytes(PROBE))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as probe:
+        return probe.errno if probe.errno in FULL else None
+    return None
+
+
+def _writer() -> str:
+    """The part of a temporary name that no other thread, process or machine uses."""
+    return f"{_machine()}-{os.getpid()}-{threading.get_native_id()}"
+
+
+@cache
+def _machine() -> str:
+    """Tells apart machines and containers that write to one folder, since the ids of their processes may be equal."""
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:  # not Linux
+        namespace = ""
+    return hashlib.sha256(f"{platform.node()} {namespace}".encode()).hexdigest()[:8]
+
+
+@cache
+def _remove_left(folder: Path) -> None:
+    """Removes what killed processes of this machine have left in a folder: once, since folders may be large."""
+    pattern = re.compile(rf"\.(.+)\.{_machine()}-(\d+)-\d+\.(tmp|old)(\.\w+)?")
+    try:
+        names = os.listdir(folder)
+    except OSError:  # the folder does not exist, or cannot be listed
+        return
+    for name in names:
+        match = pattern.fullmatch(name)
+        if match is None or _is_alive(int(match[2])):
+            continue
+        left, whole = folder / name, folder / f"{match[1]}{match[4] or ''}"
+        with suppress(OSError):
+            if match[3] == "old" and not whole.exists():  # killed between the two renames of `replacing_folder`
+                os.replace(left, whole)
+            elif left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    """Whether a process of this machine exists, as far as can be told."""
+    if os.name != "posix":  # where os.kill ends the process
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True

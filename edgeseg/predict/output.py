@@ -10,11 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from edgeseg.machine.files import replacing
-
-
-class NotWritten(OSError):
-    """A file cannot be written, for instance because the disk is full; names the file."""
+from edgeseg.machine.files import NotWritten, replacing
 
 
 @contextmanager
@@ -28,7 +24,7 @@ def named_writing(path: Path) -> Iterator[None]:
         number = getattr(error, "errno", None)
         if not isinstance(number, int) or number not in errno.errorcode or number == errno.EINVAL:
             raise
-        raise NotWritten(f"cannot write {path}: {os.strerror(number)}") from error
+        raise NotWritten(path, number) from error
 
 
 def require_place(path: Path) -> None:

@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from edgeseg.machine.files import replacing
+from edgeseg.machine.files import NotWritten, replacing
 from edgeseg.predict.clip import Audio, Clip, Frame
-from edgeseg.predict.output import NotWritten, named_writing, require_place
+from edgeseg.predict.output import named_writing, require_place
 from edgeseg.predict.predictor import Predictor
 from edgeseg.vision.flow import farneback_flow
 from edgeseg.vision.images import read_photo

@@ -157,7 +157,8 @@ def save_checkpoint(
         key: (value.to(dtype) if dtype is not None and value.ndim == 4 else value).cpu().contiguous()
         for key, value in model.state_dict().items()
     }
-    config = replace(model.config, notes={**model.config.notes, **notes})
+    # In one order, so that equal facts give equal files, however they came together.
+    config = replace(model.config, notes=dict(sorted({**model.config.notes, **notes}.items())))
     with replacing(Path(path)) as temporary:
         # A single entry: safetensors writes several in random order, so that equal weights would give unequal files.
         save_file(tensors, temporary, metadata={"edgeseg": json.dumps(config.to_json())})

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edgeseg.config import FORMAT, ModelConfig
-from edgeseg.machine.download import HUB, cache_folder, fetch, file_sha256, is_address, public_address
+from edgeseg.machine.download import (
+    HUB,
+    PACKAGE,
+    cache_folder,
+    fetch,
+    file_sha256,
+    has_its_hash,
+    is_address,
+    local_copy,
+    package_file,
+    public_address,
+    record_file,
+    record_sha256,
+    recorded_sha256,
+)
 from edgeseg.machine.files import replacing
 from edgeseg.networks.build import build
-from edgeseg.predict.facts import read_facts
+from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.spec import ModelSpec, Preprocess, Task
 from edgeseg.storage.checkpoint import (
     is_onnx,
@@ -33,18 +48,64 @@ def weights_file(name: str) -> Path:
         OSError: the weights cannot be downloaded.
         ValueError: the downloaded file has another hash or does not fit its network.
     """
-    entry, architecture = WEIGHTS[name], name.partition(".")[0]
+    entry = WEIGHTS[name]
     if entry.format == "edgeseg":
-        return fetch(entry.addresses, name, sha256=entry.sha256)
-    converted = cache_folder() / name / f"{name}.{FORMAT}.safetensors"
-    if not converted.is_file():
-        source = _fetch_readable(entry.addresses, name, sha256=entry.sha256)
-        tasks = entry.tasks or {"segmentation": Task("segmentation", count_classes(source))}
-        config = ModelConfig(name=architecture, spec=ZOO[architecture], tasks=tasks, preprocess=entry.preprocess)
-        model = build(config)
-        load_checkpoint(model, source)
-        save_checkpoint(model, converted, source=source.name, sha256=file_sha256(source), license=entry.license)
-    return converted
+        return published_file(name)
+
+    def write(path: Path) -> None:
+        source = published_file(name)
+        model = _load_published(name, source)
+        save_checkpoint(model, path, source=source.name, sha256=file_sha256(source), license=entry.license)
+
+    return _converted_once(_converted_file(name), _copies(entry.addresses, name), write)
+
+
+def published_file(name: str) -> Path:
+    """Fetches the file of the weights `name.tag` as their publisher made it.
+
+    Raises:
+        OSError, ValueError: as of `weights_file`.
+    """
+    entry = WEIGHTS[name]
+    check = check_weights if entry.format == "edgeseg" else partial(_load_published, name)
+    return fetch(entry.addresses, name, sha256=entry.sha256, check=check)
+
+
+def _load_published(name: str, source: Path) -> Pixel2Pixel:
+    """The network of the weights `name.tag`, from the publisher's file."""
+    entry, architecture = WEIGHTS[name], name.partition(".")[0]
+    tasks = entry.tasks or {"segmentation": Task("segmentation", count_classes(source))}
+    config = ModelConfig(name=architecture, spec=ZOO[architecture], tasks=tasks, preprocess=entry.preprocess)
+    model = build(config)
+    load_checkpoint(model, source)
+    return model
+
+
+def _converted_file(name: str) -> Path:
+    """Where the weights `name.tag` are once they have been converted."""
+    return cache_folder() / name / f"{name}.{FORMAT}.safetensors"
+
+
+def _copies(addresses: Sequence[str], folder: str) -> list[Path]:
+    """The files of addresses that are on this machine."""
+    return list(dict.fromkeys(copy for address in addresses if (copy := local_copy(address, folder)) is not None))
+
+
+def _converted_once(path: Path, sources: Sequence[Path], write: Callable[[Path], None]) -> Path:
+    """The file `path`, which `write` makes if it is missing, has changed since, or is older than a download of it."""
+    from filelock import FileLock
+
+    def is_made() -> bool:
+        records = [each for each in map(record_file, sources) if each.is_file()]
+        return has_its_hash(path) and all(each.stat().st_mtime_ns <= path.stat().st_mtime_ns for each in records)
+
+    if not is_made():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            if not is_made():
+                write(path)
+                record_sha256(path)
+    return path
 
 
 def local_file(source: str | os.PathLike[str]) -> Path:
@@ -67,28 +128,19 @@ def local_file(source: str | os.PathLike[str]) -> Path:
     if name is not None:
         return weights_file(name)
     own = f"addresses/{hashlib.sha256(address.encode()).hexdigest()[:16]}"
-    return _fetch_readable([address], "encoders" if _listed_encoder(address) else own)
+    return fetch([address], "encoders" if _listed_encoder(address) else own, check=check_weights)
 
 
-def _fetch_readable(addresses: Sequence[str], folder: str, *, sha256: str | None = None) -> Path:
-    """Fetches a file of weights as `fetch` does; a download that is something else, such as a login page, is removed.
+def check_weights(path: Path) -> None:
+    """Raises a ValueError if a file is not one of weights, such as the page of a login."""
+    if not is_onnx(path):
+        read_tensors(path)
+        return
+    import onnx
 
-    Raises:
-        OSError, ValueError: as of `fetch`, or the file that was downloaded cannot be read.
-    """
-    path = fetch(addresses, folder, sha256=sha256)
-    try:
-        if path.stat().st_size == 0:  # which is a valid ONNX file
-            raise ValueError(f"{path} is empty")
-        read_facts(path) if is_onnx(path) else read_tensors(path)
-    except ValueError as error:
-        if not path.is_relative_to(cache_folder() / folder):  # huggingface_hub's own cache
-            raise
-        for each in (path, path.with_name(f"{path.name}.sha256")):
-            each.unlink(missing_ok=True)
-        where = " or ".join(addresses)
-        raise ValueError(f"{where} is not a file of weights, and what was downloaded was removed: {error}") from error
-    return path
+    file = onnx.load(path, load_external_data=False)
+    if not file.graph.node or not file.opset_import:
+        raise ValueError(f"{path} is truncated: it has no network")
 
 
 def catalog_name(source: str | os.PathLike[str]) -> str | None:
@@ -118,23 +170,52 @@ def _listed_encoder(address: str) -> str | None:
     return next((name for name, entry in ENCODER_WEIGHTS.items() if address in entry.addresses), None)
 
 
-def verified_sha256(name: str) -> str:
-    """Hashes the published file of the weights `name.tag` again, to find out whether it has changed on this machine.
+def files_here(name: str) -> dict[Path, str]:
+    """The files of weights of the catalog that are on this machine, as published and converted.
+
+    Args:
+        name: `name.tag` of weights, or the name of an encoder with ImageNet weights.
 
     Returns:
-        The hash, which equals that of the catalog or, if the catalog has none, that of the first download.
+        The hash that each file should have; "" if none was recorded, so that the file is checked when it is used.
+    """
+    if name in WEIGHTS:
+        published = _copies(WEIGHTS[name].addresses, name)
+        converted, known = [_converted_file(name)], WEIGHTS[name].sha256
+    else:
+        published = _copies(ENCODER_WEIGHTS[name].addresses, "encoders")
+        converted, known = [each.with_suffix(".safetensors") for each in published], None
+    files = {path: recorded_sha256(path) for path in (*published, *converted) if path.is_file()}
+    return files | {path: known for path in published if known}
+
+
+def known_sha256(name: str) -> str:
+    """The hash of the published file of the weights `name.tag`, of the catalog or of the first download; "" without."""
+    return WEIGHTS[name].sha256 or next(map(recorded_sha256, _copies(WEIGHTS[name].addresses, name)), "")
+
+
+def verified_sha256(name: str) -> str:
+    """Hashes the files of weights again, to find out whether one has changed on this machine.
+
+    Args:
+        name: As of `files_here`. Weights `name.tag` that are not on this machine are downloaded.
+
+    Returns:
+        The hash of the published file, which equals that of the catalog or, if the catalog has none, that of the first
+        download; of the converted file if only that is here.
 
     Raises:
         OSError: the file cannot be downloaded.
-        ValueError: the hash differs.
+        ValueError: a hash differs.
     """
-    entry = WEIGHTS[name]
-    source = fetch(entry.addresses, name, sha256=entry.sha256)
-    record = source.with_name(f"{source.name}.sha256")
-    digest, expected = file_sha256(source), entry.sha256 or record.read_text().strip()
-    if digest != expected:
-        raise ValueError(f"{source} has changed: sha256 {digest}, expected {expected}")
-    return digest
+    files = files_here(name) or {published_file(name): WEIGHTS[name].sha256 or ""}
+    hashes = {path: file_sha256(path) for path in files}
+    for path, expected in files.items():
+        if not hashes[path].startswith(expected):
+            packaged = path.is_relative_to(package_file(PACKAGE))
+            remedy = "install edgeseg again" if packaged else "delete it, and edgeseg makes or downloads it again"
+            raise ValueError(f"{path} has changed: sha256 {hashes[path]}, expected {expected}; {remedy}")
+    return next(iter(hashes.values()))
 
 
 def encoder_file(source: str | os.PathLike[str], spec: ModelSpec | None) -> Path:
@@ -154,7 +235,7 @@ def encoder_file(source: str | os.PathLike[str], spec: ModelSpec | None) -> Path
     if is_address(text):
         return _as_safetensors(local_file(text))
     if text.startswith("timm/"):
-        return fetch([f"{HUB}{text}/model.safetensors"], "encoders")
+        return fetch([f"{HUB}{text}/model.safetensors"], "encoders", check=check_weights)
     if text != "imagenet":
         raise FileNotFoundError(
             f"no encoder weights at {text}; expected a file, 'imagenet', 'timm/NAME.TAG' for those on the hub, or an "
@@ -165,20 +246,21 @@ def encoder_file(source: str | os.PathLike[str], spec: ModelSpec | None) -> Path
             "the encoder of a registered builder is not known; pass encoder_weights='timm/NAME.TAG', a file, or its "
             "address"
         )
-    return _as_safetensors(_fetch_readable(_imagenet_addresses(spec.encoder), "encoders"))
+    return _as_safetensors(fetch(_imagenet_addresses(spec.encoder), "encoders", check=check_weights))
 
 
 def _as_safetensors(source_file: Path) -> Path:
     """The tensors of a downloaded file as safetensors, which is written once."""
     if source_file.suffix in (".safetensors", ".onnx"):
         return source_file
-    converted = source_file.with_suffix(".safetensors")
-    if not converted.is_file():
+
+    def write(path: Path) -> None:
         from safetensors.torch import save_file
 
-        with replacing(converted) as temporary:
+        with replacing(path) as temporary:
             save_file({key: value.contiguous() for key, value in read_weights(source_file).items()}, temporary)
-    return converted
+
+    return _converted_once(source_file.with_suffix(".safetensors"), [source_file], write)
 
 
 def encoder_normalization(source: str | os.PathLike[str], spec: ModelSpec | None) -> Preprocess | None:
