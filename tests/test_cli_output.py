@@ -172,7 +172,7 @@ def test_bash_completes(tmp_path: Path) -> None:
     assert completed("edgeseg weights ver") == ["verify"]
     assert completed("edgeseg predict --runt") == ["--runtime"]
     assert completed("edgeseg predict --runtime open") == ["openvino"]
-    assert completed("edgeseg evaluate --model unet_aspp_res") == ["unet_aspp_resnet50_edgeailite"]
+    assert completed("edgeseg evaluate --model unet_aspp_resnet50_e") == ["unet_aspp_resnet50_edgeailite"]
     assert set(completed("edgeseg predict pho")) == {"photos", "photo.jpg"}
 
 

@@ -39,10 +39,9 @@ def _doctor(options: argparse.Namespace) -> int:
         return 0
     for part, found in facts.items():
         print(part)
+        width = max(map(len, found), default=0)
         for name, value in found.items():
-            print(f"  {printable(name):24} {printable(value)}")
-        if not found:
-            print("  none")
+            print(f"  {printable(name):{width}}  {printable(value)}")
     return 0
 
 
