@@ -459,7 +459,7 @@ class Terminal(io.StringIO):
 
 
 def test_bars(tiny: edgeseg.Pixel2Pixel, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Evaluate, predict, demo, quantize and export show bars on a terminal, and nothing in a file."""
+    """Evaluate, predict, demo and quantize show bars on a terminal, and nothing in a file."""
     edgeseg.save_checkpoint(tiny, tmp_path / "tiny.safetensors")
     streets = edgeseg.create_model(
         "fpn", encoder=TINY, channels=16, tasks={"semantic": Streets("test", length=4).tasks["semantic"]}
@@ -476,7 +476,6 @@ def test_bars(tiny: edgeseg.Pixel2Pixel, photo: Path, tmp_path: Path, monkeypatc
         "streets": ["demo", "--sequences", "1", *model, "-o", str(tmp_path / "demo.png")],
         "photos": ["predict", str(tmp_path / "photos"), "-o", str(tmp_path / "out"), *model],
         "calibration": ["quantize", *photos, "-o", str(tmp_path / "int8.onnx")],
-        "comparison": ["export", *photos, "--int8", "-o", str(tmp_path / "int8.onnx")],
     }  # fmt: skip
     for title, words in calls.items():
         streams = ((Terminal(), True), (io.StringIO(), False))[: 1 + (title == "evaluation")]

@@ -20,6 +20,7 @@ from edgeseg.data import Streets
 from edgeseg.zoo.weights import WEIGHTS
 
 from .conftest import TINY
+from .test_cli import Terminal
 
 STREETS = ["--dataset", "streets", "--length", "4"]
 
@@ -79,6 +80,18 @@ def test_a_log_file_has_a_line_per_epoch(tmp_path: Path) -> None:
     ]
     assert not {"\r", "\x1b"} & set(done.stdout + done.stderr)
     assert "it/s" not in done.stderr
+
+
+def test_bars_of_export(model: list[str], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything that goes over photos has one, unless --quiet is given."""
+    pytest.importorskip("openvino")
+    words = ["export", *model, "--int8", "--images", str(photos), "--img-resize", "32", "48", "--fixed"]
+    for option, shown in (([], True), (["--quiet"], False)):
+        stream = Terminal()
+        monkeypatch.setattr(sys, "stderr", stream)
+        assert main([*words, *option, "-o", str(tmp_path / "int8.xml")]) == 0
+        for title in ("equalization", "calibration", "comparison"):
+            assert (f"{title}: " in stream.getvalue()) == shown, title
 
 
 def test_nothing_in_a_pipe_commands_a_terminal() -> None:

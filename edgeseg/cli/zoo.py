@@ -77,9 +77,9 @@ def _info(options: argparse.Namespace) -> int:
     cost = edgeseg.complexity(model, options.size)
     if options.json:
         spec = asdict(model.config.spec) if model.config.spec is not None else None
-        weights = {tag: as_json(entry) for tag, entry in info.weights.items()}
         costs = {"parameters": cost.params, "gmacs": cost.gmacs, "size": options.size}
-        print_json({"name": info.name, "spec": spec, **costs, "weights": weights})
+        entries = {tag: as_json(entry) for tag, entry in info.weights.items()}
+        print_json({"name": info.name, "spec": spec, **costs, "weights": entries})
         return 0
     print(info.name)
     _print_spec(model.config.spec)
