@@ -6,7 +6,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import platform
 import re
 import statistics
 import sys
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import NamedTuple, ParamSpec, TypeVar
 
 import torch
+
+from edgeseg.machine.processor import cpu_facts, cpu_name
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -172,13 +173,9 @@ def machine(device: str = "cpu", libraries: Sequence[str] = ("torch",)) -> str:
 
 
 def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    values = dict(re.split(r"\s*:\s*", line, maxsplit=1) for line in lines if ":" in line)
-    name = values.get("model name") or platform.processor() or platform.machine()
-    flags = values.get("flags", "").split()
+    flags = cpu_facts().get("flags", "").split()
     instructions = ", ".join(each for each in INSTRUCTIONS if each in flags)
-    return f"{name} ({instructions}), {torch.get_num_threads()} threads"
+    return f"{cpu_name()} ({instructions}), {torch.get_num_threads()} threads"
 
 
 def markdown(heading: str, rows: Iterable[Sequence[object]]) -> str:

@@ -128,8 +128,8 @@ def table(results: dict[str, Any]) -> str:
             if "refused" in row:
                 lines.append((*head, "refused", *[""] * 5))
                 continue
-            shown = [f"{row[key]:{form}}" if row.get(key) is not None else "" for key, form in
-                     (("milliseconds", ".1f"), ("memory_mb", ",.0f"), ("megabytes", ".1f"), ("miou", ".2f"))]  # fmt: skip
+            forms = {"milliseconds": ".1f", "memory_mb": ",.0f", "megabytes": ".1f", "miou": ".2f"}
+            shown = [f"{row[key]:{form}}" if row.get(key) is not None else "" for key, form in forms.items()]
             kept = f"{100 * row['kept']:.2f}" if row.get("kept") is not None else ""
             speed = f"{baseline / row['milliseconds']:.2f}"
             lines.append((*head, shown[0], speed, *shown[1:3], kept, shown[3]))

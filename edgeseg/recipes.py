@@ -20,7 +20,7 @@ class TrainConfig(Record):
     epochs: int = option(40, "schedule", "number of passes over the training set")
     batch_size: int = option(8, "schedule", "images per step over all processes; a last smaller batch is dropped")
     iter_size: int = option(1, "schedule", "number of batches whose gradients are averaged before each optimizer step")
-    optimizer: Literal["sgd", "adam", "adamw"] = option("sgd", "optimizer", "optimizer")
+    optimizer: Literal["sgd", "adam", "adamw"] = option("sgd", "optimizer", "algorithm that updates the weights")
     lr: float = option(0.01, "optimizer", "highest learning rate of the encoder")
     decoder_lr: float = option(4.0, "optimizer", "factor on the learning rate for the decoders")
     momentum: float = option(0.9, "optimizer", "momentum of SGD, or beta1 of Adam")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -458,20 +459,23 @@ class Terminal(io.StringIO):
 
 
 def test_bars(tiny: edgeseg.Pixel2Pixel, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Evaluate, quantize and demo show a bar on a terminal, and nothing in a file."""
+    """Evaluate, predict, demo and quantize show bars on a terminal, and nothing in a file."""
     edgeseg.save_checkpoint(tiny, tmp_path / "tiny.safetensors")
     streets = edgeseg.create_model(
         "fpn", encoder=TINY, channels=16, tasks={"semantic": Streets("test", length=4).tasks["semantic"]}
     )
     edgeseg.save_checkpoint(streets, tmp_path / "streets.safetensors")
     (tmp_path / "photos").mkdir()
-    photo.rename(tmp_path / "photos/a.jpg")
+    shutil.copy(photo, tmp_path / "photos/a.jpg")
+    photo.rename(tmp_path / "photos/b.jpg")
+    photos = ["--images", str(tmp_path / "photos"), "--img-resize", "32", "48"]
+    photos += ["--checkpoint", str(tmp_path / "tiny.safetensors")]
     model = ["--checkpoint", str(tmp_path / "streets.safetensors"), "--model", "fpn"]
     calls = {
         "evaluation": ["evaluate", "--dataset", "streets", "--length", "4", "--split", "test", *model],
         "streets": ["demo", "--sequences", "1", *model, "-o", str(tmp_path / "demo.png")],
-        "calibration": ["quantize", "--images", str(tmp_path / "photos"), "--img-resize", "32", "48", "--checkpoint",
-                        str(tmp_path / "tiny.safetensors"), "-o", str(tmp_path / "int8.onnx")],
+        "photos": ["predict", str(tmp_path / "photos"), "-o", str(tmp_path / "out"), *model],
+        "calibration": ["quantize", *photos, "-o", str(tmp_path / "int8.onnx")],
     }  # fmt: skip
     for title, words in calls.items():
         streams = ((Terminal(), True), (io.StringIO(), False))[: 1 + (title == "evaluation")]

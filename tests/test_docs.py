@@ -17,6 +17,7 @@ from PIL import Image
 
 import edgeseg
 from edgeseg.cli import _parser
+from edgeseg.cli.parser import Parser
 from edgeseg.data import Streets
 from edgeseg.deploy.formats import FORMATS
 from edgeseg.engine import TrainConfig
@@ -118,8 +119,29 @@ def test_every_verb_and_option_is_explained() -> None:
         for action in parser._actions:
             if not isinstance(action, argparse._SubParsersAction):
                 assert action.help, f"{name} {action.dest}"
-        if name not in ("edgeseg predict", "edgeseg flow"):
-            assert (parser.description or "").endswith("."), name
+        assert (parser.description or "").endswith("."), name
+
+
+def test_options_are_in_groups_with_titles() -> None:
+    general = {"-h", "--version", "--print-completion", "--quiet", "--json"}
+    for name, parser in parsers(_parser()):
+        for action in (*parser._positionals._group_actions, *parser._optionals._group_actions):
+            verbs = isinstance(action, argparse._SubParsersAction)
+            assert verbs or general.intersection(action.option_strings), f"{name} {action.dest}"
+
+
+def test_every_help_ends_with_examples() -> None:
+    """Two or more, each of which parses and names models that exist."""
+    for name, parser in parsers(_parser()):
+        assert isinstance(parser, Parser)
+        assert len(parser.examples) >= 2, name
+        text = parser.format_help()
+        for example in parser.examples:
+            assert f"\n  {example}\n" in text
+            assert example.startswith(name)
+            _parser().parse_args(shlex.split(example)[1:])
+            for model in re.findall(r"\b\w+_edgeailite\b[.\w]*", example):
+                assert model in [*edgeseg.list_models(), *edgeseg.list_weights()], example
 
 
 def test_help_of_train_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,10 @@
-"""What libraries say while they work is kept from the user, and the streams of the process are as before afterwards."""
+"""What libraries say while they work is kept from the user, bars are not, and streams are as before afterwards."""
 
 from __future__ import annotations
 
 import logging
 import os
+import subprocess
 import sys
 import warnings
 from contextlib import ExitStack
@@ -40,3 +41,34 @@ def test_what_python_libraries_say(capsys: pytest.CaptureFixture[str], caplog: p
     assert (sys.stdout, sys.stderr) == streams
     assert logging.root.manager.disable == disabled
     assert (*capsys.readouterr(), caplog.text) == ("", "", "")
+
+
+BARS = """
+import os, sys
+from edgeseg.machine.quiet import captured_stderr, quiet_python
+from edgeseg.machine.terminal import progress_bar, showing
+with quiet_python(), captured_stderr():
+    for step in progress_bar(range(2), "seen", "step"):
+        print("said by Python", file=sys.stderr)
+        os.write(2, b"said by native code")
+with showing(remarks=True, bars=False):
+    list(progress_bar(range(2), "unseen", "step"))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs terminals of POSIX")
+def test_bars_are_seen_while_libraries_are_silenced() -> None:
+    own, terminal = os.openpty()
+    subprocess.run([sys.executable, "-c", BARS], stderr=terminal, check=True)
+    os.close(terminal)
+    shown = b""
+    try:
+        while part := os.read(own, 1 << 16):
+            shown += part
+    except OSError:  # Linux's sign of the end
+        pass
+    os.close(own)
+    assert b"\rseen:" in shown
+    assert b"said" not in shown
+    assert b"unseen" not in shown
+    assert subprocess.run([sys.executable, "-c", BARS], capture_output=True, check=True).stderr == b""

@@ -8,10 +8,11 @@ import sys
 from collections.abc import Sequence
 
 import edgeseg
-from edgeseg.cli import data, demo, evaluate, export, flow, predict, quantize, train, weights, zoo
+from edgeseg.cli import data, demo, doctor, evaluate, export, flow, predict, quantize, train, weights, zoo
+from edgeseg.cli.completion import add_completion
 from edgeseg.cli.parser import Parser, in_shell_words
 from edgeseg.machine.memory import keep_freed_memory
-from edgeseg.machine.terminal import printable_lines
+from edgeseg.machine.terminal import printable_lines, showing
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,11 +29,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     options = parser.parse_args(arguments)
+    quiet = getattr(options, "quiet", False)
     if arguments is None:  # the process belongs to this command, and not to a program that calls this function
         keep_freed_memory()
         os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # otherwise a line per retry; our error says it in one
+        if quiet:
+            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
-        status = int(options.run(options))
+        with showing(remarks=not (quiet or getattr(options, "json", False)), bars=not quiet):
+            status = int(options.run(options))
         sys.stdout.flush()
         return status
     except KeyboardInterrupt as error:
@@ -68,10 +73,13 @@ def _reader_has_left() -> bool:
 def _parser() -> Parser:
     """The parser of all verbs and their options."""
     parser = Parser(
-        "edgeseg", description="A zoo of semantic-segmentation networks for edge devices. Each verb has its own --help."
+        "edgeseg",
+        description="A zoo of semantic-segmentation networks for edge devices. Each verb has its own --help.",
+        examples=("edgeseg demo", "edgeseg predict photo.jpg -o segmented"),
     )
     parser.add_argument("--version", action="version", version=f"edgeseg {edgeseg.__version__}")
+    add_completion(parser)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    for verb in (demo, zoo, weights, predict, flow, data, train, evaluate, export, quantize):
+    for verb in (demo, zoo, weights, predict, flow, data, train, evaluate, export, quantize, doctor):
         verb.add(verbs)
     return parser

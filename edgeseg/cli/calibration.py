@@ -14,18 +14,19 @@ if TYPE_CHECKING:
     from edgeseg.predict.predictor import Predictor
 
 
-def add_calibration(verb: argparse.ArgumentParser) -> None:
-    """Adds --calibration-images, --calibration-count and the options of datasets."""
-    verb.add_argument(
+def add_calibration(verb: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Adds --calibration-images and --calibration-count, and the options of datasets; returns the group of these."""
+    group = verb.add_argument_group("calibration")
+    group.add_argument(
         "--calibration-images", "--images", type=Path, metavar="FOLDER",
         help="folder with typical photos, on which the ranges of an 8-bit file are measured; by default the training "
         "split of --dataset",
     )  # fmt: skip
-    verb.add_argument(
+    group.add_argument(
         "--calibration-count", type=int, default=100, metavar="N",
         help="number of images that the calibration uses (default 100)",
     )  # fmt: skip
-    add_dataset(verb, required=False)
+    return add_dataset(verb, required=False)
 
 
 def check_calibration(options: argparse.Namespace) -> None:

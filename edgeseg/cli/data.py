@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeseg.cli.messages import add_json, add_quiet, print_json
 from edgeseg.cli.model import add_dataset, load_split
+from edgeseg.machine.terminal import say
 
 if TYPE_CHECKING:
     from edgeseg.data.check import DataReport
 
+EXAMPLES = (
+    "edgeseg data check --dataset images_masks --data-path mine -o samples.png",
+    "edgeseg data check --dataset camvid --data-path CamVid --split train --json",
+)
+
 
 def add(verbs: Any) -> None:
     """Adds the verb and its options."""
-    data = verbs.add_parser("data", help="look at a dataset before training", description="Looks at datasets.")
+    data = verbs.add_parser(
+        "data", help="look at a dataset before training", description="Looks at datasets.", examples=EXAMPLES
+    )
     actions = data.add_subparsers(dest="action", required=True)
     check = actions.add_parser(
         "check",
@@ -24,23 +31,26 @@ def add(verbs: Any) -> None:
         description="Reads all samples of a dataset and prints, per split, their number and sizes, the pixels per "
         "class, the share of ignored pixels, classes that never occur, and samples that cannot be used, with the "
         "reason. The exit status is 1 if there are such samples, or labels of which nothing can be learned.",
+        examples=EXAMPLES,
     )
-    add_dataset(check)
-    check.add_argument(
+    group = add_dataset(check)
+    group.add_argument(
         "--split", "--splits", nargs="+", default=["train", "val"], metavar="NAME",
         help="splits of the dataset to check (default train val)",
     )  # fmt: skip
-    check.add_argument("--json", action="store_true", help="print the reports as JSON, by split")
-    check.add_argument(
+    group.add_argument(
         "--limit", type=int, metavar="N", help="number of samples to read per split, evenly over it (default all)"
     )
-    check.add_argument(
+    group.add_argument(
         "--workers", type=int, default=1, metavar="N", help="number of processes that decode images (default 1)"
     )
-    check.add_argument(
+    group.add_argument("--no-cache", action="store_true", help="read the files even if they have not changed")
+    group = check.add_argument_group("results")
+    group.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help=".png file for a page of samples with their ground truth"
     )
-    check.add_argument("--no-cache", action="store_true", help="read the files even if they have not changed")
+    add_json(group, "the reports by split")
+    add_quiet(check)
     check.set_defaults(run=_check)
 
 
@@ -56,7 +66,7 @@ def _check(options: argparse.Namespace) -> int:
     datasets = {split: load_split(options, split) for split in dict.fromkeys(options.split)}
     reports = {split: _report(dataset, split, options) for split, dataset in datasets.items()}
     if options.json:
-        print(json.dumps({split: report.to_json() for split, report in reports.items()}, indent=2))
+        print_json({split: report.to_json() for split, report in reports.items()})
     else:
         print("\n\n".join(f"{split}\n{report}" for split, report in reports.items()))
     if options.output is not None:
@@ -64,7 +74,7 @@ def _check(options: argparse.Namespace) -> int:
         from edgeseg.vision.visualize import stack
 
         save_page(stack([draw_overlays(data, title=split) for split, data in datasets.items()]), options.output)
-        print(f"wrote {options.output}", file=sys.stderr)
+        say(f"wrote {options.output}")
     return 0 if all(report.ok for report in reports.values()) else 1
 
 

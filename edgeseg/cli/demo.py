@@ -6,7 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from edgeseg.cli.messages import add_quiet
 from edgeseg.cli.model import add_checkpoint
+from edgeseg.machine.terminal import say
 
 DEMO_MODEL = "deeplabv3plus_mobilenetv2_tv_edgeailite.streets"
 
@@ -18,27 +20,31 @@ def add(verbs: Any) -> None:
         help="segmentation, depth and motion on synthetic streets, without any download",
         description="Renders synthetic street scenes and predicts segmentation, depth and motion in them with weights "
         "that come with the package. Prints the scores, and writes a picture of one frame.",
+        examples=("edgeseg demo", "edgeseg demo --seed 3 --sequences 4 -o streets.png"),
     )
-    verb.add_argument(
-        "-o", "--output", type=Path, default=Path("demo.png"), metavar="FILE",
-        help="PNG file of inputs, ground truth and predictions (default demo.png)",
-    )  # fmt: skip
-    verb.add_argument(
+    group = verb.add_argument_group("model")
+    group.add_argument(
         "--model",
         default=DEMO_MODEL,
         metavar="NAME.TAG",
         help=f"model that takes images or optical flow and images of streets (default {DEMO_MODEL})",
     )
-    add_checkpoint(verb)
-    verb.add_argument(
+    add_checkpoint(group)
+    group = verb.add_argument_group("streets and picture")
+    group.add_argument(
+        "-o", "--output", type=Path, default=Path("demo.png"), metavar="FILE",
+        help="PNG file of inputs, ground truth and predictions (default demo.png)",
+    )  # fmt: skip
+    group.add_argument(
         "--seed",
         type=int,
         metavar="N",
         help="seed of the town (default: one that the weights were not trained on)",
     )
-    verb.add_argument(
+    group.add_argument(
         "--sequences", type=int, default=2, metavar="N", help="number of sequences of four frames each (default 2)"
     )
+    add_quiet(verb)
     verb.set_defaults(run=_demo)
 
 
@@ -56,5 +62,5 @@ def _demo(options: argparse.Namespace) -> int:
     for name, metric in metrics.items():
         print()
         print_scores(metric.scores(model.tasks[name], "native"), title=name)
-    print(f"\n{options.output}: inputs, ground truth and predictions of one frame")
+    say(f"\n{options.output}: inputs, ground truth and predictions of one frame")
     return 0

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import edgeseg
+from edgeseg.cli.messages import add_json, add_quiet, print_json
 from edgeseg.cli.model import accelerated, add_dataset, add_model, add_runtime, load_network, load_split
+from edgeseg.machine.terminal import say
 
 if TYPE_CHECKING:
     from edgeseg.predict.predictor import Predictor
@@ -23,62 +25,74 @@ def add(verbs: Any) -> None:
         description="Scores all tasks of a model in one pass over a dataset: IoU of the classes, errors of depth; of "
         "a binary task F1, precision, recall and the best threshold too. "
         "Started by torchrun, each process scores its share of the dataset.",
+        examples=(
+            "edgeseg evaluate --dataset camvid --data-path CamVid --download --split test",
+            "edgeseg evaluate --dataset images_masks --data-path mine --checkpoint runs/mine/best.safetensors --json",
+        ),
     )
-    add_dataset(verb)
-    add_model(verb)
-    verb.add_argument(
+    group = add_dataset(verb)
+    group.add_argument("--split", default="val", metavar="NAME", help="split of the dataset (default val)")
+    group.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="number of processes that decode images (default 1)"
+    )
+    group = add_model(verb)
+    group.add_argument(
         "--exported",
         "--onnx",
         type=Path,
         metavar="FILE",
-        help="score a file of edgeseg export in its runtime instead of a model",
+        help="file of edgeseg export that is scored in its runtime, instead of a model",
     )
-    add_runtime(verb)
-    verb.add_argument("--split", default="val", metavar="NAME", help="split of the dataset (default val)")
+    add_runtime(group)
     _add_views(verb)
-    verb.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="number of processes that decode images (default 1)"
-    )
-    verb.add_argument(
-        "-o", "--output", type=Path, nargs="+", default=[], metavar="FILE",
-        help=".json and .csv files to write the scores to",
-    )  # fmt: skip
-    verb.add_argument(
-        "--store-threshold", type=Path, metavar="FILE",
-        help="of a binary task: .safetensors file to write the model to, with the threshold of the highest IoU on the "
-        "split as its threshold",
-    )  # fmt: skip
+    _add_results(verb)
+    add_quiet(verb)
     verb.set_defaults(run=_evaluate)
 
 
 def _add_views(verb: argparse.ArgumentParser) -> None:
     """Adds the options that say at which sizes images are seen and scored."""
-    verb.add_argument(
+    group = verb.add_argument_group("protocol")
+    group.add_argument(
         "--protocol",
         choices=["native", "original"],
         default="native",
         help="native: resize the logits to the size of the ground truth; original: resize predicted classes by nearest "
         "neighbour, as the published figures of TI's zoo were taken (default native)",
     )
-    verb.add_argument(
+    group.add_argument(
         "--img-resize", "--img_resize", nargs=2, type=int, metavar=("H", "W"),
         help="height and width of the network's input (default: as in training)",
     )  # fmt: skip
-    verb.add_argument(
+    group.add_argument(
         "--output-size", "--output_size", nargs=2, type=int, metavar=("H", "W"),
         help="height and width at which the original protocol scores (default: the size of the ground truth)",
     )  # fmt: skip
-    verb.add_argument(
+    group.add_argument(
         "--scales", nargs="+", type=float, default=[1.0], metavar="FACTOR",
         help="factors on the input size, over which predictions are averaged (default 1.0)",
     )  # fmt: skip
-    verb.add_argument("--flip", action="store_true", help="average predictions with those for the mirrored image")
+    group.add_argument("--flip", action="store_true", help="average predictions with those for the mirrored image")
+
+
+def _add_results(verb: argparse.ArgumentParser) -> None:
+    """Adds the options of what is written, and of what is printed."""
+    group = verb.add_argument_group("results")
+    group.add_argument(
+        "-o", "--output", type=Path, nargs="+", default=[], metavar="FILE",
+        help=".json and .csv files to write the scores to",
+    )  # fmt: skip
+    group.add_argument(
+        "--store-threshold", type=Path, metavar="FILE",
+        help=".safetensors file to write a model with a binary task to, with the threshold of the highest IoU on the "
+        "split as its threshold",
+    )  # fmt: skip
+    add_json(group, "the scores by task, as in a .json file of --output")
 
 
 def _evaluate(options: argparse.Namespace) -> int:
     from edgeseg.data.samples import check_classes
     from edgeseg.engine import distributed, evaluate_tasks
-    from edgeseg.engine.report import print_scores, write_scores
 
     _check_files(options)
     with distributed.process_group(options.device) as device:
@@ -95,13 +109,23 @@ def _evaluate(options: argparse.Namespace) -> int:
         )  # fmt: skip
         if distributed.rank() == 0:
             scores = {name: metric.scores(model.tasks[name], options.protocol) for name, metric in metrics.items()}
-            for name, figures in scores.items():
-                print_scores(figures, title=name if len(scores) > 1 else "")
-            for path in options.output:
-                write_scores(scores, path)
+            _report(scores, options)
             if options.store_threshold is not None:
                 _store_threshold(options.store_threshold, model, scores)
     return 0
+
+
+def _report(scores: Mapping[str, Mapping[str, Any]], options: argparse.Namespace) -> None:
+    """Prints the scores of all tasks, and writes them to the files of --output."""
+    from edgeseg.engine.report import print_scores, write_scores
+
+    if options.json:
+        print_json(scores)
+    else:
+        for name, figures in scores.items():
+            print_scores(figures, title=name if len(scores) > 1 else "")
+    for path in options.output:
+        write_scores(scores, path)
 
 
 def _needs_torch(options: argparse.Namespace, model: Predictor) -> bool:
@@ -148,4 +172,4 @@ def _store_threshold(path: Path, model: Any, scores: Mapping[str, Mapping[str, A
     tasks = {name: replace(task, threshold=chosen.get(name, task.threshold)) for name, task in model.tasks.items()}
     model.configure(tasks=tasks)
     edgeseg.save_checkpoint(model, path)
-    print(f"wrote {path}, with the threshold {next(iter(chosen.values())):.4g}")
+    say(f"wrote {path}, with the threshold {next(iter(chosen.values())):.4g}")

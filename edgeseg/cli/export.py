@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeseg.cli.calibration import add_calibration, calibration_frames, check_calibration
-from edgeseg.cli.model import add_encoder, add_model, load_model, load_split
+from edgeseg.cli.messages import add_quiet
+from edgeseg.cli.model import Group, add_encoder, add_model, load_model, load_split
+from edgeseg.machine.terminal import say
 from edgeseg.predict.facts import FACTS
 
 if TYPE_CHECKING:
@@ -27,71 +29,75 @@ def add(verbs: Any) -> None:
         help="write a file for a runtime, verified against the network",
         description="Writes a file for deployment in the format of its suffix, in float32, float16 or 8 bit, runs it "
         "and verifies that it predicts the same as the network.",
+        examples=(
+            "edgeseg export --checkpoint runs/mine/best.safetensors -o model.onnx --file-output labels --preprocess",
+            "edgeseg export -o model.tflite --int8 --calibration-images photos --img-resize 480 640",
+        ),
     )
-    add_model(verb)
-    add_encoder(verb)
-    verb.add_argument(
+    add_encoder(add_model(verb))
+    group = verb.add_argument_group("file")
+    group.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FILE",
         help=f"file to write: {_list(FACTS)}; with --target the folder",
     )  # fmt: skip
-    verb.add_argument(
+    group.add_argument(
         "--target", choices=["tidl"],
         help="write a folder for the tools of a device's maker: tidl for Texas Instruments",
     )  # fmt: skip
-    verb.add_argument(
+    group.add_argument(
         "--format", metavar="NAME",
         help="format of the file, if its suffix does not name it: onnx, torch, litert, executorch, openvino or coreml",
     )  # fmt: skip
-    precision = verb.add_mutually_exclusive_group()
+    precision = group.add_mutually_exclusive_group()
     precision.add_argument(
         "--int8", action="store_true", help="compute in 8 bit: needs --calibration-images or --dataset"
     )
     precision.add_argument("--fp16", action="store_true", help="store the weights in float16")
-    add_file_options(verb, output="logits")
+    add_file_options(group, output="logits")
     verb.set_defaults(file_output=None)  # logits, or with --target what that has by default
-    add_calibration(verb)
-    verb.add_argument(
+    add_calibration(verb).add_argument(
         "--split", default="val", metavar="NAME",
         help="split of --dataset on which an 8-bit file is scored; 'none' skips this (default val)",
     )  # fmt: skip
+    add_quiet(verb)
     verb.set_defaults(run=_export)
 
 
-def add_file_options(verb: argparse.ArgumentParser, *, output: str) -> None:
+def add_file_options(group: Group, *, output: str) -> None:
     """Adds the options that say what goes into a file; `output` is the default of --file-output."""
-    verb.add_argument(
+    group.add_argument(
         "--img-resize", "--img_resize", nargs=2, type=int, metavar=("H", "W"),
         help="height and width of the input (default: as in training)",
     )  # fmt: skip
-    verb.add_argument(
+    group.add_argument(
         "--fixed",
         action="store_true",
-        help="write a file for one image of that size at a time; by default it takes any number of images of any size",
+        help="write a file for one image of one size at a time; by default it takes any number of images of any size",
     )
-    verb.add_argument(
+    group.add_argument(
         "--file-output",
         choices=OUTPUTS,
         default=output,
         help="output of the file: logits or class ids, at the size of the input or, if small, at the stride of the "
         f"decoder (default {output})",
     )
-    verb.add_argument(
+    group.add_argument(
         "--preprocess", action="store_true", help="write a file that takes uint8 pixels and normalizes them itself"
     )
-    verb.add_argument(
+    group.add_argument(
         "--fit", choices=["stretch", "letterbox"], default="stretch",
         help="how edgeseg fits photos to a file of fixed size: stretched to it, or with their aspect ratio and borders "
         "(default stretch)",
     )  # fmt: skip
-    add_version_options(verb)
+    add_version_options(group)
 
 
-def add_version_options(verb: argparse.ArgumentParser) -> None:
+def add_version_options(group: Group) -> None:
     """Adds --opset and --ir-version."""
-    verb.add_argument(
+    group.add_argument(
         "--opset", type=int, metavar="N", help="opset of an ONNX file, from 11 on (default: that of torch's exporter)"
     )
-    verb.add_argument(
+    group.add_argument(
         "--ir-version", "--ir_version", type=int, metavar="N",
         help="IR version of an ONNX file; older runtimes need 8 or 9 (default: that of torch's exporter)",
     )  # fmt: skip
@@ -208,19 +214,19 @@ def _choices(options: argparse.Namespace, chosen: Format) -> dict[str, Any]:
 
 
 def _report(exported: Exported, output: str) -> None:
-    """Prints how the file was compared with the network."""
+    """Says how the file was compared with the network."""
     unit = "of the pixels" if output.endswith("labels") else "standard deviations"
     shapes = ", ".join("x".join(map(str, shape)) for shape in exported.sizes)
     if not exported.was_run:
-        print("not run here: the runtime of this format does not exist on this system; the file was checked without it")
+        say("not run here: the runtime of this format does not exist on this system; the file was checked without it")
     for name, difference in exported.differences.items() if exported.was_run and not exported.agreement else ():
-        print(f"{name}: differs from the network by {difference:.1e} {unit} at {shapes}")
+        say(f"{name}: differs from the network by {difference:.1e} {unit} at {shapes}")
     for name, share in exported.agreement.items():
-        print(f"{name}: {100 * share:.2f} % of the pixels keep their float32 class")
+        say(f"{name}: {100 * share:.2f} % of the pixels keep their float32 class")
     files = [path for path in (exported.path, *exported.path.rglob("*")) if path.is_file()]
     files += [exported.path.with_suffix(".bin")] if exported.path.suffix == ".xml" else []
     size = sum(path.stat().st_size for path in files)
-    print(f"wrote {exported.path}, {size / 1e6:.1f} MB")
+    say(f"wrote {exported.path}, {size / 1e6:.1f} MB")
 
 
 def _print_score(options: argparse.Namespace, model: Predictor) -> None:

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeseg.cli.messages import add_quiet
 from edgeseg.cli.outputs import require_folder
-from edgeseg.machine.terminal import printable
+from edgeseg.machine.terminal import printable, progress_bar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,12 +18,22 @@ if TYPE_CHECKING:
 
 def add(verbs: Any) -> None:
     """Adds the verb and its options."""
-    verb = verbs.add_parser("flow", help="compute the optical flow that networks of two inputs take")
-    verb.add_argument(
+    verb = verbs.add_parser(
+        "flow",
+        help="compute the optical flow that networks of two inputs take",
+        description="Computes the optical flow between two frames, or between the successive frames of a folder in the "
+        "order of their names, and writes it as .png files for edgeseg predict --input flow=FOLDER. The first frame of "
+        "a folder gets no flow.",
+        examples=("edgeseg flow frames -o flow", "edgeseg flow before.jpg now.jpg -o now_flow.png"),
+    )
+    group = verb.add_argument_group("frames")
+    group.add_argument(
         "previous", type=Path, metavar="PREVIOUS|FOLDER", help="the previous frame, or a folder of frames"
     )
-    verb.add_argument("current", type=Path, nargs="?", help="the frame to segment; not given with a folder of frames")
-    verb.add_argument(
+    group.add_argument(
+        "current", type=Path, nargs="?", metavar="CURRENT", help="the frame to segment; not given with a folder"
+    )
+    verb.add_argument_group("results").add_argument(
         "-o",
         "--output",
         type=Path,
@@ -30,14 +41,11 @@ def add(verbs: Any) -> None:
         metavar="FILE|DIR",
         help="a .png file, or a folder for such files (of two frames: one that exists)",
     )
+    add_quiet(verb)
     verb.set_defaults(run=_flow)
 
 
 def _flow(options: argparse.Namespace) -> int:
-    """Computes the flow of two frames, or of the successive frames of a folder in the order of their names.
-
-    The first frame of a folder has no previous frame and gets no flow.
-    """
     from edgeseg.vision.flow import require_opencv
 
     require_opencv()
@@ -68,8 +76,6 @@ def _flow_of_two(options: argparse.Namespace) -> int:
 
 
 def _flow_of_folder(options: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from edgeseg.vision.listing import PHOTO_SUFFIXES, by_stem, list_files
 
     folder: Path = options.previous
@@ -81,8 +87,8 @@ def _flow_of_folder(options: argparse.Namespace) -> int:
     frames = by_stem(list_files(folder, PHOTO_SUFFIXES, without=options.output, recursive=False), folder)
     if len(frames) < 2:
         raise ValueError(f"{folder} has {len(frames)} images; flow needs two or more")
-    steps = _steps(list(frames.items()), options.output)
-    problems = [problem for problem in tqdm(steps, total=len(frames), unit="frame", disable=None) if problem]
+    steps = progress_bar(_steps(list(frames.items()), options.output), "flow", "frame", len(frames))
+    problems = [problem for problem in steps if problem]
     for problem in problems:
         print(f"edgeseg flow: {printable(problem)}", file=sys.stderr)
     return 1 if problems else 0

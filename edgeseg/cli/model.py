@@ -21,21 +21,26 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "fpn_aspp_mobilenetv2_tv_edgeailite.camvid"
 
 
-def add_model(verb: argparse.ArgumentParser) -> None:
-    """Adds --model, --checkpoint and --device."""
-    verb.add_argument(
+Group = argparse._ArgumentGroup | argparse.ArgumentParser  # what options are added to
+
+
+def add_model(verb: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Adds and returns the group of the model: --model, --checkpoint and --device."""
+    group = verb.add_argument_group("model")
+    group.add_argument(
         "--model",
         metavar="NAME[.TAG]",
         help="name of the model, with the tag of its weights or without for the default weights "
         f"(default: the model of --checkpoint, or {DEFAULT_MODEL})",
     )
-    add_checkpoint(verb)
-    add_device(verb)
+    add_checkpoint(group)
+    add_device(group)
+    return group
 
 
-def add_checkpoint(verb: argparse.ArgumentParser) -> None:
+def add_checkpoint(group: Group) -> None:
     """Adds --checkpoint."""
-    verb.add_argument(
+    group.add_argument(
         "--checkpoint", type=file_or_address, metavar="FILE|https://...",
         help="file of weights to use instead of the published ones, or its address",
     )  # fmt: skip
@@ -46,23 +51,23 @@ def file_or_address(text: str) -> Path | str:
     return text if is_address(text) else Path(text)
 
 
-def add_device(verb: argparse.ArgumentParser) -> None:
+def add_device(group: Group) -> None:
     """Adds --device."""
-    verb.add_argument(
+    group.add_argument(
         "--device", default="cpu", metavar="NAME", help="device of PyTorch, such as cuda or cuda:1 (default cpu)"
     )
 
 
-def add_encoder(verb: argparse.ArgumentParser) -> None:
+def add_encoder(group: Group) -> None:
     """Adds --encoder and --option."""
-    verb.add_argument(
+    group.add_argument(
         "--encoder", metavar="NAME",
         help="encoder of a free combination, such as resnet18 or any other of timm, with --model fpn, unet, "
         "deeplabv3plus or bifpn",
     )  # fmt: skip
-    verb.add_argument(
+    group.add_argument(
         "--option", action="append", default=[], metavar="KEY=VALUE",
-        help="another field of the network, such as channels=64; may be given several times",
+        help="field of the network that differs, such as channels=64; may be given several times",
     )  # fmt: skip
 
 
@@ -85,9 +90,10 @@ def network(options: argparse.Namespace) -> dict[str, Any]:
     return given
 
 
-def add_dataset(verb: argparse.ArgumentParser, *, required: bool = True) -> None:
-    """Adds --dataset, --data-path and the options of datasets."""
-    verb.add_argument(
+def add_dataset(verb: argparse.ArgumentParser, *, required: bool = True) -> argparse._ArgumentGroup:
+    """Adds the options of datasets, in three groups, and returns the first: --dataset, --data-path and their like."""
+    group = verb.add_argument_group("dataset")
+    group.add_argument(
         "--dataset",
         "--dataset-name",
         "--dataset_name",
@@ -96,37 +102,20 @@ def add_dataset(verb: argparse.ArgumentParser, *, required: bool = True) -> None
         metavar="NAME",
         help=f"dataset, one of: {', '.join(sorted(DATASETS))}",
     )
-    verb.add_argument(
+    group.add_argument(
         "--data-path", "--data_path", type=Path, metavar="DIR",
         help="folder of the dataset; required for all datasets except streets, which is rendered",
     )  # fmt: skip
-    verb.add_argument(
+    group.add_argument(
         "--download", action="store_true", help="download camvid or voc_segmentation if it is not in --data-path"
     )
-    verb.add_argument("--skip-unreadable", action="store_true", help="leave out samples whose files cannot be read")
-    verb.add_argument(
+    group.add_argument("--skip-unreadable", action="store_true", help="leave out samples whose files cannot be read")
+    group.add_argument(
         "--channels", type=int, metavar="N", help="channels that photos are read with, such as 1 for gray (default 3)"
     )
     _add_own(verb)
-    verb.add_argument(
-        "--image-folders", nargs="+", metavar="DIR",
-        help="names of Cityscapes' folders of images, one per input; the last has the photos that are labelled",
-    )  # fmt: skip
-    verb.add_argument(
-        "--flow-folders", nargs="+", metavar="DIR", help="those of --image-folders that hold optical flow"
-    )
-    verb.add_argument(
-        "--inputs", nargs="+", metavar="NAME", help="inputs of streets: flow and image, or one of them (default image)"
-    )
-    verb.add_argument(
-        "--tasks", nargs="+", metavar="NAME", help="tasks of streets and Cityscapes: any of semantic, depth and motion"
-    )
-    verb.add_argument("--length", type=int, metavar="N", help="number of samples of streets (default 400)")
-    verb.add_argument(
-        "--overlap",
-        choices=["ignore", "original"],
-        help="pixels where objects of COCO overlap: ignore them, or label them as TI's zoo does (default ignore)",
-    )
+    _add_published(verb)
+    return group
 
 
 def _add_own(verb: argparse.ArgumentParser) -> None:
@@ -134,45 +123,69 @@ def _add_own(verb: argparse.ArgumentParser) -> None:
     group = verb.add_argument_group("datasets of your own files: images_masks, coco_json, yolo and labelme")
     group.add_argument(
         "--classes", nargs="+", metavar="NAME",
-        help="of images_masks, yolo and labelme: names of the classes in the order of their ids, without classes.txt",
+        help="names of the classes of images_masks, yolo and labelme in the order of their ids, instead of classes.txt",
     )  # fmt: skip
     group.add_argument(
         "--val-fraction", type=float, metavar="X",
-        help="of these datasets: share of the samples that become the split val, by a hash of their names, where "
-        "there are no folders of splits",
+        help="share of the samples that become the split val, by a hash of their names, where there are no folders of "
+        "splits",
     )  # fmt: skip
     group.add_argument(
         "--image-dir", metavar="DIR",
-        help="of images_masks and coco_json: folder of the photos below --data-path (default images); {split} in it "
+        help="folder of the photos of images_masks and coco_json below --data-path (default images); {split} in it "
         "stands for the name of the split",
     )  # fmt: skip
     group.add_argument(
-        "--mask-dir", metavar="DIR", help="of images_masks: folder of the masks, as --image-dir (default masks)"
+        "--mask-dir", metavar="DIR",
+        help="folder of the masks of images_masks below --data-path (default masks); {split} in it stands for the name "
+        "of the split",
+    )  # fmt: skip
+    group.add_argument(
+        "--image-suffix", metavar="SUFFIX", help="ending of the photos' names in images_masks, such as _image.jpg"
     )
     group.add_argument(
-        "--image-suffix", metavar="SUFFIX", help="of images_masks: ending of the photos' names, such as _image.jpg"
-    )
-    group.add_argument(
-        "--mask-suffix", metavar="SUFFIX", help="of images_masks: ending of the masks' names, such as _mask.png"
+        "--mask-suffix", metavar="SUFFIX", help="ending of the masks' names in images_masks, such as _mask.png"
     )
     group.add_argument(
         "--mask-values", nargs="+", metavar="VALUE[:CLASS]",
-        help="of images_masks: value of each class in the masks, such as 0 255, or pairs such as 0:0 128:255 255:1 "
+        help="value of each class in the masks of images_masks, such as 0 255, or pairs such as 0:0 128:255 255:1 "
         "with 255 for ignored pixels",
     )  # fmt: skip
     group.add_argument(
         "--annotations",
         metavar="FILE",
-        help="of coco_json: file below --data-path, in which {split} stands for the split",
+        help="annotations of coco_json, a file below --data-path; {split} in it stands for the name of the split",
     )
     group.add_argument(
         "--no-background", action="store_true",
-        help="of coco_json, yolo and labelme: ignore pixels outside of all objects, instead of a class background",
+        help="ignore pixels outside of all objects in coco_json, yolo and labelme, instead of a class background",
     )  # fmt: skip
     group.add_argument(
-        "--skip-unlabelled",
-        action="store_true",
-        help="of these datasets: leave out photos without a mask or an annotation",
+        "--skip-unlabelled", action="store_true", help="leave out photos without a mask or an annotation"
+    )
+
+
+def _add_published(verb: argparse.ArgumentParser) -> None:
+    """Adds the options of Cityscapes, streets and COCO."""
+    group = verb.add_argument_group("Cityscapes, streets and COCO")
+    group.add_argument(
+        "--image-folders", nargs="+", metavar="DIR",
+        help="names of Cityscapes' folders of images, one per input; the last has the photos that are labelled",
+    )  # fmt: skip
+    group.add_argument(
+        "--flow-folders", nargs="+", metavar="DIR", help="folders among --image-folders that hold optical flow"
+    )
+    group.add_argument(
+        "--inputs", nargs="+", metavar="NAME", help="inputs of streets: flow and image, or one of them (default image)"
+    )
+    group.add_argument(
+        "--tasks", nargs="+", metavar="NAME", help="tasks of streets and Cityscapes: any of semantic, depth and motion"
+    )
+    group.add_argument("--length", type=int, metavar="N", help="number of samples of streets (default 400)")
+    group.add_argument(
+        "--overlap",
+        choices=["ignore", "original"],
+        help="pixels where objects of COCO overlap: ignore them, or label them as TI's zoo does (default ignore)",
     )
 
 
@@ -282,11 +295,11 @@ def load_network(options: argparse.Namespace, device: torch.device) -> Predictor
     return load_segmenter(options.exported)
 
 
-def add_runtime(verb: argparse.ArgumentParser) -> None:
+def add_runtime(group: Group) -> None:
     """Adds --runtime."""
-    verb.add_argument(
+    group.add_argument(
         "--runtime", choices=["auto", "torch", "onnxruntime", "openvino"], default="auto",
-        help="what runs the model: PyTorch, or on CPUs another runtime, for which the model is exported once and kept "
+        help="library that runs the model: PyTorch, or on CPUs another, for which the model is exported once and kept "
         "in the cache; auto is onnxruntime if that takes less time in all (default auto)",
     )  # fmt: skip
 

@@ -9,14 +9,31 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
+EXAMPLES = "examples:\n"  # what the end of a help text begins with
 MANY = 12  # choices that are listed in full in an error; of more, only the nearest are
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors show the usage of their own verb in short, and suggest what may have been meant."""
+class _Help(argparse.HelpFormatter):
+    """Keeps the lines of examples, which are commands to copy, as they are."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **{**options, "allow_abbrev": False})
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith(EXAMPLES) else super()._fill_text(text, width, indent)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors show the usage of their own verb in short, and suggest what may have been meant.
+
+    Args:
+        arguments: Those of `argparse.ArgumentParser`.
+        examples: Commands that are shown at the end of the help text.
+        options: Further arguments of `argparse.ArgumentParser`.
+    """
+
+    def __init__(self, *arguments: Any, examples: Sequence[str] = (), **options: Any) -> None:
+        self.examples = tuple(examples)
+        epilog = EXAMPLES + "\n".join(f"  {each}" for each in examples) if examples else None
+        options |= {"allow_abbrev": False, "formatter_class": _Help, "epilog": epilog}
+        super().__init__(*arguments, **options)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Refuses unknown options first: otherwise a mistyped option is reported as a required one that is missing."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeseg.cli.messages import add_quiet
 from edgeseg.cli.model import accelerated, add_model, add_runtime, load_network
 from edgeseg.cli.outputs import (
     OUTPUTS,
@@ -18,7 +19,7 @@ from edgeseg.cli.outputs import (
     require_outputs,
     write_photo,
 )
-from edgeseg.machine.terminal import printable
+from edgeseg.machine.terminal import printable, progress_bar, say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,60 +36,78 @@ Steps = Iterator[tuple[File, Exception | None]]  # files that are done, or what 
 
 def add(verbs: Any) -> None:
     """Adds the verb and its options."""
-    verb = verbs.add_parser("predict", help="segment photos and videos")
-    verb.add_argument(
+    verb = verbs.add_parser(
+        "predict",
+        help="segment photos and videos",
+        description="Predicts the classes of every pixel of photos and videos, or their depth, and writes them as "
+        "pictures. A file that cannot be read is named, and the others go on; the exit status is then 1.",
+        examples=(
+            "edgeseg predict photo.jpg -o segmented",
+            "edgeseg predict photos drive.mp4 -o segmented --outputs labels overlay --batch-size 4",
+        ),
+    )
+    _add_files(verb)
+    group = add_model(verb)
+    group.add_argument(
+        "--exported",
+        "--onnx",
+        type=Path,
+        metavar="FILE",
+        help="file of edgeseg export that is run in its runtime, instead of a model",
+    )
+    group = verb.add_argument_group("speed and memory")
+    add_runtime(group)
+    group.add_argument(
+        "--tile",
+        nargs=2,
+        type=int,
+        metavar=("H", "W"),
+        help="height and width in pixels of tiles, in which larger photos and frames are segmented",
+    )
+    group.add_argument(
+        "--batch-size",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of photos of one size, or of frames, that go through the network together (default 1)",
+    )
+    add_quiet(verb)
+    verb.set_defaults(run=_predict)
+
+
+def _add_files(verb: argparse.ArgumentParser) -> None:
+    """Adds the options of what is read and what is written."""
+    group = verb.add_argument_group("files to read")
+    group.add_argument(
         "images",
         nargs="+",
         type=Path,
         metavar="IMAGE|FOLDER|VIDEO",
         help="photos, videos, and folders with photos and videos at any depth",
     )
-    verb.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the results, created if missing"
-    )
-    add_model(verb)
-    verb.add_argument(
-        "--exported",
-        "--onnx",
-        type=Path,
-        metavar="FILE",
-        help="run a file of edgeseg export in its runtime instead of a model",
-    )
-    add_runtime(verb)
-    verb.add_argument(
+    group.add_argument(
         "--input", action="append", default=[], metavar="NAME=FILE|FOLDER",
         help="another input of a network with several, such as flow=FOLDER with one file per photo; see edgeseg flow",
     )  # fmt: skip
-    verb.add_argument(
-        "--outputs",
-        nargs="+",
-        choices=OUTPUTS,
-        default=["labels", "color", "overlay"],
-        help="what to write per photo or video: class ids (for depth, 16-bit metres x 256), colours, the photo tinted "
-        "by the colours with a legend, or Cityscapes' label ids; of videos, colours are .mp4 files and the rest are "
-        "lossless .mkv files of gray values (default: labels color overlay)",
-    )
-    verb.add_argument(
-        "--tile",
-        nargs=2,
-        type=int,
-        metavar=("H", "W"),
-        help="segment larger photos and frames in tiles of this height and width",
-    )
-    verb.add_argument(
-        "--batch-size",
-        type=int,
-        default=1,
-        metavar="N",
-        help="number of photos of one size, or of frames, that go through the network together",
-    )
-    verb.add_argument(
+    group.add_argument(
         "--max-pixels",
         type=int,
         metavar="N",
         help="height times width up to which photos are read (default: Pillow's limit, about 179 million)",
     )
-    verb.set_defaults(run=_predict)
+    group = verb.add_argument_group("files to write")
+    group.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the results, created if missing"
+    )
+    group.add_argument(
+        "--outputs",
+        nargs="+",
+        choices=OUTPUTS,
+        default=["labels", "color", "overlay"],
+        help="what to write per photo or video: class ids (for depth, 16-bit metres x 256), colours, the photo tinted "
+        "by the colours with a legend, or Cityscapes' label ids; of videos, colours and overlays are .mp4 files and "
+        "the rest are lossless .mkv files of gray values (default: labels color overlay)",
+    )
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -118,7 +137,8 @@ def _predict_share(options: argparse.Namespace, device: torch.device, missing: l
     done, problems = 0, [] if first else missing
     steps = _segment_photos(model, share, beside, options)
     try:
-        for part in (_with_bar(steps, len(share), shown=not first), _segment_videos(model, clips, options)):
+        bar = progress_bar(steps, "photos", "image", len(share), shown=not first and len(share) > 1)
+        for part in (bar, _segment_videos(model, clips, options)):
             for (path, _), error in part:
                 if error is None:
                     done += 1
@@ -134,17 +154,10 @@ def _report(done: int, problems: Sequence[str], output: Path) -> int:
     for problem in problems:
         print(f"edgeseg predict: not segmented: {printable(problem)}", file=sys.stderr)
     if done:
-        print(f"{done} of {done + len(problems)} segmented into {printable(output)}")
+        say(f"{done} of {done + len(problems)} segmented into {printable(output)}")
     elif problems:
         print("edgeseg predict: nothing was segmented", file=sys.stderr)
     return 1 if problems else 0
-
-
-def _with_bar(steps: Steps, total: int, *, shown: bool) -> Steps:
-    """Shows a progress bar, if there is a terminal and more than one file."""
-    from tqdm import tqdm
-
-    yield from tqdm(steps, total=total, unit="image", disable=None if shown and total > 1 else True)
 
 
 def _check_options(options: argparse.Namespace) -> None:

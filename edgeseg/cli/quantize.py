@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeseg.cli.calibration import add_calibration, calibration_frames, check_calibration
 from edgeseg.cli.export import add_file_options, check_file, file_options
+from edgeseg.cli.messages import add_quiet
 from edgeseg.cli.model import add_model, load_model, load_split
 
 if TYPE_CHECKING:
@@ -30,32 +31,43 @@ def add(verbs: Any) -> None:
         help="write an 8-bit ONNX file, compared with the float32 one",
         description="Quantizes a network to 8 bit after training, and writes an ONNX file in QDQ form. Prints its "
         "size, its speed in onnxruntime and, for a dataset, its scores beside those of the float32 file.",
+        examples=(
+            "edgeseg quantize --checkpoint runs/mine/best.safetensors --images photos -o model_int8.onnx",
+            "edgeseg quantize --dataset camvid --data-path CamVid --split test --keep-float 2 -o model_int8.onnx",
+        ),
     )
     add_model(verb)
-    add_calibration(verb)
-    verb.add_argument(
+    group = verb.add_argument_group("file")
+    group.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help=".onnx file to write")
+    add_file_options(group, output="small_logits")
+    _add_scheme(verb)
+    add_calibration(verb).add_argument(
         "--split", default="val", metavar="NAME",
         help="split of the dataset on which both files are scored; 'none' skips this (default val)",
     )  # fmt: skip
-    verb.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help=".onnx file to write")
-    add_file_options(verb, output="small_logits")
-    verb.add_argument(
+    add_quiet(verb)
+    verb.set_defaults(run=_quantize)
+
+
+def _add_scheme(verb: argparse.ArgumentParser) -> None:
+    """Adds the options that say how numbers are rounded."""
+    group = verb.add_argument_group("quantization")
+    group.add_argument(
         "--calibration", choices=["minmax", "entropy", "percentile"], default="percentile",
         help="how the range of an activation follows from its values on the images: lowest and highest, least loss of "
         "information, or without the outermost 0.01 %% (default percentile)",
     )  # fmt: skip
-    verb.add_argument(
+    group.add_argument(
         "--power-of-two", action="store_true", help="use symmetric scales that are powers of two, one per tensor"
     )
-    verb.add_argument(
+    group.add_argument(
         "--keep-float", type=int, default=0, metavar="N",
         help="keep the N convolutions in float32 whose quantization changes most pixels (default 0)",
     )  # fmt: skip
-    verb.add_argument(
+    group.add_argument(
         "--full-range", action="store_true",
         help="use 8-bit weights, for ARM and for x86 processors with VNNI; by default weights have 7 bits",
     )  # fmt: skip
-    verb.set_defaults(run=_quantize)
 
 
 def _quantize(options: argparse.Namespace) -> int:
@@ -77,7 +89,7 @@ def _quantize(options: argparse.Namespace) -> int:
     frames = calibration_frames(options, model)
     quantized = quantize_onnx(
         model, options.output, frames, calibration=options.calibration, power_of_two=options.power_of_two,
-        keep_float=options.keep_float, reduce_range=not options.full_range, progress=True, **choices,
+        keep_float=options.keep_float, reduce_range=not options.full_range, **choices,
     )  # fmt: skip
     _print_sensitivity(quantized, options.keep_float + MORE_NODES)
     with tempfile.TemporaryDirectory() as folder:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 
 import edgeseg
 from edgeseg.cli.export import add_version_options, version_options
+from edgeseg.cli.messages import add_quiet
 from edgeseg.cli.model import add_dataset, add_device, add_encoder, load_split, load_trained, network, on_device
 from edgeseg.engine import RECIPES, TrainConfig
+from edgeseg.machine.terminal import say
 from edgeseg.spec import Task
 
 if TYPE_CHECKING:
@@ -30,36 +32,46 @@ def add(verbs: Any) -> None:
         help="train a model on a dataset",
         description="Trains a model on a dataset, by a recipe whose values further options change. Started by "
         "torchrun, each process trains on its share of every batch; Ctrl-C saves the run and stops it.",
+        examples=(
+            "edgeseg train --dataset camvid --data-path CamVid --model fpn_aspp_mobilenetv2_tv_edgeailite -o run",
+            "edgeseg train --dataset images_masks --data-path mine --model unet --encoder resnet18 -o runs/mine",
+        ),
     )
-    add_dataset(verb)
-    verb.add_argument(
-        "--model", "--model-name", "--model_name", required=True, metavar="NAME[.TAG]",
-        help="name of the model to train; with a tag, training starts from those weights",
-    )  # fmt: skip
-    verb.add_argument("--train-split", default="train", metavar="NAME", help="split to train on (default train)")
-    verb.add_argument(
+    group = add_dataset(verb)
+    group.add_argument("--train-split", default="train", metavar="NAME", help="split to train on (default train)")
+    group.add_argument(
         "--val-split",
         default="val",
         metavar="NAME",
         help="split scored during training; 'none' skips it (default val)",
     )
-    verb.add_argument(
+    _add_model(verb)
+    _add_teacher(verb)
+    _add_run(verb)
+    _add_files(verb)
+    _add_recipe(verb)
+    add_quiet(verb)
+    verb.set_defaults(run=_train)
+
+
+def _add_model(verb: argparse.ArgumentParser) -> None:
+    """Adds the options of the network and of the weights that it starts from."""
+    group = verb.add_argument_group("model")
+    group.add_argument(
+        "--model", "--model-name", "--model_name", required=True, metavar="NAME[.TAG]",
+        help="name of the model to train; with a tag, training starts from those weights",
+    )  # fmt: skip
+    group.add_argument(
         "--encoder-weights", metavar="FILE|https://...|imagenet|timm/NAME.TAG",
         help="weights of the encoder to start from: a file or its address, 'imagenet' for the usual ones, or weights "
         "of timm",
     )  # fmt: skip
-    verb.add_argument(
+    group.add_argument(
         "--pretrained", metavar="FILE|https://...|default",
         help="weights to start from: a file or its address, of the whole model or of its encoder alone, or 'default' "
         "for the default weights of the model",
     )  # fmt: skip
-    add_encoder(verb)
-    _add_teacher(verb)
-    _add_run(verb)
-    add_version_options(verb)
-    add_device(verb)
-    _add_recipe(verb)
-    verb.set_defaults(run=_train)
+    add_encoder(group)
 
 
 def _add_teacher(verb: argparse.ArgumentParser) -> None:
@@ -86,32 +98,40 @@ def _add_teacher(verb: argparse.ArgumentParser) -> None:
 
 
 def _add_run(verb: argparse.ArgumentParser) -> None:
-    """Adds the options of the folder of a run, and of what ends and finishes it."""
-    verb.add_argument(
+    """Adds the options of the folder of a run, of where it runs, and of what ends it."""
+    group = verb.add_argument_group("run")
+    group.add_argument(
         "--resume", nargs="?", const="auto", choices=["auto"],
         help="resume the run in --output if there is one; with more --epochs, a finished run continues",
     )  # fmt: skip
-    verb.add_argument(
+    group.add_argument(
         "--overwrite", action="store_true", help="remove the files of the run in --output if there is one"
     )
-    verb.add_argument(
+    group.add_argument(
         "--patience", type=int, metavar="N",
         help="end the run when the score has not improved for N evaluations; see --evaluate-every",
     )  # fmt: skip
-    verb.add_argument(
+    group.add_argument(
         "-o", "--output", type=Path, required=True, metavar="DIR",
         help="folder of the run, for weights and metrics; created if it is missing",
     )  # fmt: skip
-    verb.add_argument(
+    add_device(group)
+
+
+def _add_files(verb: argparse.ArgumentParser) -> None:
+    """Adds the options of the 8-bit files that quantization-aware training writes."""
+    group = verb.add_argument_group("files of a run with --quantize")
+    group.add_argument(
         "--formats", nargs="+", metavar="NAME",
-        help="with --quantize: formats of the 8-bit files that are written at the end, of onnx, litert, executorch and "
-        "openvino (default onnx)",
+        help="formats of the 8-bit files that are written at the end, of onnx, litert, executorch and openvino "
+        "(default onnx)",
     )  # fmt: skip
+    add_version_options(group)
 
 
 def _add_recipe(verb: argparse.ArgumentParser) -> None:
     """Adds --recipe, and one option per field of `TrainConfig` that overrides the value of the recipe."""
-    verb.add_argument(
+    verb.add_argument_group("recipe").add_argument(
         "--recipe",
         choices=RECIPES,
         default="modern",
@@ -189,7 +209,7 @@ def _train(options: argparse.Namespace) -> int:
     )
     with process_group(options.device) as device:
         if encoder_alone and distributed.rank() == 0:
-            print(f"{options.pretrained} has weights of an encoder alone: the decoders start untrained")
+            say(f"{options.pretrained} has weights of an encoder alone: the decoders start untrained")
         model = on_device(model, device)
         trained = train(
             model, train_set, val_set, config, options.output, teacher=_soft_labels(options, model.tasks, device),
@@ -198,7 +218,7 @@ def _train(options: argparse.Namespace) -> int:
         if distributed.rank() == 0:
             for path, choices in files.items():
                 edgeseg.export(trained.cpu(), path, output="small_logits", preprocess=True, **choices)
-                print(f"wrote {path}, for edgeseg predict --exported and edgeseg.load_segmenter")
+                say(f"wrote {path}, for edgeseg predict --exported and edgeseg.load_segmenter")
     return 0
 
 

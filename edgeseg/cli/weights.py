@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import edgeseg
+from edgeseg.cli.messages import add_json, add_quiet, print_json
+from edgeseg.machine.terminal import say
 
 if TYPE_CHECKING:
     from edgeseg.zoo.weights import Weights
@@ -23,6 +26,7 @@ def add(top: Any) -> None:
         "weights",
         help="list, describe, download, convert and verify trained weights",
         description="Lists, describes, downloads, converts and verifies trained weights of the zoo.",
+        examples=("edgeseg weights list camvid", "edgeseg weights download '*.coco21'"),
     )
     verbs = parser.add_subparsers(dest="weights_verb", required=True)
     _add_list(verbs)
@@ -38,8 +42,10 @@ def _add_list(verbs: Any) -> None:
         help="list trained weights with their mIoU",
         description="Lists trained weights as NAME.TAG with the mIoU measured here, or else the published one, and the "
         "protocol of the figure. Exits with status 1 if no name matches.",
+        examples=("edgeseg weights list", "edgeseg weights list '*.coco21' --json"),
     )
-    verb.add_argument("pattern", nargs="?", default="*", help=PATTERN_HELP)
+    add_pattern(verb)
+    add_json(verb, "names with their mIoU and its protocol")
     verb.set_defaults(run=_list)
 
 
@@ -48,10 +54,15 @@ def _add_info(verbs: Any) -> None:
         "info",
         help="describe one set of trained weights",
         description="Prints what weights predict, their mIoU, licence, addresses and sha256.",
+        examples=(
+            "edgeseg weights info fpn_aspp_mobilenetv2_tv_edgeailite.camvid",
+            "edgeseg weights info deeplabv3plus_mobilenetv2_tv_edgeailite.streets --json",
+        ),
     )
-    verb.add_argument(
+    verb.add_argument_group("weights").add_argument(
         "name", metavar="NAME[.TAG]", help="name of the model, with the tag of its weights or for its default weights"
     )
+    add_json(verb, "the entry of the catalog")
     verb.set_defaults(run=_info)
 
 
@@ -61,6 +72,10 @@ def _add_download(verbs: Any) -> None:
         help="download weights into the cache",
         description="Downloads weights into the cache, from which they are loaded without a network connection. Prints "
         "the path of each file.",
+        examples=(
+            "edgeseg weights download fpn_aspp_regnetx800mf_edgeailite.coco21",
+            "edgeseg weights download '*.ade20k32' '*.coco21'",
+        ),
     )
     _add_names(verb)
     verb.set_defaults(run=_download)
@@ -71,11 +86,17 @@ def _add_convert(verbs: Any) -> None:
         "convert",
         help="convert a .pth or .onnx file of TI's zoo to safetensors",
         description="Converts a .pth or .onnx file of weights of TI's zoo to a safetensors file of edgeseg.",
+        examples=(
+            "edgeseg weights convert ti.pth fpn.safetensors --model fpn_aspp_regnetx800mf_edgeailite --num-classes 21",
+            "edgeseg weights convert ti.onnx unet.safetensors --model unet_aspp_mobilenetv2_tv_edgeailite",
+        ),
     )
-    verb.add_argument("source", type=Path, metavar="SRC", help=".pth or .onnx file of TI's zoo")
-    verb.add_argument("target", type=Path, metavar="DST", help=".safetensors file to write")
-    verb.add_argument("--model", required=True, metavar="NAME", help="name of the model that the weights belong to")
-    verb.add_argument("--num-classes", type=int, metavar="N", help="number of classes of the file (default 19)")
+    group = verb.add_argument_group("files and model")
+    group.add_argument("source", type=Path, metavar="SRC", help=".pth or .onnx file of TI's zoo")
+    group.add_argument("target", type=Path, metavar="DST", help=".safetensors file to write")
+    group.add_argument("--model", required=True, metavar="NAME", help="name of the model that the weights belong to")
+    group.add_argument("--num-classes", type=int, metavar="N", help="number of classes of the file (default 19)")
+    add_quiet(verb)
     verb.set_defaults(run=_convert)
 
 
@@ -86,33 +107,52 @@ def _add_verify(verbs: Any) -> None:
         description="Checks the sha256 of weights, downloading them if they are not in the cache, loads every tensor "
         "into the model, and checks that the logits are finite. With --all, prints a table of all weights on this "
         "machine and exits with status 1 if some are broken.",
+        examples=("edgeseg weights verify '*.camvid'", "edgeseg weights verify --all"),
     )
-    _add_names(verb, "*")
-    verb.add_argument(
+    group = _add_names(verb, "*")
+    group.add_argument(
         "--all", action="store_true",
         help="check all weights of the catalog that are in the package or in the cache, and download nothing",
     )  # fmt: skip
     verb.set_defaults(run=_verify)
 
 
-def _add_names(verb: argparse.ArgumentParser, count: str = "+") -> None:
-    """Adds names or patterns of weights."""
-    verb.add_argument(
+def add_pattern(verb: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Adds the pattern of names that are listed, and returns its group."""
+    group = verb.add_argument_group("names")
+    group.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help=PATTERN_HELP)
+    return group
+
+
+def _add_names(verb: argparse.ArgumentParser, count: str = "+") -> argparse._ArgumentGroup:
+    """Adds names or patterns of weights, and --quiet, since these verbs may download; returns their group."""
+    add_quiet(verb)
+    group = verb.add_argument_group("weights")
+    group.add_argument(
         "names", nargs=count, metavar="NAME[.TAG]|PATTERN",
         help="name of a model for its default weights, name with tag, or shell pattern such as '*.coco21'",
     )  # fmt: skip
+    return group
 
 
 def _list(options: argparse.Namespace) -> int:
     from edgeseg.zoo.weights import WEIGHTS
 
     names = edgeseg.list_weights(as_pattern(options.pattern))
-    for name in names:
-        entry = WEIGHTS[name]
-        miou = entry.measured_miou or entry.published_miou
-        kind = "measured" if entry.measured_miou else "published"
-        print(f"{name:52} {f'{miou:.2f} % {kind}' if miou else '':18} {entry.protocol}")
+    if options.json:
+        print_json([{"name": name, **_scores(WEIGHTS[name])} for name in names])
+    else:
+        for name in names:
+            entry = WEIGHTS[name]
+            miou = entry.measured_miou or entry.published_miou
+            kind = "measured" if entry.measured_miou else "published"
+            print(f"{name:52} {f'{miou:.2f} % {kind}' if miou else '':18} {entry.protocol}")
     return 0 if names else nothing(options.pattern)
+
+
+def _scores(entry: Weights) -> dict[str, Any]:
+    """The figures of weights, as JSON has them."""
+    return {each: getattr(entry, each) for each in ("measured_miou", "published_miou", "protocol", "license")}
 
 
 def _info(options: argparse.Namespace) -> int:
@@ -120,13 +160,22 @@ def _info(options: argparse.Namespace) -> int:
     from edgeseg.zoo.registry import find_weights, split
 
     entry = edgeseg.weights_info(options.name)
+    digest = known_sha256(find_weights(*split(options.name)))
+    if options.json:
+        print_json({"name": options.name, **as_json(entry), "sha256": digest or None})
+        return 0
     print(options.name)
     print_weights(entry)
     for address in entry.addresses:
         print(f"  {'address':18} {address}")
-    digest = known_sha256(find_weights(*split(options.name)))
     print(f"  {'sha256':18} {digest or 'not known; that of the first download is recorded'}")
     return 0
+
+
+def as_json(entry: Weights) -> dict[str, Any]:
+    """An entry of the catalog with its tasks, as JSON has it."""
+    tasks = {name: asdict(task) for name, task in entry.tasks.items()} if entry.tasks is not None else None
+    return {**asdict(entry), "tasks": tasks}
 
 
 def _download(options: argparse.Namespace) -> int:
@@ -142,7 +191,7 @@ def _convert(options: argparse.Namespace) -> int:
         raise ValueError(f"DST is a .safetensors file, got {options.target}")
     model = edgeseg.create_model(options.model, num_classes=options.num_classes, checkpoint_path=options.source)
     edgeseg.save_checkpoint(model, options.target, source=options.source.name)
-    print(f"wrote {options.target}, {len(model.state_dict())} tensors of {options.model}")
+    say(f"wrote {options.target}, {len(model.state_dict())} tensors of {options.model}")
     return 0
 
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import edgeseg
+from edgeseg.cli.messages import add_json, print_json
 from edgeseg.cli.model import add_encoder, network
-from edgeseg.cli.weights import PATTERN_HELP, as_pattern, nothing, print_weights
+from edgeseg.cli.weights import add_pattern, as_json, as_pattern, nothing, print_weights
 from edgeseg.config import ORIGIN, ModelConfig, origin, read_config
 from edgeseg.machine.download import is_address
 from edgeseg.predict.facts import FACTS, read_facts
 from edgeseg.spec import ModelSpec
-
-if TYPE_CHECKING:
-    from edgeseg.networks.pixel2pixel import Pixel2Pixel
 
 
 def add(verbs: Any) -> None:
@@ -26,11 +23,12 @@ def add(verbs: Any) -> None:
         "list",
         help="list the models of the zoo",
         description="Lists the names of the models of the zoo. Exits with status 1 if no name matches.",
+        examples=("edgeseg list fpn", "edgeseg list '*regnetx*' --pretrained"),
     )
-    verb.add_argument("pattern", nargs="?", default="*", help=PATTERN_HELP)
-    verb.add_argument(
+    add_pattern(verb).add_argument(
         "--pretrained", action="store_true", help="list trained weights only, as NAME.TAG, instead of all models"
     )
+    add_json(verb, "the names")
     verb.set_defaults(run=_list)
 
     verb = verbs.add_parser(
@@ -39,50 +37,68 @@ def add(verbs: Any) -> None:
         description="Prints the fields of a model of the zoo, its parameters and multiply-accumulates, and its trained "
         "weights with their scores and licences; or the record of a .safetensors file or of an exported file, with its "
         "origin.",
+        examples=(
+            "edgeseg info fpn_aspp_mobilenetv2_tv_edgeailite --size 480 640",
+            "edgeseg info runs/mine/best.safetensors --json",
+        ),
     )
-    verb.add_argument(
+    group = verb.add_argument_group("model")
+    group.add_argument(
         "name", metavar="NAME[.TAG]|FILE|https://...",
         help="name of the model, with or without the tag of weights, or a file that edgeseg wrote or its address",
     )  # fmt: skip
-    add_encoder(verb)
-    verb.add_argument(
+    add_encoder(group)
+    group.add_argument(
         "--size", nargs=2, type=int, default=(384, 768), metavar=("H", "W"),
         help="height and width of the image whose multiply-accumulates are counted (default 384 768)",
     )  # fmt: skip
+    add_json(verb, "the fields, costs and weights of a model, or the record of a file")
     verb.set_defaults(run=_info)
 
 
 def _list(options: argparse.Namespace) -> int:
     names = edgeseg.list_models(as_pattern(options.pattern), pretrained=options.pretrained)
-    if not names:
-        return nothing(options.pattern)
-    print("\n".join(names))
-    return 0
+    if options.json:
+        print_json(names)
+    elif names:
+        print("\n".join(names))
+    return 0 if names else nothing(options.pattern)
 
 
 def _info(options: argparse.Namespace) -> int:
     if is_address(options.name):
         from edgeseg.zoo.pretrained import local_file
 
-        return _info_of_file(local_file(options.name))
+        return _info_of_file(local_file(options.name), options)
     if Path(options.name).suffix in (".safetensors", *FACTS) or Path(options.name).exists():
-        return _info_of_file(Path(options.name))
+        return _info_of_file(Path(options.name), options)
     info = edgeseg.model_info(options.name)
     model = edgeseg.create_model(info.name, **network(options))
+    cost = edgeseg.complexity(model, options.size)
+    if options.json:
+        spec = asdict(model.config.spec) if model.config.spec is not None else None
+        costs = {"parameters": cost.params, "gmacs": cost.gmacs, "size": options.size}
+        entries = {tag: as_json(entry) for tag, entry in info.weights.items()}
+        print_json({"name": info.name, "spec": spec, **costs, "weights": entries})
+        return 0
     print(info.name)
     _print_spec(model.config.spec)
-    _print_cost(model, options.size)
+    _print("parameters", f"{cost.params:,} (19 classes)")
+    _print("GMACs", "{:.3f} at {}x{} (width x height)".format(cost.gmacs, *reversed(options.size)))
     for tag, weights in info.weights.items():
         print(f"weights .{tag}{' (default)' if weights.default else ''}")
         print_weights(weights)
     return 0
 
 
-def _info_of_file(path: Path) -> int:
+def _info_of_file(path: Path, options: argparse.Namespace) -> int:
     """Prints the record of a file."""
     config = _record(path)
     if config is None:
         raise ValueError(f"{path} has no record of edgeseg: it does not say what its weights are, or where from")
+    if options.json:
+        print_json(config.to_json())
+        return 0
     print(config.name)
     _print_spec(config.spec)
     for name, task in config.tasks.items():
@@ -130,11 +146,3 @@ def _print_spec(spec: ModelSpec | None) -> None:
     for field in fields(spec) if spec is not None else ():
         value = getattr(spec, field.name)
         _print(field.name, "usual" if value is None else value)
-
-
-def _print_cost(model: Pixel2Pixel, size: Sequence[int]) -> None:
-    """Prints the number of parameters and of multiply-accumulates."""
-    height, width = size
-    cost = edgeseg.complexity(model, (height, width))
-    _print("parameters", f"{cost.params:,} (19 classes)")
-    _print("GMACs", f"{cost.gmacs:.3f} at {width}x{height} (width x height)")

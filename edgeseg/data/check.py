@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from edgeseg.data.base import LabelledDataset, name_of
 from edgeseg.data.samples import checked_sample, require_samples
 from edgeseg.labels import IGNORE, class_names
 from edgeseg.machine.files import replacing
+from edgeseg.machine.terminal import progress_bar
 from edgeseg.records import Record
 from edgeseg.spec import Input, Task
 from edgeseg.tasks import kind_of
@@ -192,8 +192,8 @@ def check_dataset(
     loader: Iterable[_Fact | str] = (
         DataLoader(facts, batch_size=None, num_workers=workers) if workers else (facts[i] for i in range(len(facts)))
     )
-    bar = tqdm(loader, total=len(indices), desc="checking samples", leave=False, disable=None, delay=2)
-    report = _report(bar, tasks, count, len(indices), left_out)
+    steps = progress_bar(loader, "checking samples", "sample", len(indices), delay=2)
+    report = _report(steps, tasks, count, len(indices), left_out)
     if cache is not None and key:
         _store(Path(cache), key, report)
     return report

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from edgeseg.deploy.facts import facts_of
 from edgeseg.deploy.graph import AXES, Graph
+from edgeseg.machine.terminal import progress_bar
 from edgeseg.networks.equalize import equalize_channels
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.predict.segmenter import FileSegmenter, Fit
@@ -28,7 +29,8 @@ def equalize_on(model: Pixel2Pixel, inputs: Sequence[Sequence[Tensor]], *, pixel
         pixels: Whether they are uint8 pixels, which the file normalizes itself.
     """
     normalize = model.preprocess.normalize if pixels else (lambda image: image)
-    equalize_channels(model, ([normalize(image) for image in images] for images in inputs))
+    shown = progress_bar(inputs, "equalization", "image")
+    equalize_channels(model, ([normalize(image) for image in images] for images in shown))
 
 
 class _Unwritten(FileSegmenter):

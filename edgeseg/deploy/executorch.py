@@ -22,6 +22,7 @@ from edgeseg.deploy.program_scales import trace_with_scales
 from edgeseg.deploy.verify import Exported, verify, verify_8_bit
 from edgeseg.machine.files import replacing
 from edgeseg.machine.quiet import quiet_python
+from edgeseg.machine.terminal import progress_bar
 from edgeseg.networks.fold import fold_batch_norms
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.networks.pixelwise import last_convolutions
@@ -137,7 +138,7 @@ def _quantized(graph: Graph, inputs: Sequence[Sequence[Tensor]]) -> torch.export
     quantizer.set_filter_function(_inner(set(last_convolutions(graph.model))))
     prepared = prepare_pt2e(trace_graph(graph).module(), quantizer)
     with torch.no_grad():
-        for images in inputs:
+        for images in progress_bar(inputs, "calibration", "image"):
             prepared(*images)
         example = random_inputs(graph, graph.ends.example)  # contiguous, unlike an array after numpy's [None]
         return torch.export.export(convert_pt2e(prepared), tuple(example))

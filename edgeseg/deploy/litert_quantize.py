@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from edgeseg.machine.terminal import progress_bar
+
 SIGNATURE = "serving_default"
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "CONV_2D_TRANSPOSE", "FULLY_CONNECTED")
 PRODUCTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL")
@@ -69,7 +71,7 @@ def _ranges(content: bytes, recipe: Any, feeds: Sequence[Mapping[str, np.ndarray
     manager.load_quantization_recipe(recipe)
     calibrator = Calibrator(content, num_threads=1)
     sums: dict[str, dict[str, np.ndarray]] = {}
-    for feed in feeds:
+    for feed in progress_bar(feeds, "calibration", "image"):
         calibrator.reset_model_qsvs()
         calibrator.calibrate({SIGNATURE: [feed]}, manager)
         for name, limits in calibrator.get_model_qsvs().items():

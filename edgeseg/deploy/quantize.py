@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from io import StringIO
@@ -23,6 +23,7 @@ from edgeseg.deploy.grids import normalized, simplify
 from edgeseg.deploy.onnx import export_onnx
 from edgeseg.deploy.opset import as_asked, check_versions, exporter_opset
 from edgeseg.machine.files import replacing
+from edgeseg.machine.terminal import progress_bar
 from edgeseg.networks.equalize import equalize_channels
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.networks.pixelwise import PixelwiseConv2d, is_pixelwise, last_convolutions
@@ -69,7 +70,6 @@ def quantize_onnx(
     power_of_two: bool = False,
     keep_float: int = 0,
     reduce_range: bool = True,
-    progress: bool = False,
     opset: int | None = None,
     ir_version: int | None = None,
     fit: Fit = "stretch",
@@ -134,13 +134,14 @@ def quantize_onnx(
         as_asked(onnx.load(folder / "float.onnx"), opset, ir_version)  # what cannot be written is known now
         plain = OnnxSegmenter(folder / "float.onnx")
         feeds = [plain.feed(*frame) for frame in frames]
-        quantizer = _Quantizer(model, folder, feeds, calibration, power_of_two, reduce_range, progress)
+        quantizer = _Quantizer(model, folder, feeds, calibration, power_of_two, reduce_range)
         sensitivity = _sensitivity(quantizer, plain, feeds) if keep_float else {}
         kept = [*quantizer.kept, *list(sensitivity)[:keep_float]]
         with replacing(Path(path)) as temporary:
             quantizer(temporary, without=[*kept, *quantizer.tail])
             _simplify(temporary, opset, ir_version)
-            agreement = _agreement(OnnxSegmenter(temporary), feeds, _outputs(plain, feeds))
+            expected = (plain.session.run(None, feed) for feed in feeds)
+            agreement = _agreement(OnnxSegmenter(temporary), progress_bar(feeds, "comparison", "image"), expected)
     return Quantized(Path(path), agreement, sensitivity, tuple(kept))
 
 
@@ -148,17 +149,13 @@ def _sensitivity(
     quantizer: _Quantizer, plain: OnnxSegmenter, feeds: Sequence[Mapping[str, np.ndarray]]
 ) -> dict[str, float]:
     """Per convolution, the share of pixels that change if it alone is quantized; the highest first."""
-    expected = _outputs(plain, feeds[:SENSITIVITY_IMAGES])
+    expected = [plain.session.run(None, feed) for feed in feeds[:SENSITIVITY_IMAGES]]
     shares = {}
-    for node in quantizer.convolutions:
+    for node in progress_bar(quantizer.convolutions, "sensitivity", "convolution"):
         path = quantizer.folder / "one.onnx"
         quantizer(path, only=[node])
         shares[node] = 1 - min(_agreement(OnnxSegmenter(path), feeds, expected).values(), default=1.0)
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
-
-
-def _outputs(segmenter: OnnxSegmenter, feeds: Sequence[Mapping[str, np.ndarray]]) -> list[list[np.ndarray]]:
-    return [segmenter.session.run(None, feed) for feed in feeds]
 
 
 def _simplify(path: Path, opset: int | None, ir_version: int | None) -> None:
@@ -196,13 +193,12 @@ class _Quantizer:
         calibration: str,
         power_of_two: bool,
         reduce_range: bool,
-        progress: bool = False,
     ) -> None:
         import onnx
         from onnxruntime.quantization.shape_inference import quant_pre_process
 
         self.folder, self.feeds, self.calibration = folder, feeds, calibration
-        self.power_of_two, self.reduce_range, self.progress = power_of_two, reduce_range, progress
+        self.power_of_two, self.reduce_range = power_of_two, reduce_range
         self.source, self.ranges = folder / "prepared.onnx", folder / "ranges.json"
         quant_pre_process(folder / "float.onnx", self.source, skip_symbolic_shape=True)
         graph = onnx.load(self.source).graph
@@ -232,7 +228,7 @@ class _Quantizer:
         quantize_static(
             self.source,
             path,
-            _reader(self.feeds, progress=self.progress),
+            _reader(self.feeds),
             quant_format=QuantFormat.QDQ,
             per_channel=not self.power_of_two,
             reduce_range=self.reduce_range and not self.power_of_two,
@@ -253,7 +249,7 @@ class _Quantizer:
             quantize_static(
                 self.source,
                 Path(folder) / "unused.onnx",
-                _reader(self.feeds, progress=self.progress),
+                _reader(self.feeds),
                 activation_type=QuantType.QUInt8,
                 calibrate_method=method,
                 extra_options=CALIBRATION,
@@ -261,32 +257,28 @@ class _Quantizer:
             )
 
 
-def _reader(feeds: Sequence[Mapping[str, np.ndarray]], *, progress: bool) -> Any:
+def _reader(feeds: Sequence[Mapping[str, np.ndarray]]) -> Any:
     from onnxruntime.quantization import CalibrationDataReader
-    from tqdm import tqdm
 
-    bar = tqdm(
-        total=len(feeds), desc="calibration", unit="image", leave=False, disable=None if progress else True
-    )  # None: hidden unless on a terminal
+    def shown(part: Sequence[Mapping[str, np.ndarray]]) -> Iterator[Mapping[str, np.ndarray]]:
+        yield from progress_bar(part, "calibration", "image")  # from the first image on
 
     class Reader(CalibrationDataReader):
         """Passes the inputs of one run at a time to onnxruntime."""
 
         def __init__(self) -> None:
-            self.feeds = iter(feeds)
+            self.feeds = shown(feeds)
 
         def __len__(self) -> int:
             return len(feeds)
 
         def set_range(self, start_index: int, end_index: int) -> None:
             """Starts again with a part of the inputs."""
-            self.feeds = iter(feeds[start_index:end_index])
+            self.feeds = shown(feeds[start_index:end_index])
 
         def get_next(self) -> Mapping[str, np.ndarray] | None:
             """The inputs of the next run; None at the end."""
-            feed = next(self.feeds, None)
-            bar.close() if feed is None else bar.update()
-            return feed
+            return next(self.feeds, None)
 
     return Reader()
 
@@ -332,7 +324,7 @@ def equalized(model: Pixel2Pixel, frames: Sequence[tuple[ImageLike, ...]], size:
     model = copy.deepcopy(model).eval()
     if size is not None:
         model.configure(preprocess=replace(model.preprocess, size=(size[0], size[1])))
-    equalize_channels(model, (model.prepare(*frame) for frame in frames))
+    equalize_channels(model, (model.prepare(*frame) for frame in progress_bar(frames, "equalization", "image")))
     return model
 
 
@@ -368,7 +360,7 @@ def _tail(graph: Any, last: Sequence[Any]) -> list[str]:
 
 
 def _agreement(
-    segmenter: OnnxSegmenter, feeds: Sequence[Mapping[str, np.ndarray]], expected: Sequence[Sequence[np.ndarray]]
+    segmenter: OnnxSegmenter, feeds: Iterable[Mapping[str, np.ndarray]], expected: Iterable[Sequence[np.ndarray]]
 ) -> dict[str, float]:
     """Per segmentation task, the share of pixels that keep their class of the float file."""
     kinds = {name: kind_of(task) for name, task in segmenter.tasks.items()}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from edgeseg.deploy.graph import Graph, random_inputs
+from edgeseg.machine.terminal import progress_bar
 from edgeseg.networks.modes import evaluating
 from edgeseg.tasks import kind_of
 
@@ -115,7 +116,7 @@ def verify_8_bit(
     kinds = {name: kind_of(task) for name, task in graph.model.tasks.items()}
     same: dict[str, list[float]] = {name: [] for name, kind in kinds.items() if kind.has_classes}
     differences: dict[str, list[float]] = {name: [] for name in kinds}
-    for images in inputs:
+    for images in progress_bar(inputs, "comparison", "image"):
         with evaluating(graph):
             outputs = graph(*images)
         for name, expected, found in zip(kinds, outputs, run([image.cpu() for image in images]), strict=True):

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from edgeseg.data.base import LabelledDataset
 from edgeseg.data.samples import check_classes, checked_sample, require_samples
 from edgeseg.engine import distributed
 from edgeseg.engine.loading import ErrorsAsValues, raising
 from edgeseg.engine.signals import leave_signals_to_the_main_process
+from edgeseg.machine.terminal import progress_bar
 from edgeseg.networks.modes import evaluating
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.predict.predictor import Predictor
@@ -130,8 +130,8 @@ def evaluate_tasks(
         num_workers=workers,
         worker_init_fn=leave_signals_to_the_main_process,
     )
-    hidden = True if not progress or distributed.rank() else None  # None: hidden unless on a terminal
-    batches = tqdm(raising(samples), progress, len(samples), unit="image", leave=False, disable=hidden)
+    shown = bool(progress) and not distributed.rank()
+    batches = progress_bar(raising(samples), progress, "image", len(samples), shown=shown)
     for images, targets in batches:
         for name, prediction, target in scorer.score(images, {n: targets[n] for n in names if n in targets}):
             metrics[name].update(prediction.reshape(target.shape), target)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from edgeseg.data.base import LabelledDataset
 from edgeseg.data.samples import checked_sample
 from edgeseg.engine.callbacks import Callback, Run
 from edgeseg.machine.files import full_disk_named, replacing
-from edgeseg.machine.terminal import printable
+from edgeseg.machine.terminal import printable, say
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.tasks import to_map
 from edgeseg.tasks.pictures import picture_of, with_key
@@ -30,14 +29,6 @@ SAMPLES, COLUMN = 4, 400  # number of samples on a page, and the width of its co
 
 
 HEARTBEAT = 60.0  # seconds between the lines that are printed within an epoch
-
-
-def say(text: str) -> None:
-    """Prints a line at once. Whoever reads the output may leave: training goes on without a reader."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
 
 
 class Log(Callback):

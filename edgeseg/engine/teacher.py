@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from edgeseg.data.base import LabelledDataset, name_of
 from edgeseg.data.class_maps import NOTHING, class_map
@@ -25,6 +24,7 @@ from edgeseg.engine import distributed
 from edgeseg.labels import class_names
 from edgeseg.machine.download import cache_folder
 from edgeseg.machine.files import replacing
+from edgeseg.machine.terminal import progress_bar
 from edgeseg.networks.optimize import optimize, with_hooks
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.spec import Input, Task
@@ -152,8 +152,7 @@ class SoftLabels:
         """
         counts = torch.zeros(len(self.teacher.classes), dtype=torch.float64)
         mine = range(distributed.rank(), len(dataset), distributed.world_size())
-        hidden = True if distributed.rank() else None
-        for index in tqdm(mine, "soft labels", unit="image", leave=False, disable=hidden):
+        for index in progress_bar(mine, "soft labels", "image", shown=not distributed.rank()):
             images, _ = checked_sample(dataset, index, tasks, inputs)
             path = self._path(images[-1])
             if not path.is_file():

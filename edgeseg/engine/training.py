@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from edgeseg.config import inherited
 from edgeseg.data.base import LabelledDataset, name_of
@@ -29,7 +28,7 @@ from edgeseg.engine.data_check import check_batch_norms, check_data, check_tasks
 from edgeseg.engine.evaluation import evaluate_tasks
 from edgeseg.engine.loading import ErrorsAsValues, collate, raising
 from edgeseg.engine.optimization import build_optimizer, learning_rate_factor, set_learning_rate
-from edgeseg.engine.report import Log, Pictures, say
+from edgeseg.engine.report import Log, Pictures
 from edgeseg.engine.run_folder import claimed, clear, has_state
 from edgeseg.engine.run_state import RunState
 from edgeseg.engine.sampling import EpochSampler
@@ -38,6 +37,7 @@ from edgeseg.engine.task_losses import Outputs, TaskLosses
 from edgeseg.engine.teacher import SoftLabels
 from edgeseg.labels import class_names
 from edgeseg.machine.processor import trains_faster_in_bf16
+from edgeseg.machine.terminal import progress_bar, say
 from edgeseg.networks.layers import ConvNormAct
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.networks.quantized import freeze_ranges, quantize_aware
@@ -279,12 +279,9 @@ class _Run:
 
     def _steps(self, number: int, first: int) -> Iterator[None]:
         """Runs the steps of an epoch from step `first` on; yields after each of them."""
-        bar = tqdm(
-            total=self.steps, initial=first, desc=f"epoch {number + 1}/{self.config.epochs}", leave=False,
-            disable=True if distributed.rank() else None,
-        )  # fmt: skip
+        title = f"epoch {number + 1}/{self.config.epochs}"
         batches: list[Batch] = []
-        with bar:
+        with progress_bar(None, title, "step", self.steps, initial=first, shown=not distributed.rank()) as shown:
             for batch in raising(self.loader):
                 batches.append(batch)
                 if len(batches) < self.config.iter_size:
@@ -298,8 +295,8 @@ class _Run:
                 self.seen.step = self.state.step
                 self.call("on_step_end", self.seen, means)
                 facts = {"loss": f"{means['loss']:.3f}", "lr": f"{lr:.2g}"} | _memory(self.device)
-                bar.set_postfix(facts, refresh=False)
-                bar.update()
+                shown.set_postfix(facts, refresh=False)
+                shown.update()
                 yield
 
     def step(self, batches: Sequence[Batch]) -> dict[str, float]:

@@ -1,16 +1,50 @@
-"""Instruction sets of the processor, and what is fast with them."""
+"""The processor and its instruction sets, and what is fast with them."""
 
 from __future__ import annotations
 
+import os
 import platform
+import re
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
+
+
+def cpu_facts() -> dict[str, str]:
+    """What Linux says of the last core, such as its "model name" and its "flags"; empty on other systems."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.is_file() else []
+    return dict(re.split(r"\s*:\s*", line, maxsplit=1) for line in lines if ":" in line)
+
+
+def cpu_name() -> str:
+    """The name of the processor, or of its architecture if the system does not tell."""
+    name = cpu_facts().get("model name")
+    if platform.system() == "Darwin":
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        name = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return name or platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """Number of processor cores that this process may use; all of them on systems that do not tell."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_features() -> list[str]:
+    """The instruction sets of the CPU, named as in `torch.cpu.get_capabilities`."""
+    import torch
+
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch lack it
+    return [name for name, value in capabilities.items() if value is True]
 
 
 def cpu_has(*names: str) -> bool:
     """Whether the CPU has at least one of these instruction sets, named as in `torch.cpu.get_capabilities`."""
-    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch lack it
-    return any(capabilities.get(name) for name in names)
+    return not set(names).isdisjoint(cpu_features())
 
 
 def saturates_in_8_bit() -> bool:
@@ -20,6 +54,8 @@ def saturates_in_8_bit() -> bool:
 
 def computes_bf16(device: torch.device) -> bool:
     """Whether `device` has instructions for bfloat16."""
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type != "cpu" or cpu_has("avx512_bf16", "amx_bf16", "bf16")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextvars import ContextVar
 from io import StringIO
 from typing import Any
 
@@ -17,6 +19,7 @@ _lock = threading.Lock()
 _callers = 0
 _saved = -1
 _said: Any = None  # the file in place of the stream
+_stream: ContextVar[Any] = ContextVar("stream", default=None)  # standard error of Python before it was silenced
 
 
 @contextmanager
@@ -33,9 +36,44 @@ def quiet_logging(level: int = logging.ERROR) -> Iterator[None]:
 @contextmanager
 def quiet_python() -> Iterator[None]:
     """Silences what libraries print, log and warn of by way of Python."""
-    with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()), quiet_logging():
-        warnings.simplefilter("ignore")
-        yield
+    token = _stream.set(_stream.get() or sys.stderr)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()), quiet_logging():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        _stream.reset(token)
+
+
+class _Unsilenced:
+    """Standard error of the process, also while `captured_stderr` has a file in its place."""
+
+    def __init__(self, encoding: str | None) -> None:
+        self.encoding = encoding or "utf-8"
+
+    def fileno(self) -> int:
+        """The descriptor of the stream at this moment."""
+        return STDERR if _said is None else _saved
+
+    def isatty(self) -> bool:
+        """Whether the stream is a terminal."""
+        return os.isatty(self.fileno())
+
+    def write(self, text: str) -> int:
+        """Writes a text at once."""
+        return os.write(self.fileno(), text.encode(self.encoding, "replace"))
+
+    def flush(self) -> None:
+        """Nothing waits to be written."""
+
+
+def visible_stderr() -> Any:
+    """Standard error as the user sees it, a text stream, while libraries are silenced too."""
+    stream = _stream.get() or sys.stderr
+    try:
+        return _Unsilenced(stream.encoding) if stream.fileno() == STDERR else stream
+    except (AttributeError, OSError, ValueError):  # no file of the system
+        return stream
 
 
 @contextmanager

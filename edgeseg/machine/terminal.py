@@ -1,6 +1,21 @@
-"""Text that is safe to print: names from files may hold characters that command a terminal."""
+"""What a user sees in a terminal: safe text, progress bars, and remarks beside the results."""
 
 from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from edgeseg.machine.quiet import visible_stderr
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+_remarks = ContextVar("remarks", default=True)
+_bars = ContextVar("bars", default=True)
 
 
 def printable(text: object) -> str:
@@ -11,3 +26,43 @@ def printable(text: object) -> str:
 def printable_lines(text: object) -> str:
     """Returns the `printable` text of a message, with its lines kept."""
     return "\n".join(printable(line) for line in str(text).split("\n"))
+
+
+@contextmanager
+def showing(*, remarks: bool, bars: bool) -> Iterator[None]:
+    """Says whether `say` prints and whether `progress_bar` shows anything inside; both do by default."""
+    before = _remarks.set(remarks), _bars.set(bars)
+    try:
+        yield
+    finally:
+        _remarks.reset(before[0])
+        _bars.reset(before[1])
+
+
+def say(text: str) -> None:
+    """Prints a remark at once. Whoever reads the output may leave: the work goes on without a reader."""
+    if not _remarks.get():
+        return
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
+
+
+def progress_bar(
+    steps: Iterable[Any] | None, title: str, unit: str, total: int | None = None, *, shown: bool = True, **options: Any
+) -> tqdm[Any]:
+    """A progress bar on standard error, which is removed at the end; it is hidden unless that is a terminal.
+
+    Args:
+        steps: What the bar iterates over; None for a bar that is updated by hand.
+        title: Text before the bar.
+        unit: What is counted.
+        total: Number of steps; by default the length of `steps`, if it has one.
+        shown: Whether the bar is shown at all, for example in one process of several only.
+        options: Further arguments of `tqdm`.
+    """
+    from tqdm import tqdm
+
+    hidden = None if shown and _bars.get() else True  # None: hidden unless on a terminal
+    return tqdm(steps, title, total, unit=unit, leave=False, disable=hidden, file=visible_stderr(), **options)

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from edgeseg.machine.processor import cores
 from edgeseg.machine.quiet import captured_stderr, quiet_logging
 from edgeseg.predict.facts import appended_facts
 from edgeseg.predict.pte import HEADER, program_size
-from edgeseg.predict.segmenter import FileSegmenter, cores
+from edgeseg.predict.segmenter import FileSegmenter
 
 INSTALL = "pip install edgeseg[executorch]"
 BACKEND = "XnnpackBackend"

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from edgeseg.machine.processor import cores
 from edgeseg.machine.quiet import captured_stderr
 from edgeseg.predict.facts import litert_content
-from edgeseg.predict.segmenter import FileSegmenter, cores
+from edgeseg.predict.segmenter import FileSegmenter
 
 
 class LiteRTSegmenter(FileSegmenter):

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from edgeseg.predict.segmenter import FileSegmenter, cores
+from edgeseg.machine.processor import cores
+from edgeseg.predict.segmenter import FileSegmenter
 
 CPU = "CPUExecutionProvider"
 

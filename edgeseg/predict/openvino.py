@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from edgeseg.machine.processor import cores
 from edgeseg.predict.facts import read_facts
-from edgeseg.predict.segmenter import FileSegmenter, cores
+from edgeseg.predict.segmenter import FileSegmenter
 
 AXES = ("batch", "channels", "height", "width")
 

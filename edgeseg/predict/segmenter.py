@@ -176,11 +176,6 @@ class FileSegmenter(Predictor):
         return ((planes - mean) / std)[None]
 
 
-def cores() -> int:
-    """Number of processor cores that this process may use; all of them on systems that do not tell."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _scaled(pixels: np.ndarray, kind: str, size: Sequence[int]) -> np.ndarray:
     """Pixels, or flow with its vectors, at another height and width."""
     if pixels.shape[:2] == tuple(size):

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from edgeseg.machine.files import NotWritten, replacing
+from edgeseg.machine.terminal import progress_bar
 from edgeseg.predict.clip import Audio, Clip, Frame
 from edgeseg.predict.output import named_writing, require_place
 from edgeseg.predict.predictor import Predictor
@@ -120,7 +120,7 @@ def _segment(
 
     count = 0
     results = model.predict_frames(given(), tile=tile, batch_size=batch_size)
-    for maps in tqdm(results, total=clip.stream.frames or None, unit="frame", disable=None):
+    for maps in progress_bar(results, "video", "frame", clip.stream.frames or None):
         frame = waiting.popleft()
         for drawn in draw(maps, frame.pixels):
             tracks.add(drawn, frame)
