@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeseg.cli.model import add_dataset, load_split
+from edgeseg.machine.terminal import show
 
 if TYPE_CHECKING:
     from edgeseg.data.check import DataReport
@@ -56,15 +57,15 @@ def _check(options: argparse.Namespace) -> int:
     datasets = {split: load_split(options, split) for split in dict.fromkeys(options.split)}
     reports = {split: _report(dataset, split, options) for split, dataset in datasets.items()}
     if options.json:
-        print(json.dumps({split: report.to_json() for split, report in reports.items()}, indent=2))
+        show(json.dumps({split: report.to_json() for split, report in reports.items()}, indent=2))
     else:
-        print("\n\n".join(f"{split}\n{report}" for split, report in reports.items()))
+        show("\n\n".join(f"{split}\n{report}" for split, report in reports.items()))
     if options.output is not None:
         from edgeseg.data.overlays import draw_overlays, save_page
         from edgeseg.vision.visualize import stack
 
         save_page(stack([draw_overlays(data, title=split) for split, data in datasets.items()]), options.output)
-        print(f"wrote {options.output}", file=sys.stderr)
+        show(f"wrote {options.output}", file=sys.stderr)
     return 0 if all(report.ok for report in reports.values()) else 1
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import edgeseg
 from edgeseg.cli.model import accelerated, add_dataset, add_model, add_runtime, load_network, load_split
+from edgeseg.machine.terminal import show
 
 if TYPE_CHECKING:
     from edgeseg.predict.predictor import Predictor
@@ -148,4 +149,4 @@ def _store_threshold(path: Path, model: Any, scores: Mapping[str, Mapping[str, A
     tasks = {name: replace(task, threshold=chosen.get(name, task.threshold)) for name, task in model.tasks.items()}
     model.configure(tasks=tasks)
     edgeseg.save_checkpoint(model, path)
-    print(f"wrote {path}, with the threshold {next(iter(chosen.values())):.4g}")
+    show(f"wrote {path}, with the threshold {next(iter(chosen.values())):.4g}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeseg.cli.calibration import add_calibration, calibration_frames, check_calibration
 from edgeseg.cli.model import add_encoder, add_model, load_model, load_split
+from edgeseg.machine.terminal import show
 from edgeseg.predict.facts import FACTS
 
 if TYPE_CHECKING:
@@ -212,15 +213,15 @@ def _report(exported: Exported, output: str) -> None:
     unit = "of the pixels" if output.endswith("labels") else "standard deviations"
     shapes = ", ".join("x".join(map(str, shape)) for shape in exported.sizes)
     if not exported.was_run:
-        print("not run here: the runtime of this format does not exist on this system; the file was checked without it")
+        show("not run here: the runtime of this format does not exist on this system; the file was checked without it")
     for name, difference in exported.differences.items() if exported.was_run and not exported.agreement else ():
-        print(f"{name}: differs from the network by {difference:.1e} {unit} at {shapes}")
+        show(f"{name}: differs from the network by {difference:.1e} {unit} at {shapes}")
     for name, share in exported.agreement.items():
-        print(f"{name}: {100 * share:.2f} % of the pixels keep their float32 class")
+        show(f"{name}: {100 * share:.2f} % of the pixels keep their float32 class")
     files = [path for path in (exported.path, *exported.path.rglob("*")) if path.is_file()]
     files += [exported.path.with_suffix(".bin")] if exported.path.suffix == ".xml" else []
     size = sum(path.stat().st_size for path in files)
-    print(f"wrote {exported.path}, {size / 1e6:.1f} MB")
+    show(f"wrote {exported.path}, {size / 1e6:.1f} MB")
 
 
 def _print_score(options: argparse.Namespace, model: Predictor) -> None:
@@ -231,7 +232,7 @@ def _print_score(options: argparse.Namespace, model: Predictor) -> None:
     dataset = load_split(options, options.split, model)
     for task, metric in evaluate_tasks(load_segmenter(options.output), dataset, progress="evaluation").items():
         kind, figure = metric.headline("native")
-        print(f"int8: {task} {kind} {figure:.2f} on {options.split}")
+        show(f"int8: {task} {kind} {figure:.2f} on {options.split}")
 
 
 def _list(names: Iterable[str]) -> str:

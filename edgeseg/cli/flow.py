@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeseg.cli.outputs import require_folder
-from edgeseg.machine.terminal import printable
+from edgeseg.machine.terminal import printable, show
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,7 +61,7 @@ def _flow_of_two(options: argparse.Namespace) -> int:
     try:
         save_png(Image.fromarray(flow), target)
     except NotWritten as error:
-        print(f"edgeseg flow: {printable(error)}", file=sys.stderr)
+        show(f"edgeseg flow: {printable(error)}", file=sys.stderr)
         return 1
     return 0
 
@@ -83,7 +83,7 @@ def _flow_of_folder(options: argparse.Namespace) -> int:
     steps = _steps(list(frames.items()), options.output)
     problems = [problem for problem in tqdm(steps, total=len(frames), unit="frame", disable=None) if problem]
     for problem in problems:
-        print(f"edgeseg flow: {printable(problem)}", file=sys.stderr)
+        show(f"edgeseg flow: {printable(problem)}", file=sys.stderr)
     return 1 if problems else 0
 
 

@@ -12,6 +12,7 @@ import edgeseg
 from edgeseg.cli.export import add_version_options, version_options
 from edgeseg.cli.model import add_dataset, add_device, add_encoder, load_split, load_trained, network, on_device
 from edgeseg.engine import RECIPES, TrainConfig
+from edgeseg.machine.terminal import show
 from edgeseg.spec import Task
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ def _train(options: argparse.Namespace) -> int:
     )
     with process_group(options.device) as device:
         if encoder_alone and distributed.rank() == 0:
-            print(f"{options.pretrained} has weights of an encoder alone: the decoders start untrained")
+            show(f"{options.pretrained} has weights of an encoder alone: the decoders start untrained")
         model = on_device(model, device)
         trained = train(
             model, train_set, val_set, config, options.output, teacher=_soft_labels(options, model.tasks, device),
@@ -198,7 +199,7 @@ def _train(options: argparse.Namespace) -> int:
         if distributed.rank() == 0:
             for path, choices in files.items():
                 edgeseg.export(trained.cpu(), path, output="small_logits", preprocess=True, **choices)
-                print(f"wrote {path}, for edgeseg predict --exported and edgeseg.load_segmenter")
+                show(f"wrote {path}, for edgeseg predict --exported and edgeseg.load_segmenter")
     return 0
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import edgeseg
+from edgeseg.machine.terminal import show
 
 if TYPE_CHECKING:
     from edgeseg.zoo.weights import Weights
@@ -106,17 +107,17 @@ def _list(options: argparse.Namespace) -> int:
         entry = WEIGHTS[name]
         miou = entry.measured_miou or entry.published_miou
         kind = "measured" if entry.measured_miou else "published"
-        print(f"{name:52} {f'{miou:.2f} % {kind}' if miou else '':18} {entry.protocol}")
+        show(f"{name:52} {f'{miou:.2f} % {kind}' if miou else '':18} {entry.protocol}")
     return 0 if names else nothing(options.pattern)
 
 
 def _info(options: argparse.Namespace) -> int:
     entry = edgeseg.weights_info(options.name)
-    print(options.name)
+    show(options.name)
     print_weights(entry)
     for address in entry.addresses:
-        print(f"  {'address':18} {address}")
-    print(f"  {'sha256':18} {entry.sha256 or 'not known; that of the first download is recorded'}")
+        show(f"  {'address':18} {address}")
+    show(f"  {'sha256':18} {entry.sha256 or 'not known; that of the first download is recorded'}")
     return 0
 
 
@@ -124,7 +125,7 @@ def _download(options: argparse.Namespace) -> int:
     from edgeseg.zoo.pretrained import weights_file
 
     for name in _names(options.names):
-        print(f"{name}: {weights_file(name)}")
+        show(f"{name}: {weights_file(name)}")
     return 0
 
 
@@ -133,7 +134,7 @@ def _convert(options: argparse.Namespace) -> int:
         raise ValueError(f"DST is a .safetensors file, got {options.target}")
     model = edgeseg.create_model(options.model, num_classes=options.num_classes, checkpoint_path=options.source)
     edgeseg.save_checkpoint(model, options.target, source=options.source.name)
-    print(f"wrote {options.target}, {len(model.state_dict())} tensors of {options.model}")
+    show(f"wrote {options.target}, {len(model.state_dict())} tensors of {options.model}")
     return 0
 
 
@@ -149,7 +150,7 @@ def _verify(options: argparse.Namespace) -> int:
             outputs = model(*(torch.zeros(1, channels, 64, 64) for channels in model.in_channels))
         if not all(bool(logits.isfinite().all()) for logits in outputs.values()):
             raise ValueError(f"{name}: the network outputs NaN or infinity")
-        print(f"{name}: sha256 {digest}, every tensor in its place, finite logits")
+        show(f"{name}: sha256 {digest}, every tensor in its place, finite logits")
     return 0
 
 
@@ -182,7 +183,7 @@ def print_weights(weights: Weights) -> None:
         ("notes", weights.notes),
     ):
         if text:
-            print(f"  {title:18} {text}")
+            show(f"  {title:18} {text}")
 
 
 def as_pattern(text: str) -> str:
@@ -192,5 +193,5 @@ def as_pattern(text: str) -> str:
 
 def nothing(pattern: str) -> int:
     """Prints that no name matches a pattern, and returns the exit status."""
-    print(f"no name matches {pattern!r}", file=sys.stderr)
+    show(f"no name matches {pattern!r}", file=sys.stderr)
     return 1

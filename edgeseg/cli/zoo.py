@@ -13,6 +13,7 @@ from edgeseg.cli.model import add_encoder, network
 from edgeseg.cli.weights import PATTERN_HELP, as_pattern, nothing, print_weights
 from edgeseg.config import ORIGIN, ModelConfig, origin, read_config
 from edgeseg.machine.download import is_address
+from edgeseg.machine.terminal import printable, show
 from edgeseg.predict.facts import FACTS, read_facts
 from edgeseg.spec import ModelSpec
 
@@ -56,7 +57,7 @@ def _list(options: argparse.Namespace) -> int:
     names = edgeseg.list_models(as_pattern(options.pattern), pretrained=options.pretrained)
     if not names:
         return nothing(options.pattern)
-    print("\n".join(names))
+    show("\n".join(names))
     return 0
 
 
@@ -69,11 +70,11 @@ def _info(options: argparse.Namespace) -> int:
         return _info_of_file(Path(options.name))
     info = edgeseg.model_info(options.name)
     model = edgeseg.create_model(info.name, **network(options))
-    print(info.name)
+    show(info.name)
     _print_spec(model.config.spec)
     _print_cost(model, options.size)
     for tag, weights in info.weights.items():
-        print(f"weights .{tag}{' (default)' if weights.default else ''}")
+        show(f"weights .{tag}{' (default)' if weights.default else ''}")
         print_weights(weights)
     return 0
 
@@ -83,7 +84,7 @@ def _info_of_file(path: Path) -> int:
     config = _record(path)
     if config is None:
         raise ValueError(f"{path} has no record of edgeseg: it does not say what its weights are, or where from")
-    print(config.name)
+    show(config.name)
     _print_spec(config.spec)
     for name, task in config.tasks.items():
         classes = f": {', '.join(task.classes)}" if task.classes else ""
@@ -95,12 +96,12 @@ def _info_of_file(path: Path) -> int:
     if config.quantization is not None:
         _print("quantization", config.quantization)
     origins = origin(config.notes)
-    print("origin" if origins else "origin: the file does not say")
+    show("origin" if origins else "origin: the file does not say")
     for title, text in origins:
         _print(title, text)
     others = {key: value for key, value in config.notes.items() if key not in ORIGIN}
     if others:
-        print("notes")
+        show("notes")
     for title, value in others.items():
         _print(title, ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value)
     return 0
@@ -122,7 +123,7 @@ def _record(path: Path) -> ModelConfig | None:
 
 
 def _print(title: str, value: Any) -> None:
-    print(f"  {title:24} {value}")
+    show(f"  {printable(title):24} {printable(value)}")
 
 
 def _print_spec(spec: ModelSpec | None) -> None:

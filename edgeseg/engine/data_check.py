@@ -16,6 +16,7 @@ from edgeseg.data.check import DataReport, Read, check_dataset
 from edgeseg.data.samples import check_classes, require_samples
 from edgeseg.data.transforms import Augmented
 from edgeseg.engine import distributed
+from edgeseg.machine.terminal import show
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.recipes import TrainConfig
 from edgeseg.spec import Task
@@ -101,7 +102,7 @@ def _checked(
     if wrong:
         raise ValueError(wrong)
     if first:
-        print(f"{name} set, for {next(model.parameters()).device}\n{report}\n", flush=True)
+        show(f"{name} set, for {next(model.parameters()).device}\n{report}\n", flush=True)
         for message in report.warnings:
             warnings.warn(f"{name} set: {message}", stacklevel=5)
     return report

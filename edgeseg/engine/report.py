@@ -19,7 +19,7 @@ from edgeseg.data.base import LabelledDataset
 from edgeseg.data.samples import checked_sample
 from edgeseg.engine.callbacks import Callback, Run
 from edgeseg.machine.files import replacing
-from edgeseg.machine.terminal import printable
+from edgeseg.machine.terminal import show
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.tasks import to_map
 from edgeseg.tasks.pictures import picture_of, with_key
@@ -35,7 +35,7 @@ HEARTBEAT = 60.0  # seconds between the lines that are printed within an epoch
 def say(text: str) -> None:
     """Prints a line at once. Whoever reads the output may leave: training goes on without a reader."""
     try:
-        print(text, flush=True)
+        show(text, flush=True)
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
 
@@ -115,8 +115,8 @@ def print_scores(scores: Mapping[str, Any], *, title: str = "") -> None:
         title: Line above the table.
     """
     if title:
-        print(printable(title))
-    print(table(scores))
+        show(title)
+    show(table(scores))
 
 
 def write_scores(scores: Mapping[str, Mapping[str, Any]], path: Path) -> None:
