@@ -167,7 +167,7 @@ class RunState:
         return epochs
 
     def _check_optimizer(self, state: dict[str, Any]) -> None:
-        """Raises an error if the state is of other parameters than those of the optimizer, which does not check that."""
+        """Raises an error if the state does not fit the parameters; the optimizer itself does not check that."""
         own = self.optimizer.state_dict()["param_groups"]
         for ours, theirs in zip(own, state["param_groups"], strict=True):
             numbers = {name for name, value in ours.items() if isinstance(value, float)}
