@@ -27,11 +27,11 @@ def make(folder: Path) -> None:
     text = PngImagePlugin.PngInfo()
     text.add_text("Title", "a photo", zip=True)
     options: dict[str, dict[str, Any]] = {
-        "RGB.png": {"pnginfo": text, "exif": exif}, "RGBA.png": {}, "L.png": {"transparency": 7}, "P.png": {}, "1.png": {},
-        "I;16.png": {}, "LA.png": {}, "RGB.jpg": {"exif": exif, "icc_profile": bytes(200)}, "L.jpg": {}, "CMYK.jpg": {},
-        "RGB.tif": {"compression": "tiff_lzw"}, "RGBA.tif": {"compression": "tiff_adobe_deflate"}, "F.tif": {}, "1.tif": {},
-        "I;16.tif": {}, "RGB.webp": {"exif": exif}, "P.gif": {}, "RGB.bmp": {}, "RGB.ppm": {}, "RGB.tga": {}, "RGB.jp2": {},
-        "RGB.avif": {}, "RGB.pcx": {}, "RGBA.ico": {}, "RGB.sgi": {},
+        "RGB.png": {"pnginfo": text, "exif": exif}, "RGBA.png": {}, "L.png": {"transparency": 7}, "P.png": {},
+        "1.png": {}, "I;16.png": {}, "LA.png": {}, "RGB.jpg": {"exif": exif, "icc_profile": bytes(200)}, "L.jpg": {},
+        "CMYK.jpg": {}, "RGB.tif": {"compression": "tiff_lzw"}, "RGBA.tif": {"compression": "tiff_adobe_deflate"},
+        "F.tif": {}, "1.tif": {}, "I;16.tif": {}, "RGB.webp": {"exif": exif}, "P.gif": {}, "RGB.bmp": {}, "RGB.ppm": {},
+        "RGB.tga": {}, "RGB.jp2": {}, "RGB.avif": {}, "RGB.pcx": {}, "RGBA.ico": {}, "RGB.sgi": {},
     }  # fmt: skip
     missing = {".webp": "webp", ".avif": "avif", ".jp2": "jpg_2000"}
     for name, how in options.items():
