@@ -123,7 +123,7 @@ def nested(levels: int) -> dict[str, Any]:
         (change(preprocess={"mean": [10**400]}), r"Preprocess.mean\[0\] is a finite number"),
         (
             change(preprocess={"mean": [1, 2]}),
-            "'flow' has 3 channels, and mean and std of its preprocessing have 2 and 1",
+            "'flow' has 3 channels, and mean and std .* have 2 and 1",
         ),
         (change(preprocess={"size": [10**6, 10**6]}), "Preprocess.size is at most"),
         (lambda config: config["spec"].update(dilations=[1, 2, 10**6]), "ModelSpec.dilations are 1 to"),

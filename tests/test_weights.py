@@ -160,10 +160,10 @@ def test_texts_are_not_weights(text: str, tmp_path: Path) -> None:
 def test_compressed_checkpoint(tmp_path: Path) -> None:
     """torch.save does not compress; 100 MB of zeros in a file of 100 kB are refused before they take memory."""
     torch.save({"x": torch.zeros(25_000_000)}, tmp_path / "plain.pth")
-    with zipfile.ZipFile(tmp_path / "plain.pth") as plain:
-        with zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as bomb:
-            for entry in plain.infolist():
-                bomb.writestr(entry.filename, plain.read(entry))
+    compressed = zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(tmp_path / "plain.pth") as plain, compressed as bomb:
+        for entry in plain.infolist():
+            bomb.writestr(entry.filename, plain.read(entry))
     with pytest.raises(ValueError, match=r"bomb\.pth.*compressed"):
         read_weights(tmp_path / "bomb.pth")
 
