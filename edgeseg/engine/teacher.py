@@ -22,6 +22,7 @@ from edgeseg.data.samples import checked_sample
 from edgeseg.engine import distributed
 from edgeseg.labels import class_names
 from edgeseg.machine.download import cache_folder
+from edgeseg.machine.errors import value_errors
 from edgeseg.machine.files import replacing
 from edgeseg.networks.modes import evaluating
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
@@ -131,7 +132,8 @@ class SoftLabels:
         self.folder.mkdir(parents=True, exist_ok=True)
         summary = self.folder / SUMMARY
         if summary.is_file():
-            before = json.loads(summary.read_text())
+            with value_errors(summary, f"{summary} is damaged; delete the folder"):
+                before = dict(json.loads(summary.read_text()))
             if before.get("digest") != digest:
                 raise ValueError(
                     f"{self.folder} has the soft labels of another teacher ({before.get('teacher')}), or of other "
