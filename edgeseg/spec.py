@@ -67,8 +67,8 @@ class ModelSpec(Record):
         for name in ("output_stride", "prediction_stride"):
             stride = getattr(self, name)
             self.require(stride is None or (stride >= 1 and stride & (stride - 1) == 0), name, "is a power of two")
-        within = all(1 <= dilation <= LARGEST_DILATION for dilation in self.dilations)
-        self.require(within, "dilations", f"are 1 to {LARGEST_DILATION}")
+        self.require(min(self.dilations) >= 1, "dilations", "are at least 1")
+        self.require(max(self.dilations) <= LARGEST_DILATION, "dilations", f"are at most {LARGEST_DILATION}")
 
 
 @dataclass(frozen=True, repr=False)

@@ -126,7 +126,7 @@ def nested(levels: int) -> dict[str, Any]:
             "'flow' has 3 channels, and mean and std .* have 2 and 1",
         ),
         (change(preprocess={"size": [10**6, 10**6]}), "Preprocess.size is at most"),
-        (lambda config: config["spec"].update(dilations=[1, 2, 10**6]), "ModelSpec.dilations are 1 to"),
+        (lambda config: config["spec"].update(dilations=[1, 2, 10**6]), "ModelSpec.dilations are at most"),
         (change(name="\x1b[31m"), "ModelConfig.name is a name without control characters"),
         (change(notes=nested(500)), "ModelConfig.notes are at most 20 levels deep"),
         (lambda config: config["spec"].update(channels=10**6), "describes a larger network than .* values in the file"),

@@ -65,6 +65,8 @@ def _pairs(listing: Path, folder: Path) -> list[tuple[Path, Path]]:
     for number, line in enumerate(read_text(listing).splitlines(), start=1):
         # The lines of the published lists begin with /SegNet/CamVid/, wherever the dataset is.
         names = [folder.joinpath(*Path(name).parts[-2:]) for name in line.split()]
+        if not names:
+            continue
         if len(names) != 2:
             raise ValueError(f"{listing}, line {number} is a photo and its label map, got {line!r:.100}")
         pairs.append((names[0], names[1]))

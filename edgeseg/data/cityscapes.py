@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -147,6 +148,8 @@ class Cityscapes(LabelledImages):
         with value_errors(camera_path, f"{camera_path} is not a camera of Cityscapes"):
             camera = json.loads(camera_path.read_text())
             scale = float(camera["intrinsic"]["fx"]) * float(camera["extrinsic"]["baseline"])
+            if not 0 < scale < math.inf:
+                raise ValueError(f"focal length times baseline is {scale}")
         values = read_labels(path).float()
         disparity = (values - 1) / 256
         meters = scale / disparity.clamp(min=1e-6)

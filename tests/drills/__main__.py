@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from . import DRILLS
 from .pool import Limits, Result, pool
+from .table import DRILLS
 
 
 def main() -> int:

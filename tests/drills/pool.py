@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import re
 import shutil
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -55,15 +56,16 @@ class Worker:
     Args:
         root: Folder in which it works.
         limits: Of a try.
+        modules: What the process imports when it starts.
     """
 
-    def __init__(self, root: Path, limits: Limits) -> None:
-        self.work, self.limits, self.busy = root, limits, False
+    def __init__(self, root: Path, limits: Limits, modules: Sequence[str]) -> None:
+        self.work, self.limits, self.modules, self.busy = root, limits, modules, False
         self._start()
 
     def _start(self) -> None:
         self.connection, other = CONTEXT.Pipe()
-        self.process = CONTEXT.Process(target=_serve, args=(other, self.work), daemon=True)
+        self.process = CONTEXT.Process(target=_serve, args=(other, self.work, self.modules), daemon=True)
         self.process.start()
         other.close()
         if not self.connection.poll(START) or self.connection.recv() != "ready":
@@ -105,9 +107,9 @@ class Worker:
 class Pool:
     """Processes that make the tries of drills; see `pool`."""
 
-    def __init__(self, root: Path, processes: int, limits: Limits, fallen: Path | None) -> None:
+    def __init__(self, root: Path, processes: int, limits: Limits, fallen: Path | None, modules: Sequence[str]) -> None:
         self.root, self.fallen = root, fallen
-        self.workers = [Worker(root / str(number), limits) for number in range(processes)]
+        self.workers = [Worker(root / str(number), limits, modules) for number in range(processes)]
 
     def run(self, drill: Drill, tries: int, seed: int = 0) -> Result:
         """Makes a number of tries of a drill, and keeps the smallest damaged files of each fall."""
@@ -151,16 +153,22 @@ class Pool:
 
 
 @contextmanager
-def pool(processes: int = 1, limits: Limits | None = None, fallen: Path | None = None) -> Iterator[Pool]:
+def pool(
+    processes: int = 1,
+    limits: Limits | None = None,
+    fallen: Path | None = None,
+    modules: Sequence[str] = ("torch", "edgeseg"),
+) -> Iterator[Pool]:
     """Starts processes for drills, and ends them after the block.
 
     Args:
         processes: Their number.
         limits: Of a try.
         fallen: Folder for the smallest damaged files of each fall; None keeps none.
+        modules: What the processes import when they start, so that it does not count as time of a try.
     """
     with TemporaryDirectory() as root:
-        made = Pool(Path(root), processes, limits or Limits(), fallen)
+        made = Pool(Path(root), processes, limits or Limits(), fallen, modules)
         try:
             yield made
         finally:
@@ -168,13 +176,11 @@ def pool(processes: int = 1, limits: Limits | None = None, fallen: Path | None =
                 worker.stop()
 
 
-def _serve(connection: Connection, work: Path) -> None:
+def _serve(connection: Connection, work: Path, modules: Sequence[str]) -> None:
     """What a process does: one job after another until it is killed."""
-    import torch
-
-    import edgeseg  # noqa: F401 (so that the first try does not pay for it)
-
-    torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch reads this when it is imported
+    for name in modules:
+        importlib.import_module(name)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):  # native code of runtimes writes there
         os.dup2(nowhere, stream)
