@@ -23,9 +23,9 @@ KIND_CLASSES = {"binary": ("background", "foreground")}
 
 DEFAULT_THRESHOLD = 0.5
 # Limits of what a record may say, far beyond what networks use, so that every record that is read can be computed with.
-LARGEST_SIZE = 2**28  # pixels
+LARGEST_SIZE = 2**26  # pixels
 LARGEST_DILATION = 256
-LARGEST_VALUE = 1e9  # of means, standard deviations and depths
+LARGEST_VALUE = 1e6  # of means, standard deviations and depths
 SMALLEST_STD = 1e-3
 
 
