@@ -28,6 +28,8 @@ WRAPPERS = ("state_dict", "model_state", "model", "state_dict_ema", "model_ema",
 # model), torch.compile (_orig_mod), averaged weights (ema, ema_model).
 PREFIXES = ("module.", "_orig_mod.", "net.", "model.", "ema.", "ema_model.")
 
+EXPANDED = 1 << 24  # bytes that a tensor may have whose values repeat in the file
+
 
 class Recorded(Protocol):
     """A network with the record that rebuilds it, such as a `Pixel2Pixel`."""
@@ -122,7 +124,7 @@ def wrong_tensor(key: object, value: Tensor) -> str:
         return f"{key!r} is a sparse, nested or quantized tensor, or one without data"
     if value.is_complex():
         return f"{key!r} has complex values"
-    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+    if value.numel() * value.element_size() > max(value.untyped_storage().nbytes(), EXPANDED):
         return f"{key!r} has the shape {list(value.shape)}, for which there are not enough data in the file"
     return ""
 

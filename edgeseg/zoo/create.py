@@ -138,8 +138,9 @@ def _resolve(
 def _check_size(source: _Source) -> None:
     """Raises a ValueError if the record of a file describes a larger network than the file has weights for.
 
-    The network is built on the meta device, which takes no memory. What users have registered may not work there, so
-    for it only tasks and inputs are counted. The files of the catalog are known.
+    The network is built on the meta device, which takes no memory. What users have registered may not work there, and
+    the record may be of another network than the one that was asked for; then only tasks and inputs are counted. The
+    files of the catalog are known.
     """
     config = source.config
     if config is None or source.file is None or source.entry is not None:
@@ -152,7 +153,10 @@ def _check_size(source: _Source) -> None:
     too_large = f"{source.where} describes a larger network than {source.file} has weights for"
     if len(config.tasks) + len(config.inputs) > tensors:
         raise ValueError(f"{too_large}: {len(config.tasks)} tasks and {len(config.inputs)} inputs, {tensors} tensors")
-    if _is_registered(config):
+    channels = sum(each.channels for each in (*config.tasks.values(), *config.inputs.values()))
+    if channels > values:
+        raise ValueError(f"{too_large}: {channels:,} channels of tasks and inputs, {values:,} values in the file")
+    if config.name != source.name or _is_registered(config):
         return
     try:
         if config.spec is None:
