@@ -75,7 +75,6 @@ class ModelConfig(Record):
                         f"{len(self.preprocess.mean)} and {len(self.preprocess.std)} values; expected 1 or "
                         f"{each.channels}"
                     )
-        self.require(self.spec is None or not self.options, "options", "are for registered builders, without a spec")
         for field_name in ("options", "notes"):
             depth = _depth(getattr(self, field_name))
             self.require(depth <= DEEPEST, field_name, f"are at most {DEEPEST} levels deep")

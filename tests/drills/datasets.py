@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from io import StringIO
@@ -43,17 +43,17 @@ def _coco(folder: Path) -> None:
         _photo(folder / f"images/{number}.jpg")
     shapes: list[Any] = [
         [[2, 2, 20, 3, 15, 20]], {"size": [HEIGHT, WIDTH], "counts": [100, 200, 468]},
-        {"size": [HEIGHT, WIDTH], "counts": "T3X6d>"}, [[1, 1, 9, 1, 9, 9, 1, 9], [12, 12, 30, 12, 30, 20]],
+        [[1, 1, 9, 1, 9, 9, 1, 9], [12, 12, 30, 12, 30, 20]],
     ]  # fmt: skip
     annotations = [
-        {"id": i, "image_id": i % 2, "category_id": 1 + i % 2, "segmentation": shape, "iscrowd": i // 3}
+        {"id": i, "image_id": i % 2, "category_id": 1 + i % 2, "segmentation": shape, "iscrowd": i // 2}
         for i, shape in enumerate(shapes)
-        if shape != shapes[2]
     ]
     images = [{"id": i, "file_name": f"{i}.jpg", "height": HEIGHT, "width": WIDTH} for i in range(2)]
     categories = [{"id": 1, "name": "car"}, {"id": 2, "name": "tree", "supercategory": "none"}]
     content = {"images": images, "annotations": annotations, "categories": categories}
-    (folder / "result.json").write_text(json.dumps(content))
+    (folder / "annotations").mkdir()
+    (folder / "annotations/instances_train.json").write_text(json.dumps(content))
 
 
 def _labelme(folder: Path) -> None:
@@ -123,24 +123,24 @@ def damage(kind: str, rng: Random, seeds: Path, work: Path) -> None:
     chosen.write_bytes(WAYS[chosen.suffix](rng, chosen.read_bytes()))
 
 
-def read(options: Sequence[str], work: Path) -> None:
+def read(dataset: str, work: Path) -> None:
     said = StringIO()
     with redirect_stdout(said), redirect_stderr(said):
-        status = main(["data", "check", "--data-path", str(work / NAME), "--no-cache", "--workers", "0", *options])
+        call = ["--dataset", dataset, "--data-path", str(work / NAME), "--split", "train"]
+        status = main(["data", "check", *call, "--no-cache", "--workers", "0"])
     raw = [character for character in said.getvalue().replace("\n", "") if not character.isprintable()]
     expect(not raw, f"the terminal gets {raw[:1]}")
     if status != 0:
         raise ValueError(said.getvalue())
 
 
-def _drill(dataset: str, make: Callable[[Path], None], kind: str, *options: str) -> Drill:
-    call = ["--dataset", dataset, *(options or ("--split", "train"))]
-    return Drill(dataset, make, partial(damage, kind), partial(read, call), 500)
+def _drill(dataset: str, make: Callable[[Path], None], kind: str) -> Drill:
+    return Drill(dataset, make, partial(damage, kind), partial(read, dataset), 500)
 
 
 DRILLS = (
     _drill("images_masks", _masks, ".png"),
-    _drill("coco_json", _coco, ".json", "--val-fraction", "0.5"),
+    _drill("coco_json", _coco, ".json"),
     _drill("labelme", _labelme, ".json"),
     _drill("yolo", _yolo, ".txt"),
 )

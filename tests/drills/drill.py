@@ -78,17 +78,17 @@ def judged(read: Callable[[Path], object], work: Path) -> str:
 
 
 def all_hold(work: Path, *readers: Callable[[Path], object]) -> None:
-    """Reads the same files in several ways; raises the error of the last that refuses them, or the first other one."""
-    refusal: Exception | None = None
+    """Reads the same files in several ways; raises an error if all of them refuse them, or one does not name them."""
+    refusals: list[Exception] = []
     for read in readers:
         try:
             read(work)
         except (ValueError, OSError) as error:
             if NAME not in str(error):
                 raise
-            refusal = error
-    if refusal is not None:
-        raise refusal
+            refusals.append(error)
+    if len(refusals) == len(readers):
+        raise refusals[0]
 
 
 def expect(fulfilled: bool, what: str) -> None:
