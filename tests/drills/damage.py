@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -233,6 +234,13 @@ def _as_varint(number: int) -> bytes:
     return bytes([*parts, number])
 
 
-def either(*ways: Callable[[Random, bytes], bytes]) -> Callable[[Random, bytes], bytes]:
+Way = Callable[[Random, bytes], bytes]
+
+
+def either(*ways: Way) -> Way:
     """A way to damage bytes that takes one of several ways."""
-    return lambda rng, data: rng.choice(ways)(rng, data)
+    return partial(_one_of, ways)
+
+
+def _one_of(ways: Sequence[Way], rng: Random, data: bytes) -> bytes:
+    return rng.choice(ways)(rng, data)
