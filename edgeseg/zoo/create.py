@@ -153,7 +153,7 @@ def _check_size(source: _Source) -> None:
     too_large = f"{source.where} describes a larger network than {source.file} has weights for"
     if len(config.tasks) + len(config.inputs) > tensors:
         raise ValueError(f"{too_large}: {len(config.tasks)} tasks and {len(config.inputs)} inputs, {tensors} tensors")
-    channels = sum(each.channels for each in (*config.tasks.values(), *config.inputs.values()))
+    channels = sum(task.channels for task in config.tasks.values()) + sum(config.in_channels)
     if channels > values:
         raise ValueError(f"{too_large}: {channels:,} channels of tasks and inputs, {values:,} values in the file")
     if config.name != source.name or _is_registered(config):

@@ -31,8 +31,8 @@ def _samples() -> list[Any]:
     ]
 
 
-def _trained(model: edgeseg.Pixel2Pixel, folder: Path, epochs: int, **options: bool) -> None:
-    train(model, _samples(), None, replace(RECIPE, epochs=epochs), folder, **options)
+def _trained(model: edgeseg.Pixel2Pixel, folder: Path, epochs: int, *, resume: bool = False) -> None:
+    train(model, _samples(), None, replace(RECIPE, epochs=epochs), folder, resume=resume)
 
 
 def make(folder: Path) -> None:

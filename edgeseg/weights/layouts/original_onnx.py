@@ -179,20 +179,21 @@ def _convolution(node: Any, name: str, attributes: Mapping[str, Any], constants:
     """One convolution of a file, without its sources."""
     if node.input[1] not in constants:
         raise _AnotherNetwork(f"the weights of {name} are computed in the graph")
-    weight, *bias = (constants[value] for value in node.input[1:])
-    if weight.ndim != 4 or not weight.size or any(values.shape != weight.shape[:1] for values in bias):
-        raise _AnotherNetwork(f"the weights of {name} have the shape {list(weight.shape)}")
-    if any(values.dtype.kind != "f" for values in (weight, *bias)):
-        raise _AnotherNetwork(f"the weights of {name} are {weight.dtype}")
+    arrays = [constants[value] for value in node.input[1:]]
+    shape = arrays[0].shape
+    if len(shape) != 4 or not arrays[0].size or any(values.shape != shape[:1] for values in arrays[1:]):
+        raise _AnotherNetwork(f"the weights of {name} have the shape {list(shape)}")
+    if any(values.dtype.kind != "f" for values in arrays):
+        raise _AnotherNetwork(f"the weights of {name} are {arrays[0].dtype}")
     groups = int(attributes.get("group", 1))
-    weight, *bias = (torch.from_numpy(values.astype(np.float32)) for values in (weight, *bias))
+    weight, *bias = (torch.from_numpy(values.astype(np.float32)) for values in arrays)
     return Conv(
         name=name,
-        shape=tuple(weight.shape),
+        shape=shape,
         geometry=(
             tuple(map(int, attributes.get("strides", (1, 1)))),
             tuple(map(int, attributes.get("dilations", (1, 1)))),
-            _kind(groups, weight.shape[1] * groups),
+            _kind(groups, shape[1] * groups),
         ),
         weight=weight,
         bias=bias[0] if bias else None,
