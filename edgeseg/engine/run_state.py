@@ -174,6 +174,9 @@ class RunState:
             if ours["params"] != theirs["params"] or any(not isinstance(theirs[name], float | int) for name in numbers):
                 raise ValueError("it has other groups of parameters")
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        kinds = {frozenset((name, value is None) for name, value in each.items()) for each in state["state"].values()}
+        if len(kinds) > 1:
+            raise ValueError("its parameters have different states")
         for index, entries in state["state"].items():
             for name, value in entries.items():
                 fits = value is None or (not wrong_tensor(name, value) and value.shape in ((), parameters[index].shape))
