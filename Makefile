@@ -1,7 +1,7 @@
-# make check | test | docs | table | lowest: what .ci/run does, in parts. PYTHON is the Python of the environment to use.
+# make check | test | docs | table | lowest | drills: what .ci/run does, in parts, and more. PYTHON is the Python of the environment to use.
 PYTHON ?= .venv/bin/python
 
-.PHONY: check test docs table lowest
+.PHONY: check test docs table lowest drills
 
 check:  ## linter, formatter, type checker
 	$(PYTHON) -m ruff check
@@ -19,3 +19,6 @@ table:  ## MODEL_ZOO.md is in step with the code and the measurements
 
 lowest:  ## the tests with the lowest versions that pyproject.toml allows, in an environment of their own
 	bash .ci/lowest
+
+drills:  ## thousands of damaged files of every kind, which takes hours
+	$(PYTHON) -m tests.drills

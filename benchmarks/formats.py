@@ -42,7 +42,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
 
 def photos(model: edgeseg.Pixel2Pixel) -> list[tuple[np.ndarray, ...]]:
     """Synthetic street scenes, with the same picture for every input of the model."""
-    scenes = (image.permute(1, 2, 0).numpy() for image, _ in Streets("val", size=SIZE, length=PHOTOS))
+    streets = Streets("val", size=SIZE, length=PHOTOS)
+    scenes = [streets[index][0].permute(1, 2, 0).numpy() for index in range(PHOTOS)]
     return [(scene,) * len(model.inputs) for scene in scenes]
 
 

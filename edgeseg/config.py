@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, ValuesView
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from edgeseg.records import Record
 from edgeseg.spec import DEFAULT_THRESHOLD, Input, ModelSpec, Preprocess, Quantization, Task
 
 FORMAT = 2
+DEEPEST = 20  # levels of notes and options
 REQUIRED = ("name", "spec", "tasks", "inputs", "preprocess", "notes")  # keys that every file has
 DEFAULT_TASKS = {"segmentation": Task("segmentation", 19)}
 FLOW: Literal["flow"] = "flow"
@@ -51,7 +52,10 @@ class ModelConfig(Record):
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
-        """There are tasks and inputs, and their names can stand in files and graphs."""
+        """There are tasks and inputs, their names can stand in files and graphs, and the normalization fits them."""
+        self.require(
+            self.name.strip() != "" and self.name.isprintable(), "name", "is a name without control characters"
+        )
         self.require(len(self.tasks) > 0, "tasks", "has at least one task")
         self.require(len(self.inputs) > 0, "inputs", "has at least one input")
         for name in (*self.tasks, *self.inputs):
@@ -63,6 +67,17 @@ class ModelConfig(Record):
         both = sorted(set(self.tasks) & set(self.inputs))
         if both:
             raise ValueError(f"{', '.join(both)} names a task and an input; give one of them another name")
+        for name, each in self.inputs.items():
+            for values in (self.preprocess.mean, self.preprocess.std):
+                if len(values) not in (1, each.channels):
+                    raise ValueError(
+                        f"the input {name!r} has {each.channels} channels, and mean and std of its preprocessing have "
+                        f"{len(self.preprocess.mean)} and {len(self.preprocess.std)} values; expected 1 or "
+                        f"{each.channels}"
+                    )
+        for field_name in ("options", "notes"):
+            depth = _depth(getattr(self, field_name))
+            self.require(depth <= DEEPEST, field_name, f"are at most {DEEPEST} levels deep")
 
     @property
     def in_channels(self) -> tuple[int, ...]:
@@ -78,6 +93,16 @@ class ModelConfig(Record):
             if task["threshold"] == DEFAULT_THRESHOLD:
                 del task["threshold"]
         return {"format": FORMAT, **content}
+
+
+def _depth(value: Any) -> int:
+    """Number of levels of a JSON value, counted up to one more than `DEEPEST`."""
+    depth, level = 0, [value]
+    while level and depth <= DEEPEST:
+        depth += 1
+        inner = [each.values() if isinstance(each, Mapping) else each for each in level]
+        level = [part for each in inner if isinstance(each, list | tuple | ValuesView) for part in each]
+    return depth
 
 
 def read_config(text: str, where: str) -> ModelConfig:

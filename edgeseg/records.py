@@ -34,7 +34,7 @@ class Record:
     def require(self, fulfilled: bool, name: str, expected: str) -> None:
         """Raises a ValueError that says what is expected of the field `name`, unless it is fulfilled."""
         if not fulfilled:
-            raise ValueError(f"{type(self).__name__}.{name} {expected}, got {getattr(self, name)!r}")
+            raise ValueError(f"{type(self).__name__}.{name} {expected}, got {_shown.repr(getattr(self, name))}")
 
     def __repr__(self) -> str:
         shown = [f"{name}={_shown.repr(value)}" for name, value in _differing(self)]
@@ -54,16 +54,16 @@ class Record:
         """
         prefix = f"{where}: " if where else ""
         if not isinstance(content, Mapping):
-            raise ValueError(f"{prefix}{cls.__name__} is a dictionary of its fields, got {content!r}")
+            raise ValueError(f"{prefix}{cls.__name__} is a dictionary of its fields, got {_shown.repr(content)}")
         known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
-        unknown = sorted(str(key) for key in content if key not in known)
+        unknown = sorted(_shown.repr(key) for key in content if key not in known)
         missing = [
             name
             for name, field in known.items()
             if field.default is MISSING and field.default_factory is MISSING and name not in content
         ]
         if unknown or missing:
-            raise ValueError(f"{prefix}{cls.__name__} has unknown keys {unknown}, missing keys {missing}")
+            raise ValueError(f"{prefix}{cls.__name__} has unknown keys [{', '.join(unknown)}], missing keys {missing}")
         try:
             return cls(**content)
         except ValueError as error:
@@ -107,7 +107,7 @@ def _fitted(value: Any, kind: Any, where: str) -> Any:
         return _tuple(value, parts, where)
     if isinstance(origin, type) and issubclass(origin, Mapping):
         if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-            raise ValueError(f"{where} is a dictionary with names as keys, got {value!r}")
+            raise ValueError(f"{where} is a dictionary with names as keys, got {_shown.repr(value)}")
         return {key: _fitted(each, parts[1], f"{where}[{key!r}]") for key, each in value.items()}
     if issubclass(kind, Record):
         return value if isinstance(value, kind) else kind.from_json(value, where)
@@ -116,7 +116,7 @@ def _fitted(value: Any, kind: Any, where: str) -> Any:
 
 def _one_of(value: Any, choices: tuple[Any, ...], where: str) -> Any:
     if not any(type(value) is type(choice) and value == choice for choice in choices):
-        raise ValueError(f"{where} is one of {', '.join(map(str, choices))}; got {value!r}")
+        raise ValueError(f"{where} is one of {', '.join(map(str, choices))}; got {_shown.repr(value)}")
     return value
 
 
@@ -125,21 +125,26 @@ def _tuple(value: Any, parts: tuple[Any, ...], where: str) -> tuple[Any, ...]:
     kinds = [parts[0]] * len(value) if any_length and isinstance(value, list | tuple) else list(parts)
     if not isinstance(value, list | tuple) or len(value) != len(kinds):
         wanted = "a list" if any_length else f"{len(parts)} values"
-        raise ValueError(f"{where} is {wanted}, got {value!r}")
+        raise ValueError(f"{where} is {wanted}, got {_shown.repr(value)}")
     return tuple(_fitted(each, kind, f"{where}[{i}]") for i, (each, kind) in enumerate(zip(value, kinds, strict=True)))
 
 
 def _number(value: Any, kind: type, where: str) -> Any:
     """int from whatever is an integer, float from any finite number; bool is neither."""
     if isinstance(value, bool) or not (hasattr(value, "__index__") or (kind is float and hasattr(value, "__float__"))):
-        raise ValueError(f"{where} is {'an integer' if kind is int else 'a number'}, got {value!r}")
-    number = kind(value)
-    if not math.isfinite(number):
-        raise ValueError(f"{where} is a finite number, got {value!r}")
+        raise ValueError(f"{where} is {'an integer' if kind is int else 'a number'}, got {_shown.repr(value)}")
+    try:
+        number = kind(value)
+        finite = math.isfinite(number)
+    except OverflowError:
+        finite = False
+    if not finite or (kind is int and abs(number) >= 2**63):
+        wanted = "an integer of at most 64 bit" if kind is int else "a finite number"
+        raise ValueError(f"{where} is {wanted}, got {_shown.repr(value)}")
     return number
 
 
 def _plain(value: Any, kind: type, where: str) -> Any:
     if not isinstance(value, kind):
-        raise ValueError(f"{where} is {'text' if kind is str else kind.__name__}, got {value!r}")
+        raise ValueError(f"{where} is {'text' if kind is str else kind.__name__}, got {_shown.repr(value)}")
     return value

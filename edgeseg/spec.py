@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from edgeseg.records import Record
@@ -22,6 +22,11 @@ KIND_CLASSES = {"binary": ("background", "foreground")}
 """Class names of the kinds whose classes are not one per channel."""
 
 DEFAULT_THRESHOLD = 0.5
+# Limits of what a record may say, far beyond what networks use, so that every record that is read can be computed with.
+LARGEST_SIZE = 2**26  # pixels
+LARGEST_DILATION = 256
+LARGEST_VALUE = 1e6  # of means, standard deviations and depths
+SMALLEST_STD = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -63,6 +68,7 @@ class ModelSpec(Record):
             stride = getattr(self, name)
             self.require(stride is None or (stride >= 1 and stride & (stride - 1) == 0), name, "is a power of two")
         self.require(min(self.dilations) >= 1, "dilations", "are at least 1")
+        self.require(max(self.dilations) <= LARGEST_DILATION, "dilations", f"are at most {LARGEST_DILATION}")
 
 
 @dataclass(frozen=True, repr=False)
@@ -105,7 +111,9 @@ class Task(Record):
         if self.kind not in KIND_NAMES:
             raise ValueError(f"unknown task kind {self.kind!r}; the kinds are {', '.join(sorted(KIND_NAMES))}")
         self.require(self.channels >= 1, "channels", "is at least 1")
-        self.require(self.range is None or self.range[0] < self.range[1], "range", "is a lower and a higher value")
+        low, high = self.range or (0, 1)
+        self.require(low < high, "range", "is a lower and a higher value")
+        self.require(max(-low, high) <= LARGEST_VALUE, "range", f"is within {LARGEST_VALUE:g} of 0")
         for name, values in (("class names", self.classes), ("palette colours", self.palette)):
             if values and len(values) != self.class_count:
                 own = f", which has {self.class_count} classes" if self.class_count != self.channels else ""
@@ -170,10 +178,22 @@ class Preprocess(Record):
     channel_order: Literal["rgb", "bgr"] = "rgb"
 
     def check(self) -> None:
-        """Sizes and standard deviations are positive."""
+        """Sizes and standard deviations are positive, and no value is beyond what can be computed with."""
         self.require(self.size is None or min(self.size) >= 1, "size", "is a positive height and width")
+        self.require(math.prod(self.size or ()) <= LARGEST_SIZE, "size", f"is at most {LARGEST_SIZE} pixels")
         self.require(len(self.mean) > 0, "mean", "has at least one value")
+        self.require(max(map(abs, self.mean)) <= LARGEST_VALUE, "mean", f"is within {LARGEST_VALUE:g} of 0")
         self.require(len(self.std) > 0 and min(self.std) > 0, "std", "has at least one value, all above 0")
+        within = all(SMALLEST_STD <= value <= LARGEST_VALUE for value in self.std)
+        self.require(within, "std", f"is {SMALLEST_STD:g} to {LARGEST_VALUE:g}")
+
+    def for_channels(self, channels: int) -> Preprocess:
+        """Returns the record for images of another number of channels: `mean` and `std` are repeated in turn."""
+        mean, std = (
+            values if len(values) == 1 else tuple(values[i % len(values)] for i in range(channels))
+            for values in (self.mean, self.std)
+        )
+        return replace(self, mean=mean, std=std)
 
     def input_size(self, size: Sequence[int]) -> tuple[int, int]:
         """The height and width that a photo of the height and width `size` has at the network's input."""

@@ -423,6 +423,20 @@ def test_export_of_a_free_combination(tmp_path: Path, capsys: pytest.CaptureFixt
     )
 
 
+def test_control_characters_are_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tasks = {"segmentation": edgeseg.Task("segmentation", 2, classes=("\x1b[31mred\nfake line", "\u202egnp.exe"))}
+    model = edgeseg.create_model("unet", encoder=TINY, channels=8, tasks=tasks)
+    model.configure(notes={"weights": "\x1b]0;title\x07", "\x1b[2J": 1})
+    path = tmp_path / "\x1b[32mgreen.safetensors"
+    edgeseg.save_checkpoint(model, path)
+    assert main(["info", str(path)]) == 0
+    assert main(["info", str(tmp_path / "\x1b[33mnone.safetensors")]) == 2
+    out, err = capsys.readouterr()
+    assert all(c.isprintable() for c in (out + err).replace("\n", ""))
+    assert r"\x1b[31mred\nfake line, \u202egnp.exe" in out
+    assert r"\x1b[33mnone.safetensors" in err
+
+
 def test_info_of_a_file_that_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import onnx
     import torch

@@ -39,6 +39,13 @@ WRONG: list[tuple[Callable[[], object], str]] = [
     (lambda: Preprocess(mean=()), r"Preprocess\.mean has at least one value"),
     (lambda: Preprocess(std=(1.0, 0.0)), r"Preprocess\.std .*above 0"),
     (lambda: Preprocess(std=(float("nan"),)), r"Preprocess\.std\[0\] is a finite number"),
+    (lambda: Preprocess(std=(1e-4,)), r"Preprocess\.std is 0\.001 to 1e\+06"),
+    (lambda: Preprocess(mean=(1e300,)), r"Preprocess\.mean is within 1e\+06 of 0"),
+    (lambda: Preprocess(mean=(10**400,)), r"Preprocess\.mean\[0\] is a finite number"),
+    (lambda: Preprocess(size=(2**20, 2**20)), r"Preprocess\.size is at most 67108864 pixels"),
+    (lambda: spec(dilations=(1, 2, 257)), r"ModelSpec\.dilations are at most 256"),
+    (lambda: spec(channels=2**63), r"ModelSpec\.channels is an integer of at most 64 bit"),
+    (lambda: Task("depth", range=(0, 1e300)), r"Task\.range is within 1e\+06 of 0"),
     (lambda: Preprocess(keep_aspect=1), r"Preprocess\.keep_aspect is bool, got 1"),  # type: ignore[arg-type]
     (lambda: spec(prediction_stride=3), r"ModelSpec\.prediction_stride is a power of two, got 3"),
     (lambda: spec(output_stride=0), r"ModelSpec\.output_stride is a power of two, got 0"),
@@ -68,6 +75,8 @@ WRONG: list[tuple[Callable[[], object], str]] = [
     (lambda: TrainConfig(img_resize=(480,)), r"TrainConfig\.img_resize is 2 values"),  # type: ignore[arg-type]
     (lambda: TrainConfig(depth_losses=("relative",)), r"TrainConfig\.depth_factors has one factor per depth loss"),
     (lambda: ModelConfig(name="x", tasks="segmentation"), r"ModelConfig\.tasks is a dictionary"),  # type: ignore[arg-type]
+    (lambda: ModelConfig(name="x\n"), r"ModelConfig\.name is a name without control characters"),
+    (lambda: ModelConfig(name="x", preprocess=Preprocess(std=(1, 2))), r"'image' has 3 channels, and mean and std"),
     (lambda: ModelConfig(name="x", tasks={}), r"ModelConfig\.tasks has at least one task"),
     (lambda: ModelConfig(name=None), r"ModelConfig\.name is text, got None"),  # type: ignore[arg-type]
     (lambda: ModelConfig(name="x", tasks={"image": Task()}), "image names a task and an input"),

@@ -26,7 +26,7 @@ TASK = Task("segmentation", 2, classes=("land", "water"), palette=((9, 8, 7), (0
 @pytest.fixture
 def model() -> edgeseg.Pixel2Pixel:
     """A free combination with everything that a configuration can hold."""
-    made = edgeseg.create_model("fpn", encoder=TINY, channels=16, in_channels=(3, 2), tasks={"water": TASK}).eval()
+    made = edgeseg.create_model("fpn", encoder=TINY, channels=16, in_channels=(3, 3), tasks={"water": TASK}).eval()
     made.configure(preprocess=Preprocess(size=(64, 96), mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0), channel_order="bgr"))
     return made
 
@@ -97,6 +97,10 @@ def change(**values: Any) -> Callable[[dict[str, Any]], None]:
     return lambda config: config.update(values)
 
 
+def nested(levels: int) -> dict[str, Any]:
+    return {"x": nested(levels - 1)} if levels else {}
+
+
 @pytest.mark.parametrize(
     ("damage", "problem"),
     [
@@ -115,6 +119,27 @@ def change(**values: Any) -> Callable[[dict[str, Any]], None]:
         (change(preprocess={"size": "abc"}), "Preprocess.size is 2 values, got 'abc'"),
         (change(preprocess={"mean": ["x"]}), r"Preprocess.mean\[0\] is a number, got 'x'"),
         (change(preprocess={"std": [0]}), "Preprocess.std .*above 0"),
+        (change(preprocess={"std": [1e-300]}), "Preprocess.std is 0.001 to"),
+        (change(preprocess={"mean": [10**400]}), r"Preprocess.mean\[0\] is a finite number"),
+        (
+            change(preprocess={"mean": [1, 2]}),
+            "'flow' has 3 channels, and mean and std .* have 2 and 1",
+        ),
+        (change(preprocess={"size": [10**6, 10**6]}), "Preprocess.size is at most"),
+        (lambda config: config["spec"].update(dilations=[1, 2, 10**6]), "ModelSpec.dilations are at most"),
+        (change(name="\x1b[31m"), "ModelConfig.name is a name without control characters"),
+        (change(notes=nested(500)), "ModelConfig.notes are at most 20 levels deep"),
+        (
+            lambda config: config["spec"].update(channels=10**6),
+            "describes a larger network than .* values, .* in the file",
+        ),
+        (lambda config: config["spec"].update(channels=2**62), r"config\.json: "),
+        (lambda config: config["spec"].update(encoder="vit_giant_patch14_224"), r"config\.json: "),
+        (lambda config: config["spec"].update(encoder="convnext_xxlarge"), r"config\.json"),
+        (
+            change(tasks={f"task{i}": {"channels": 2} for i in range(3000)}),
+            "a larger network .* 3000 tasks and 2 inputs",
+        ),
         (change(tasks={}), "tasks has at least one task"),
         (change(name="no_such_model", spec=None), "no model named 'no_such_model'"),
     ],

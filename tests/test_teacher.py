@@ -52,12 +52,18 @@ def teacher() -> edgeseg.Pixel2Pixel:
     return model
 
 
+def scenes(split: str, count: int) -> list[torch.Tensor]:
+    """Images of synthetic streets, uint8 [3, 64, 96]."""
+    streets = Streets(split, size=(64, 96), length=count)
+    return [streets[index][0] for index in range(count)]
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """A folder of photos without labels."""
     folder = tmp_path / "photos"
     folder.mkdir()
-    for index, (image, _) in enumerate(Streets("val", size=(64, 96), labels="camvid", length=6)):
+    for index, image in enumerate(scenes("val", 6)):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{index}.png")
     return folder
 
@@ -184,12 +190,10 @@ def test_soft_labels_move_with_the_photo() -> None:
 @pytest.mark.slow
 def test_learns_from_photos_alone(teacher: edgeseg.Pixel2Pixel, photos: Path, tmp_path: Path) -> None:
     """Without a single label a network comes close to its teacher on photos like those it was taught on."""
-    scenes = Streets("train", size=(64, 96), labels="camvid", length=64)
-    unlabelled = [(image, np.full((64, 96), 255, np.uint8)) for image, _ in scenes]
+    unlabelled = [(image, np.full((64, 96), 255, np.uint8)) for image in scenes("train", 64)]
     soft = SoftLabels(Teacher([teacher], teacher.tasks), tmp_path / "soft")
     student = network(teacher.tasks["segmentation"])
-    scenes = [image for image, _ in Streets("val", size=(64, 96), length=16)]
-    test = [(image, teacher.predict(image)) for image in scenes]
+    test = [(image, teacher.predict(image)) for image in scenes("val", 16)]
     before = evaluate(student, test).miou
     recipe = replace(RECIPE, epochs=12, lr=0.03, dice=0.5)
     trained = train(student, unlabelled, None, recipe, tmp_path / "run", teacher=soft)

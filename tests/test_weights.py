@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 import warnings
+import zipfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from edgeseg.data.camvid import CamVid
 from edgeseg.engine import evaluate, evaluate_tasks
 from edgeseg.storage.checkpoint import read_checkpoint_config, read_weights
 from edgeseg.tasks.metrics import ConfusionMatrix
-from edgeseg.weights.load import load_checkpoint
+from edgeseg.weights.load import load_checkpoint, load_encoder
 from edgeseg.zoo.networks import ZOO
 from edgeseg.zoo.pretrained import verified_sha256, weights_file
 from edgeseg.zoo.weights import WEIGHTS
@@ -111,6 +113,70 @@ def test_not_weights(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "log.pth")
     with pytest.raises(ValueError, match="holds no weights"):
         read_weights(tmp_path / "log.pth")
+
+
+ODD: dict[str, Any] = {
+    "names": lambda state: {i: value for i, value in enumerate(state.values())},
+    "sparse": lambda state: state | {last(state): state[last(state)].to_sparse()},
+    "nested": lambda state: state | {last(state): torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])},
+    "quantized": lambda state: (
+        state | {last(state): torch.quantize_per_tensor(state[last(state)], 0.1, 0, torch.quint8)}
+    ),
+    "complex": lambda state: state | {last(state): state[last(state)].to(torch.complex64)},
+    "without data": lambda state: state | {last(state): state[last(state)].to("meta")},
+    "larger than the file": lambda state: state | {last(state): torch.zeros(1).expand(10**6, 10**6)},
+    "integers": lambda state: state | {last(state): state[last(state)].to(torch.int8)},
+    "of another shape": lambda state: state | {last(state): state[last(state)].flatten()},
+    "list": lambda state: list(state.values()),
+    "number": lambda state: 5,
+}
+
+
+def last(state: dict[str, Any]) -> str:
+    """The last weight of the encoder, so that a loader that copies one after another would have changed the others."""
+    return [key for key in state if key.startswith("encoder.") and state[key].ndim == 4][-1]
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_tensors_leave_the_model_as_it_is(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "odd.pth"
+    torch.save(ODD[kind](make().state_dict()), path)
+    model = make()
+    before, config = {key: value.clone() for key, value in model.state_dict().items()}, model.config
+    for load in (load_checkpoint, load_encoder):
+        with pytest.raises(ValueError, match=r"odd\.pth"):
+            load(model, path)
+        assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+        assert model.config == config
+
+
+@pytest.mark.parametrize("text", ["a,b\n1,2\n", "root:x:0:0:root:/root:/bin/bash\n", "", "\x80\x02}q\x00."])
+def test_texts_are_not_weights(text: str, tmp_path: Path) -> None:
+    (tmp_path / "text.pth").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"text\.pth"):
+        read_weights(tmp_path / "text.pth")
+
+
+def test_compressed_checkpoint(tmp_path: Path) -> None:
+    """torch.save does not compress; 100 MB of zeros in a file of 100 kB are refused before they take memory."""
+    torch.save({"x": torch.zeros(25_000_000)}, tmp_path / "plain.pth")
+    compressed = zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(tmp_path / "plain.pth") as plain, compressed as bomb:
+        for entry in plain.infolist():
+            bomb.writestr(entry.filename, plain.read(entry))
+    with pytest.raises(ValueError, match=r"bomb\.pth.*compressed"):
+        read_weights(tmp_path / "bomb.pth")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000 + "]" * 100_000, "[]", "5", '{"format": 2}'])
+def test_metadata_that_are_no_record(text: str, tmp_path: Path) -> None:
+    model, path = make(), tmp_path / "odd.safetensors"
+    save_file({key: value + 1 for key, value in model.state_dict().items()}, path, metadata={"edgeseg": text})
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    for load in (read_checkpoint_config, partial(load_checkpoint, model), partial(load_encoder, model)):
+        with pytest.raises(ValueError, match=r"odd\.safetensors"):
+            load(path)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
 def test_data_parallel_prefix(tmp_path: Path) -> None:

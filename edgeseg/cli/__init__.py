@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import select
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import edgeseg
 from edgeseg.cli import data, demo, doctor, evaluate, export, flow, predict, quantize, train, weights, zoo
 from edgeseg.cli.completion import add_completion
 from edgeseg.cli.parser import Parser, in_shell_words
 from edgeseg.machine.memory import keep_freed_memory
-from edgeseg.machine.terminal import printable_lines, showing
+from edgeseg.machine.terminal import printable_lines, show, showing
+
+_format = warnings.formatwarning
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     quiet = getattr(options, "quiet", False)
     if arguments is None:  # the process belongs to this command, and not to a program that calls this function
         keep_freed_memory()
+        warnings.formatwarning = _formatted
         os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # otherwise a line per retry; our error says it in one
         if quiet:
             os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -42,14 +47,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     except KeyboardInterrupt as error:
         words = in_shell_words(str(error), parser.names(options.verb))
-        print(f"edgeseg {options.verb}: {words or 'interrupted'}", file=sys.stderr)
+        show(f"edgeseg {options.verb}: {words or 'interrupted'}", file=sys.stderr)
         return 130
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         if isinstance(error, BrokenPipeError) and _reader_has_left():
             return 0
         words = in_shell_words(printable_lines(error), parser.names(options.verb))
-        print(f"edgeseg {options.verb}: error: {words}", file=sys.stderr)
+        show(f"edgeseg {options.verb}: error: {words}", file=sys.stderr)
         return 2
+
+
+def _formatted(message: Warning | str, *place: Any, **line: Any) -> str:
+    """A warning as Python formats it, without control characters: it may have the name of a file."""
+    return _format(printable_lines(message), *place, **line)
 
 
 def _reader_has_left() -> bool:

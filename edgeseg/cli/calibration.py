@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeseg.cli.model import add_dataset, load_split
+from edgeseg.machine.terminal import show
 
 if TYPE_CHECKING:
     from edgeseg.deploy.calibration import Frame
@@ -68,7 +69,7 @@ def _photos(options: argparse.Namespace, model: Predictor) -> list[Path]:
                 read_photo(path, channels)
                 readable.append(path)
             except (OSError, ValueError) as error:
-                print(f"edgeseg: left out: {error}", file=sys.stderr)
+                show(f"edgeseg: left out: {error}", file=sys.stderr)
         chosen = readable
     if not chosen:
         raise ValueError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeseg.cli.messages import add_json, add_quiet, print_json
 from edgeseg.cli.model import add_dataset, load_split
-from edgeseg.machine.terminal import say
+from edgeseg.machine.terminal import say, show
 
 if TYPE_CHECKING:
     from edgeseg.data.check import DataReport
@@ -68,7 +68,7 @@ def _check(options: argparse.Namespace) -> int:
     if options.json:
         print_json({split: report.to_json() for split, report in reports.items()})
     else:
-        print("\n\n".join(f"{split}\n{report}" for split, report in reports.items()))
+        show("\n\n".join(f"{split}\n{report}" for split, report in reports.items()))
     if options.output is not None:
         from edgeseg.data.overlays import draw_overlays, save_page
         from edgeseg.vision.visualize import stack

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgeseg.cli.messages import add_quiet
 from edgeseg.cli.model import add_checkpoint
-from edgeseg.machine.terminal import say
+from edgeseg.machine.terminal import say, show
 
 DEMO_MODEL = "deeplabv3plus_mobilenetv2_tv_edgeailite.streets"
 
@@ -58,9 +58,9 @@ def _demo(options: argparse.Namespace) -> int:
     ).eval()
     seed = SEED if options.seed is None else options.seed
     metrics = run_demo(model, options.output, sequences=options.sequences, seed=seed, progress="streets")
-    print(f"{model.name} on {4 * options.sequences} synthetic frames with exact ground truth, in percent")
+    show(f"{model.name} on {4 * options.sequences} synthetic frames with exact ground truth, in percent")
     for name, metric in metrics.items():
-        print()
+        show()
         print_scores(metric.scores(model.tasks[name], "native"), title=name)
     say(f"\n{options.output}: inputs, ground truth and predictions of one frame")
     return 0

@@ -14,7 +14,7 @@ from typing import Any
 
 import edgeseg
 from edgeseg.cli.messages import add_json, print_json
-from edgeseg.machine.terminal import printable
+from edgeseg.machine.terminal import printable, show
 
 Facts = dict[str, Any]
 
@@ -38,10 +38,10 @@ def _doctor(options: argparse.Namespace) -> int:
         print_json(facts)
         return 0
     for part, found in facts.items():
-        print(part)
+        show(part)
         width = max(map(len, found), default=0)
         for name, value in found.items():
-            print(f"  {printable(name):{width}}  {printable(value)}")
+            show(f"  {printable(name):{width}}  {printable(value)}")
     return 0
 
 

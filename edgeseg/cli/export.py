@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgeseg.cli.calibration import add_calibration, calibration_frames, check_calibration
 from edgeseg.cli.messages import add_quiet
 from edgeseg.cli.model import Group, add_encoder, add_model, load_model, load_split
-from edgeseg.machine.terminal import say
+from edgeseg.machine.terminal import say, show
 from edgeseg.predict.facts import FACTS
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ def _print_score(options: argparse.Namespace, model: Predictor) -> None:
     dataset = load_split(options, options.split, model)
     for task, metric in evaluate_tasks(load_segmenter(options.output), dataset, progress="evaluation").items():
         kind, figure = metric.headline("native")
-        print(f"int8: {task} {kind} {figure:.2f} on {options.split}")
+        show(f"int8: {task} {kind} {figure:.2f} on {options.split}")
 
 
 def _list(names: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeseg.cli.messages import add_quiet
 from edgeseg.cli.outputs import require_folder
-from edgeseg.machine.terminal import printable, progress_bar
+from edgeseg.machine.terminal import printable, progress_bar, show
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,7 +70,7 @@ def _flow_of_two(options: argparse.Namespace) -> int:
     try:
         save_png(Image.fromarray(flow), target)
     except NotWritten as error:
-        print(f"edgeseg flow: {printable(error)}", file=sys.stderr)
+        show(f"edgeseg flow: {printable(error)}", file=sys.stderr)
         return 1
     return 0
 
@@ -90,7 +90,7 @@ def _flow_of_folder(options: argparse.Namespace) -> int:
     steps = progress_bar(_steps(list(frames.items()), options.output), "flow", "frame", len(frames))
     problems = [problem for problem in steps if problem]
     for problem in problems:
-        print(f"edgeseg flow: {printable(problem)}", file=sys.stderr)
+        show(f"edgeseg flow: {printable(problem)}", file=sys.stderr)
     return 1 if problems else 0
 
 

@@ -23,4 +23,4 @@ def add_json(verb: Group, content: str) -> None:
 
 def print_json(content: Any) -> None:
     """Prints a document of which nothing can command a terminal."""
-    print(json.dumps(content, indent=2))
+    print(json.dumps(content, indent=2).replace("\x7f", "\\u007f"))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import edgeseg
 from edgeseg.data import DATASETS, load_dataset
 from edgeseg.machine.download import is_address
+from edgeseg.machine.terminal import show
 
 if TYPE_CHECKING:
     import torch
@@ -255,7 +256,7 @@ def load_model(options: argparse.Namespace, device: torch.device) -> Pixel2Pixel
     tagged = "." in name or options.checkpoint is not None
     model = edgeseg.create_model(name, pretrained=not tagged and not given, checkpoint_path=options.checkpoint, **given)
     if given and not tagged:
-        print(f"warning: {name} with {given} has no trained weights; its weights are random", file=sys.stderr)
+        show(f"warning: {name} with {given} has no trained weights; its weights are random", file=sys.stderr)
     return on_device(model, device).eval()
 
 

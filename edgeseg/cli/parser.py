@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
+from edgeseg.machine.terminal import printable_lines
+
 EXAMPLES = "examples:\n"  # what the end of a help text begins with
 MANY = 12  # choices that are listed in full in an error; of more, only the nearest are
 
@@ -69,7 +71,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Prints the error and the usage in short, and exits with status 2."""
-        self.exit(2, f"{self.prog}: error: {message}\n{self._short_usage()}\n")
+        self.exit(2, f"{self.prog}: error: {printable_lines(message)}\n{self._short_usage()}\n")
 
     def names(self, verb: str) -> set[str]:
         """The names in Python of the options of a verb, and of its own verbs."""

@@ -19,7 +19,7 @@ from edgeseg.cli.outputs import (
     require_outputs,
     write_photo,
 )
-from edgeseg.machine.terminal import printable, progress_bar, say
+from edgeseg.machine.terminal import printable, progress_bar, say, show
 
 if TYPE_CHECKING:
     import numpy as np
@@ -152,11 +152,11 @@ def _predict_share(options: argparse.Namespace, device: torch.device, missing: l
 def _report(done: int, problems: Sequence[str], output: Path) -> int:
     """Prints what was done and what was not, and returns the exit status."""
     for problem in problems:
-        print(f"edgeseg predict: not segmented: {printable(problem)}", file=sys.stderr)
+        show(f"edgeseg predict: not segmented: {printable(problem)}", file=sys.stderr)
     if done:
         say(f"{done} of {done + len(problems)} segmented into {printable(output)}")
     elif problems:
-        print("edgeseg predict: nothing was segmented", file=sys.stderr)
+        show("edgeseg predict: nothing was segmented", file=sys.stderr)
     return 1 if problems else 0
 
 
@@ -260,7 +260,7 @@ def _segment_videos(model: Predictor, videos: Sequence[File], options: argparse.
             yield (path, name), error
             continue
         for note in done.notes:
-            print(f"edgeseg predict: {printable(path)}: {printable(note)}", file=sys.stderr)
+            show(f"edgeseg predict: {printable(path)}: {printable(note)}", file=sys.stderr)
         yield (path, name), None
 
 

@@ -14,6 +14,7 @@ from edgeseg.cli.calibration import add_calibration, calibration_frames, check_c
 from edgeseg.cli.export import add_file_options, check_file, file_options
 from edgeseg.cli.messages import add_quiet
 from edgeseg.cli.model import add_model, load_model, load_split
+from edgeseg.machine.terminal import show
 
 if TYPE_CHECKING:
     from edgeseg.deploy.calibration import Frame
@@ -99,7 +100,7 @@ def _quantize(options: argparse.Namespace) -> int:
         segmenters = {name: OnnxSegmenter(path) for name, path in files.items()}
         _print_speed(files, segmenters, frames[0])
         for task, share in quantized.agreement.items():
-            print(f"int8: {100 * share:.2f} % of the pixels keep their float32 class ({task})")
+            show(f"int8: {100 * share:.2f} % of the pixels keep their float32 class ({task})")
         if options.dataset and options.split != "none":
             _print_scores(options, segmenters, model)
     return 0
@@ -109,7 +110,7 @@ def _print_sensitivity(quantized: Quantized, count: int) -> None:
     """Prints the `count` convolutions whose quantization changes most pixels."""
     for node, share in list(quantized.sensitivity.items())[:count]:
         kept = "stays in float32" if node in quantized.kept_float else "quantized"
-        print(f"{node}: {100 * share:.2f} % of the pixels change if only this convolution is quantized; {kept}")
+        show(f"{node}: {100 * share:.2f} % of the pixels change if only this convolution is quantized; {kept}")
 
 
 def _print_speed(files: Mapping[str, Path], segmenters: Mapping[str, OnnxSegmenter], frame: Frame) -> None:
@@ -122,8 +123,8 @@ def _print_speed(files: Mapping[str, Path], segmenters: Mapping[str, OnnxSegment
     seconds = {name: statistics.median(times) for name, times in alternating(runs).items()}
     shape = "x".join(map(str, next(reversed(feed.values())).shape))
     for name, path in files.items():
-        print(f"{name}: {path.stat().st_size / 1e6:.1f} MB, {1000 * seconds[name]:.1f} ms at {shape}")
-    print(f"int8: {seconds['float32'] / seconds['int8']:.2f} times as fast as float32")
+        show(f"{name}: {path.stat().st_size / 1e6:.1f} MB, {1000 * seconds[name]:.1f} ms at {shape}")
+    show(f"int8: {seconds['float32'] / seconds['int8']:.2f} times as fast as float32")
 
 
 def _print_scores(options: argparse.Namespace, segmenters: Mapping[str, OnnxSegmenter], model: Predictor) -> None:
@@ -134,4 +135,4 @@ def _print_scores(options: argparse.Namespace, segmenters: Mapping[str, OnnxSegm
     for name, segmenter in segmenters.items():
         for task, metric in evaluate_tasks(segmenter, dataset, progress=f"evaluation of {name}").items():
             kind, figure = metric.headline("native")
-            print(f"{name}: {task} {kind} {figure:.2f} on {options.split}")
+            show(f"{name}: {task} {kind} {figure:.2f} on {options.split}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import edgeseg
 from edgeseg.cli.messages import add_json, add_quiet, print_json
-from edgeseg.machine.terminal import say
+from edgeseg.machine.terminal import say, show
 
 if TYPE_CHECKING:
     from edgeseg.zoo.weights import Weights
@@ -146,7 +146,7 @@ def _list(options: argparse.Namespace) -> int:
             entry = WEIGHTS[name]
             miou = entry.measured_miou or entry.published_miou
             kind = "measured" if entry.measured_miou else "published"
-            print(f"{name:52} {f'{miou:.2f} % {kind}' if miou else '':18} {entry.protocol}")
+            show(f"{name:52} {f'{miou:.2f} % {kind}' if miou else '':18} {entry.protocol}")
     return 0 if names else nothing(options.pattern)
 
 
@@ -164,11 +164,11 @@ def _info(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"name": options.name, **as_json(entry), "sha256": digest or None})
         return 0
-    print(options.name)
+    show(options.name)
     print_weights(entry)
     for address in entry.addresses:
-        print(f"  {'address':18} {address}")
-    print(f"  {'sha256':18} {digest or 'not known; that of the first download is recorded'}")
+        show(f"  {'address':18} {address}")
+    show(f"  {'sha256':18} {digest or 'not known; that of the first download is recorded'}")
     return 0
 
 
@@ -182,7 +182,7 @@ def _download(options: argparse.Namespace) -> int:
     from edgeseg.zoo.pretrained import weights_file
 
     for name in _names(options.names):
-        print(f"{name}: {weights_file(name)}")
+        show(f"{name}: {weights_file(name)}")
     return 0
 
 
@@ -201,7 +201,7 @@ def _verify(options: argparse.Namespace) -> int:
     if options.all:
         return _verify_all()
     for name in _names(options.names):
-        print(f"{name}: sha256 {_verified(name)}, every tensor in its place, finite logits")
+        show(f"{name}: sha256 {_verified(name)}, every tensor in its place, finite logits")
     return 0
 
 
@@ -218,7 +218,7 @@ def _verify_all() -> int:
         except (ValueError, OSError) as error:
             broken += 1
             state = f"broken  {error}"
-        print(f"{name:52} {state}")
+        show(f"{name:52} {state}")
     return 1 if broken else 0
 
 
@@ -278,7 +278,7 @@ def print_weights(weights: Weights) -> None:
         ("notes", weights.notes),
     ):
         if text:
-            print(f"  {title:18} {text}")
+            show(f"  {title:18} {text}")
 
 
 def as_pattern(text: str) -> str:
@@ -288,5 +288,5 @@ def as_pattern(text: str) -> str:
 
 def nothing(pattern: str) -> int:
     """Prints that no name matches a pattern, and returns the exit status."""
-    print(f"no name matches {pattern!r}", file=sys.stderr)
+    show(f"no name matches {pattern!r}", file=sys.stderr)
     return 1

@@ -13,6 +13,7 @@ from edgeseg.cli.model import add_encoder, network
 from edgeseg.cli.weights import add_pattern, as_json, as_pattern, nothing, print_weights
 from edgeseg.config import ORIGIN, ModelConfig, origin, read_config
 from edgeseg.machine.download import is_address
+from edgeseg.machine.terminal import printable, show
 from edgeseg.predict.facts import FACTS, read_facts
 from edgeseg.spec import ModelSpec
 
@@ -61,7 +62,7 @@ def _list(options: argparse.Namespace) -> int:
     if options.json:
         print_json(names)
     elif names:
-        print("\n".join(names))
+        show("\n".join(names))
     return 0 if names else nothing(options.pattern)
 
 
@@ -81,12 +82,12 @@ def _info(options: argparse.Namespace) -> int:
         entries = {tag: as_json(entry) for tag, entry in info.weights.items()}
         print_json({"name": info.name, "spec": spec, **costs, "weights": entries})
         return 0
-    print(info.name)
+    show(info.name)
     _print_spec(model.config.spec)
     _print("parameters", f"{cost.params:,} (19 classes)")
     _print("GMACs", "{:.3f} at {}x{} (width x height)".format(cost.gmacs, *reversed(options.size)))
     for tag, weights in info.weights.items():
-        print(f"weights .{tag}{' (default)' if weights.default else ''}")
+        show(f"weights .{tag}{' (default)' if weights.default else ''}")
         print_weights(weights)
     return 0
 
@@ -99,7 +100,7 @@ def _info_of_file(path: Path, options: argparse.Namespace) -> int:
     if options.json:
         print_json(config.to_json())
         return 0
-    print(config.name)
+    show(config.name)
     _print_spec(config.spec)
     for name, task in config.tasks.items():
         classes = f": {', '.join(task.classes)}" if task.classes else ""
@@ -111,12 +112,12 @@ def _info_of_file(path: Path, options: argparse.Namespace) -> int:
     if config.quantization is not None:
         _print("quantization", config.quantization)
     origins = origin(config.notes)
-    print("origin" if origins else "origin: the file does not say")
+    show("origin" if origins else "origin: the file does not say")
     for title, text in origins:
         _print(title, text)
     others = {key: value for key, value in config.notes.items() if key not in ORIGIN}
     if others:
-        print("notes")
+        show("notes")
     for title, value in others.items():
         _print(title, ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value)
     return 0
@@ -138,7 +139,7 @@ def _record(path: Path) -> ModelConfig | None:
 
 
 def _print(title: str, value: Any) -> None:
-    print(f"  {title:24} {value}")
+    show(f"  {printable(title):24} {printable(value)}")
 
 
 def _print_spec(spec: ModelSpec | None) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from edgeseg.data.base import Files, LabelledImages, check_split, require
+from edgeseg.data.classes import read_text
 from edgeseg.labels import generic_palette, segmentation_task
 from edgeseg.spec import Task
 from edgeseg.vision.listing import by_stem, list_files, photo_suffixes
@@ -68,5 +69,5 @@ def _names(root: Path, classes: int) -> tuple[str, ...]:
     table = root / "objectInfo150.txt"
     if not table.is_file():
         return ()
-    rows = [line.split("\t") for line in table.read_text().splitlines()[1:] if line.strip()]
+    rows = [line.split("\t") for line in read_text(table).splitlines()[1:] if line.strip()]
     return ("other", *(row[-1].split(",")[0].strip() for row in rows))[:classes]

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from edgeseg.data.base import Files, LabelledImages, check_split, require
+from edgeseg.data.classes import read_text
 from edgeseg.labels import IGNORE, segmentation_task
 
 LAYOUT = """\
@@ -48,9 +49,7 @@ class CamVid(LabelledImages):
             _download(folder)
         parts = ("train", "val") if split == "trainval" else (split,)
         require([folder / f"{part}.txt" for part in parts], LAYOUT, folder)
-        lines = [line.split() for part in parts for line in (folder / f"{part}.txt").read_text().splitlines()]
-        # The lines of the published lists begin with /SegNet/CamVid/, wherever the dataset is.
-        pairs = [[folder.joinpath(*Path(name).parts[-2:]) for name in line] for line in lines]
+        pairs = [pair for part in parts for pair in _pairs(folder / f"{part}.txt", folder)]
         require(pairs[0] if pairs else [], LAYOUT, folder)
         files = [Files((image,), {"segmentation": label}) for image, label in pairs]
         super().__init__(files, {"segmentation": self.task}, **options)
@@ -58,6 +57,20 @@ class CamVid(LabelledImages):
     def to_classes(self, name: str, labels: Tensor) -> Tensor:
         """Maps void to the label of ignored pixels."""
         return labels.masked_fill(labels == VOID, IGNORE)
+
+
+def _pairs(listing: Path, folder: Path) -> list[tuple[Path, Path]]:
+    """The photos and label maps that a list names, one pair a line."""
+    pairs = []
+    for number, line in enumerate(read_text(listing).splitlines(), start=1):
+        # The lines of the published lists begin with /SegNet/CamVid/, wherever the dataset is.
+        names = [folder.joinpath(*Path(name).parts[-2:]) for name in line.split()]
+        if not names:
+            continue
+        if len(names) != 2:
+            raise ValueError(f"{listing}, line {number} is a photo and its label map, got {line!r:.100}")
+        pairs.append((names[0], names[1]))
+    return pairs
 
 
 def _check_archive(path: Path) -> None:

@@ -20,7 +20,7 @@ from edgeseg.data.base import LabelledDataset, name_of
 from edgeseg.data.samples import checked_sample, require_samples
 from edgeseg.labels import IGNORE, class_names
 from edgeseg.machine.files import replacing
-from edgeseg.machine.terminal import progress_bar
+from edgeseg.machine.terminal import printable, progress_bar
 from edgeseg.records import Record
 from edgeseg.spec import Input, Task
 from edgeseg.tasks import kind_of
@@ -140,7 +140,7 @@ class DataReport(Record):
         for title, entries in (
             ("problem", self.problems), ("left out", self.left_out), ("error", self.errors), ("warning", self.warnings)
         ):  # fmt: skip
-            lines += [f"{title}: {entry}" for entry in entries[:SHOWN]]
+            lines += [f"{title}: {printable(entry)}" for entry in entries[:SHOWN]]
             lines += [f"... and {len(entries) - SHOWN} more like these"] if len(entries) > SHOWN else []
         return "\n".join(lines)
 
@@ -342,9 +342,10 @@ def _tally(counts: Mapping[str, int]) -> str:
 def _table(task: str, counts: ClassCounts) -> list[str]:
     """Rows of pixels, share and samples per class. Shares of the classes are of the pixels that count."""
     counted, everything = sum(counts.pixels), sum(counts.pixels) + counts.ignored
-    width = max(len(task), len("(ignored)"), *(len(name) for name in counts.names)) + 2
+    names = [printable(name) for name in counts.names]
+    width = max(len(task), len("(ignored)"), *map(len, names)) + 2
     rows = [f"{task:{width}} {'pixels':>14} {'share':>8} {'samples':>8}"]
-    for name, pixels, samples in zip(counts.names, counts.pixels, counts.samples, strict=True):
+    for name, pixels, samples in zip(names, counts.pixels, counts.samples, strict=True):
         rows.append(f"  {name:{width - 2}} {pixels:14,} {_share(pixels, counted):>8} {samples:8}")
     return [*rows, f"  {'(ignored)':{width - 2}} {counts.ignored:14,} {_share(counts.ignored, everything):>8}"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from edgeseg.data.base import Files, LabelledImages, check_split, read_labels, require
 from edgeseg.labels import DEPTH, IGNORE, MOTION, segmentation_task
+from edgeseg.machine.errors import value_errors
 from edgeseg.spec import Input, Task
 from edgeseg.vision.listing import list_files, photo_suffixes
 from edgeseg.vision.tensors import Depth
@@ -143,10 +145,14 @@ class Cityscapes(LabelledImages):
         if name != "depth":
             return super().read_target(name, path, files)
         camera_path = Path(str(path).replace("disparity", "camera")).with_suffix(".json")
-        camera = json.loads(camera_path.read_text())
+        with value_errors(camera_path, f"{camera_path} is not a camera of Cityscapes"):
+            camera = json.loads(camera_path.read_text())
+            scale = float(camera["intrinsic"]["fx"]) * float(camera["extrinsic"]["baseline"])
+            if not 0 < scale < math.inf:
+                raise ValueError(f"focal length times baseline is {scale}")
         values = read_labels(path).float()
         disparity = (values - 1) / 256
-        meters = camera["intrinsic"]["fx"] * camera["extrinsic"]["baseline"] / disparity.clamp(min=1e-6)
+        meters = scale / disparity.clamp(min=1e-6)
         return Depth(torch.where(values > 0, meters.clamp(1, 255), torch.zeros(())).unsqueeze(0))
 
 

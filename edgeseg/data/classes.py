@@ -28,8 +28,10 @@ HEADINGS = {
     "blue",
 }
 HEADINGS |= {"color", "colour", "color_rgb", "parts", "actions", "category", "rgb"}
-COLOR = re.compile(r"^(?P<name>.*?)(?:[\s,;:]+)(?P<r>[0-9]+)[\s,;]+(?P<g>[0-9]+)[\s,;]+(?P<b>[0-9]+)[\s,;:]*$")
-NUMBERED = re.compile(r"^(?P<id>[0-9]+)[\s,;:.)]+(?P<name>\S.*)$")
+COLOR = re.compile(
+    r"^(?P<name>.*?)(?:[\s,;:]+)(?P<r>[0-9]{1,9})[\s,;]+(?P<g>[0-9]{1,9})[\s,;]+(?P<b>[0-9]{1,9})[\s,;:]*$"
+)
+NUMBERED = re.compile(r"^(?P<id>[0-9]{1,9})[\s,;:.)]+(?P<name>\S.*)$")
 CLASS_FILES = ("classes.txt", "labelmap.txt", "labels.txt")
 IGNORED = "__ignore__"
 """The line of labelme's labels.txt for ignored pixels."""

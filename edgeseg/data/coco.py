@@ -16,6 +16,8 @@ from torchvision import tv_tensors
 
 from edgeseg.data.base import Files, LabelledImages, check_split, require
 from edgeseg.labels import IGNORE, segmentation_task
+from edgeseg.machine.errors import value_errors
+from edgeseg.vision.images import photo_size
 
 LAYOUT = """\
   {root}/annotations/instances_{{train2017,val2017}}.json
@@ -79,15 +81,16 @@ class COCO21(LabelledImages):
         annotations = folder / f"annotations/instances_{part}.json"
         images = next((path for path in (folder / "images" / part, folder / part) if path.is_dir()), folder / part)
         require([annotations, images], LAYOUT, folder)
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints what it does
-            self.coco = COCO(str(annotations))
-        _check_categories(self.coco.cats, annotations)
         self.overlap = IGNORE if overlap == "ignore" else IGNORE % 21
         self.ids: dict[Path, int] = {}
-        for number in sorted(self.coco.imgs):
-            objects = self.coco.loadAnns(self.coco.getAnnIds([number], catIds=list(CATEGORIES)))
-            if sum(each["area"] for each in objects) > SMALLEST:
-                self.ids[images / self.coco.imgs[number]["file_name"]] = number
+        with value_errors(annotations, f"{annotations} is not a JSON of COCO"):
+            with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints what it does
+                self.coco = COCO(str(annotations))
+            _check_categories(self.coco.cats, annotations)
+            for number in sorted(self.coco.imgs):
+                objects = self.coco.loadAnns(self.coco.getAnnIds([number], catIds=list(CATEGORIES)))
+                if sum(each["area"] for each in objects) > SMALLEST:
+                    self.ids[images / self.coco.imgs[number]["file_name"]] = number
         # The annotations stand for all label maps.
         files = [Files((path,), {"segmentation": annotations}) for path in self.ids]
         super().__init__(files, {"segmentation": segmentation_task("coco21")}, **options)
@@ -96,7 +99,9 @@ class COCO21(LabelledImages):
         """Draws the label map of an image, uint8 [H, W], from its polygons and run lengths."""
         number = self.ids[files.images[0]]
         info = self.coco.imgs[number]
-        labels = np.zeros((info["height"], info["width"]), np.uint8)
+        if (size := photo_size(files.images[0])) != (info.get("height"), info.get("width")):
+            raise ValueError(f"{files.images[0]} is {size} (height, width), and not as {path} says")
+        labels = np.zeros(size, np.uint8)
         covered = np.zeros_like(labels)
         for each in self.coco.loadAnns(self.coco.getAnnIds([number], catIds=list(CATEGORIES))):
             mask = self.coco.annToMask(each)

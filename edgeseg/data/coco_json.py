@@ -8,9 +8,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from torch import Tensor
+
 from edgeseg.data.base import Files
 from edgeseg.data.shapes import LabelledShapes, Region, Shape, all_corners, polygons, run_lengths, with_background
 from edgeseg.data.splits import SPELLINGS, part
+from edgeseg.vision.images import photo_size
 
 LAYOUT = """\
   {root}/annotations/instances_<split>.json    photos in {root}/images/<split>, {root}/images or {root}/<split>
@@ -20,6 +23,7 @@ or, divided by val_fraction (--val-fraction),
   {root}/result.json                           photos in {root}/images (Label Studio)
 or any file below {root} by annotations (--annotations) and a folder of photos by images (--image-dir)"""
 
+LARGEST = 178_956_970  # pixels; Pillow refuses larger photos
 WHOLE = ("annotations/instances_default.json", "result.json", "_annotations.coco.json")
 
 
@@ -129,8 +133,19 @@ class CocoJson(LabelledShapes):
         number = self.ids[files.images[0]]
         height, width = (self.pictures[number].get(key) for key in ("height", "width"))
         if type(height) is not int or type(width) is not int or min(height, width) < 1:
-            raise ValueError(f"{self.json}: image {number} has no height and width, got {height!r} and {width!r}")
+            raise ValueError(
+                f"{self.json}: image {number} has no height and width, got {height!r:.60} and {width!r:.60}"
+            )
+        if height * width > LARGEST:
+            raise ValueError(f"{self.json}: image {number} has more than {LARGEST} pixels")
         return height, width
+
+    def read_target(self, name: str, path: Path, files: Files) -> Tensor:
+        """Draws the label map of a photo, uint8 [H, W], if the JSON states the size of the photo."""
+        stated, own = self.size(files), photo_size(files.images[0])
+        if stated != own:
+            raise ValueError(f"{path} is {stated} and {files.images[0]} is {own} (height, width)")
+        return super().read_target(name, path, files)
 
     def shapes(self, files: Files, size: tuple[int, int]) -> Iterator[Shape]:
         """Yields the objects of an image."""

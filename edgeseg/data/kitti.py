@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from edgeseg.data.base import Files, LabelledImages, check_split, read_labels, require
+from edgeseg.data.classes import read_text
 from edgeseg.labels import DEPTH
 from edgeseg.vision.listing import by_stem, list_files, photo_suffixes
 from edgeseg.vision.tensors import Depth
@@ -40,7 +41,7 @@ class KITTIDepth(LabelledImages):
         check_split("KITTI", split, self.splits)
         folder = Path(root)
         require([folder / f"{split}.txt"], LAYOUT, folder)
-        drives = [folder / line.strip() for line in (folder / f"{split}.txt").read_text().splitlines() if line.strip()]
+        drives = [folder / line.strip() for line in read_text(folder / f"{split}.txt").splitlines() if line.strip()]
         files = []
         for drive in drives:
             photos, depths = drive / "image_02" / "data", drive / "proj_depth" / "groundtruth" / "image_02"

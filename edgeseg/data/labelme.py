@@ -12,9 +12,10 @@ from typing import Any
 from edgeseg.data.base import Files, require
 from edgeseg.data.classes import IGNORED, class_file
 from edgeseg.data.coco_json import read_json
-from edgeseg.data.shapes import LabelledShapes, Shape, listed, picture_size, polygons
+from edgeseg.data.shapes import LabelledShapes, Shape, listed, polygons
 from edgeseg.data.splits import SPELLINGS, check_undivided, part
 from edgeseg.labels import IGNORE
+from edgeseg.vision.images import photo_size
 from edgeseg.vision.listing import PHOTO_SUFFIXES, list_files
 
 LAYOUT = """\
@@ -70,7 +71,7 @@ class LabelMe(LabelledShapes):
 
     def size(self, files: Files) -> tuple[int, int]:
         """Height and width of the photo."""
-        return picture_size(files.images[0])
+        return photo_size(files.images[0])
 
     def shapes(self, files: Files, size: tuple[int, int]) -> Iterator[Shape]:
         """Yields the shapes of a photo."""

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image
 from torch import Tensor
 from torchvision import tv_tensors
 
@@ -19,10 +18,10 @@ from edgeseg.data.base import Files, LabelledImages
 from edgeseg.data.classes import find_classes
 from edgeseg.labels import IGNORE, generic_palette
 from edgeseg.spec import Task
-from edgeseg.vision.images import named_errors
 
 BACKGROUND = "background"
 TOLERANCE = 1.0  # pixels by which a polygon may leave the picture
+LONGEST = 4e6  # pixels of outline that the polygons of one object may have, each of which takes memory
 
 
 class Region(NamedTuple):
@@ -120,21 +119,6 @@ class LabelledShapes(LabelledImages):
             self.read_target("segmentation", path, files)
 
 
-def picture_size(path: Path) -> tuple[int, int]:
-    """Reads the height and width of a photo as `edgeseg.vision.images.read_photo` turns it upright.
-
-    Raises:
-        OSError: the file is missing, damaged or not an image; names the file.
-    """
-    if path.suffix.lower() == ".npy":
-        height, width = np.load(path, mmap_mode="r").shape[:2]
-        return height, width
-    with path.open("rb") as file, named_errors(str(path)):
-        image = Image.open(file)
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-        return (image.width, image.height) if turned else (image.height, image.width)
-
-
 def with_background(names: Sequence[str], background: bool, where: str) -> tuple[Task, dict[str, int], int]:
     """Returns the task of classes with these names, their class ids, and the id of pixels outside of all shapes.
 
@@ -183,9 +167,13 @@ def polygons(parts: Any, size: tuple[int, int], where: str) -> Region:
 
     Raises:
         ValueError: no polygons, or one that is not a list of at least three pairs of numbers or that leaves the
-            picture by more than a pixel.
+            picture by more than a pixel, or outlines of millions of pixels.
     """
-    crossings = [_crossings(each) for each in all_corners(parts, size, where)]
+    outlines = all_corners(parts, size, where)
+    length = sum(float(np.abs(each - np.roll(each, -1, axis=0)).max(axis=1).sum()) for each in outlines)
+    if length > LONGEST:
+        raise ValueError(f"{where}: its outlines are {length:.0f} pixels long, and at most {LONGEST:.0f} are drawn")
+    crossings = [_crossings(each) for each in outlines]
     everything = np.concatenate(crossings, axis=1)
     everything = everything[:, (everything[0] >= 0) & (everything[0] < size[1])]
     if not everything.size:
@@ -280,6 +268,8 @@ def _decompressed(text: str, where: str) -> list[int]:
             raise ValueError(f"{where}: {character!r} does not occur in compressed run lengths")
         value |= (code & 31) << shift
         shift += 5
+        if shift > 60:  # no picture has so many pixels
+            raise ValueError(f"{where}: a number of its compressed run lengths has more than 60 bit")
         if code & 32:
             continue
         if code & 16:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeseg.data.base import Files, LabelledImages, check_split, require
+from edgeseg.data.classes import read_text
 from edgeseg.labels import segmentation_task
 
 LAYOUT = """\
@@ -49,6 +50,6 @@ class VOC(LabelledImages):
         listing = base / f"ImageSets/Segmentation/{split}.txt"
         require([listing, masks], LAYOUT, folder)
         # The lines of SBD's lists are paths, those of VOC's lists are names.
-        names = [Path(line.split()[0]).stem for line in listing.read_text().splitlines() if line.strip()]
+        names = [Path(line.split()[0]).stem for line in read_text(listing).splitlines() if line.strip()]
         files = [Files((base / f"JPEGImages/{name}.jpg",), {"segmentation": masks / f"{name}.png"}) for name in names]
         super().__init__(files, {"segmentation": segmentation_task("voc")}, **options)

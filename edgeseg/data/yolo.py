@@ -9,8 +9,9 @@ from typing import Any
 
 from edgeseg.data.base import Files, require
 from edgeseg.data.classes import class_file
-from edgeseg.data.shapes import LabelledShapes, Shape, listed, picture_size, polygons
+from edgeseg.data.shapes import LabelledShapes, Shape, listed, polygons
 from edgeseg.data.splits import SPELLINGS, check_undivided, part
+from edgeseg.vision.images import photo_size
 from edgeseg.vision.listing import by_stem, list_files, photo_suffixes
 
 LAYOUT = """\
@@ -62,7 +63,7 @@ class YoloPolygons(LabelledShapes):
 
     def size(self, files: Files) -> tuple[int, int]:
         """Height and width of the photo."""
-        return picture_size(files.images[0])
+        return photo_size(files.images[0])
 
     def shapes(self, files: Files, size: tuple[int, int]) -> Iterator[Shape]:
         """Yields the objects of a photo."""

@@ -17,8 +17,9 @@ from torch import Tensor
 from edgeseg.data.base import LabelledDataset
 from edgeseg.data.samples import checked_sample
 from edgeseg.engine.callbacks import Callback, Run
+from edgeseg.machine.errors import value_errors
 from edgeseg.machine.files import full_disk_named, replacing
-from edgeseg.machine.terminal import printable, say
+from edgeseg.machine.terminal import say, show
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.tasks import to_map
 from edgeseg.tasks.pictures import picture_of, with_key
@@ -106,8 +107,8 @@ def print_scores(scores: Mapping[str, Any], *, title: str = "") -> None:
         title: Line above the table.
     """
     if title:
-        print(printable(title))
-    print(table(scores))
+        show(title)
+    show(table(scores))
 
 
 def write_scores(scores: Mapping[str, Mapping[str, Any]], path: Path) -> None:
@@ -133,7 +134,9 @@ def draw_curves(folder: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         return
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    log = folder / "metrics.jsonl"
+    with value_errors(log, f"{log} is damaged"):
+        rows = [dict(json.loads(line)) for line in log.read_text().splitlines()]
     figure = Figure(figsize=(12, 3.5), layout="constrained")
     panels = {"loss": ("loss",), "scores in percent": ("miou", "iou", "ard"), "lr": ("lr",)}
     for axes, (title, kinds) in zip(figure.subplots(1, 3), panels.items(), strict=True):

@@ -5,22 +5,37 @@ from __future__ import annotations
 import copy
 import json
 import math
-import pickle
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edgeseg.engine.callbacks import Callbacks
+from edgeseg.machine.errors import value_errors
 from edgeseg.machine.files import replacing
 from edgeseg.recipes import TrainConfig
+from edgeseg.storage.checkpoint import load_pickled, wrong_tensor
 
 FILE = "run.pt"
 # Options that may change when a run is resumed, since they do not affect the result.
 FREE = {"workers", "cache", "save_every", "evaluate_every", "compile", "check_data"}
+
+
+# What a state has, and its types; earlier versions did not store what stands in OPTIONAL.
+FORM: dict[str, type | tuple[type, ...]] = {
+    "model": str,
+    "config": dict,
+    "modules": dict,
+    "optimizer": dict,
+    "step": int,
+}
+OPTIONAL: dict[str, type | tuple[type, ...]] = {
+    "samples": int, "steps": int, "best": (int, float), "score": str, "teacher": str, "origin": str, "callbacks": dict,
+    "losses": dict,
+}  # fmt: skip
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -29,12 +44,20 @@ def read_state(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: a corrupt file, or not one of a run.
     """
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        if not {"model", "config", "modules", "optimizer", "step"} <= set(content):
+    with value_errors(path, f"{path} is corrupt or truncated"):
+        content: Any = load_pickled(path, mmap=True)
+        if not isinstance(content, dict) or not set(FORM) <= set(content):
             raise ValueError("it is not the state of a run")
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, TypeError) as error:
-        raise ValueError(f"{path} is corrupt or truncated: {error}") from error
+        for name, kind in (FORM | OPTIONAL).items():
+            if name in content and (not isinstance(content[name], kind) or isinstance(content[name], bool)):
+                raise ValueError(f"its {name} is a {type(content[name]).__name__}")
+        if content["step"] < 0 or content.get("steps", 1) < 1:
+            raise ValueError("its numbers of steps are negative")
+        for name, text in {"origin": content.get("origin", "{}"), **content.get("callbacks", {})}.items():
+            if not isinstance(json.loads(text), dict):
+                raise ValueError(f"what it says of {name} is not a dictionary")
+        if not all(isinstance(value, float | int) for value in content.get("losses", {}).values()):
+            raise ValueError("its losses are not numbers")
     return content
 
 
@@ -123,21 +146,42 @@ class RunState:
             )
         if content.get("teacher", "") != self.teacher:
             raise ValueError(f"cannot resume from {path}: the run learned from another teacher, or from none")
-        epochs = self._check_recipe(path, content)
-        try:
-            for name, module in self.modules.items():
-                module.load_state_dict(content["modules"][name])
-        except (RuntimeError, KeyError) as error:
-            raise ValueError(
-                f"cannot resume from {path}: the network of the run differs from this {self.name} ({error})"
-            ) from error
+        with value_errors(path, f"cannot resume from {path}: its recipe is damaged"):
+            epochs = self._check_recipe(path, content)
+        for name, module in self.modules.items():
+            if problem := _difference(module, content["modules"].get(name)):
+                raise ValueError(
+                    f"cannot resume from {path}: the network of the run differs from this {self.name} ({problem})"
+                )
         # A copy: the file is replaced while its tensors are in use.
-        self.optimizer.load_state_dict(copy.deepcopy(content["optimizer"]))
-        self.step, self.best, self.losses = content["step"], content["best"], content["losses"]
+        with value_errors(path, f"cannot resume from {path}: the state of its optimizer or callbacks does not fit"):
+            optimizer = copy.deepcopy(content["optimizer"])
+            self._check_optimizer(optimizer)
+            self.optimizer.load_state_dict(optimizer)
+            self.callbacks.load_state_dict(content.get("callbacks", {}))
+        for name, module in self.modules.items():
+            module.load_state_dict(content["modules"][name])
+        self.step, self.best, self.losses = content["step"], content.get("best", -math.inf), content.get("losses", {})
         self.score = content.get("score", "")
         self.origin = json.loads(content["origin"]) if "origin" in content else self.origin
-        self.callbacks.load_state_dict(content.get("callbacks", {}))
         return epochs
+
+    def _check_optimizer(self, state: dict[str, Any]) -> None:
+        """Raises an error if the state does not fit the parameters; the optimizer itself does not check that."""
+        own = self.optimizer.state_dict()["param_groups"]
+        for ours, theirs in zip(own, state["param_groups"], strict=True):
+            numbers = {name for name, value in ours.items() if isinstance(value, float)}
+            if ours["params"] != theirs["params"] or any(not isinstance(theirs[name], float | int) for name in numbers):
+                raise ValueError("it has other groups of parameters")
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        kinds = {frozenset((name, value is None) for name, value in each.items()) for each in state["state"].values()}
+        if len(kinds) > 1:
+            raise ValueError("its parameters have different states")
+        for index, entries in state["state"].items():
+            for name, value in entries.items():
+                fits = value is None or (not wrong_tensor(name, value) and value.shape in ((), parameters[index].shape))
+                if not fits:
+                    raise ValueError(f"{name} of parameter {index} does not fit it")
 
     def _check_recipe(self, path: Path, content: dict[str, Any]) -> int:
         """Checks that the recipe and the training set are those of the run; returns its number of epochs."""
@@ -159,6 +203,19 @@ class RunState:
                 f"{content['step'] // self.steps} already"
             )
         return int(before["epochs"])
+
+
+def _difference(module: nn.Module, state: Any) -> str:
+    """What of a state does not fit a module; "" if all of it does."""
+    own = module.state_dict()
+    if not isinstance(state, Mapping) or set(state) != set(own):
+        return "other names of tensors"
+    for key, value in state.items():
+        if not isinstance(value, Tensor) or wrong_tensor(key, value) or value.dtype != own[key].dtype:
+            return f"{key} is not a tensor of numbers of the same type"
+        if value.shape != own[key].shape:
+            return f"{key} is {list(value.shape)} in the file and {list(own[key].shape)} in the network"
+    return ""
 
 
 def _plain(config: TrainConfig) -> dict[str, Any]:

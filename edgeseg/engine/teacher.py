@@ -6,8 +6,6 @@ import copy
 import hashlib
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +21,7 @@ from edgeseg.data.samples import checked_sample
 from edgeseg.engine import distributed
 from edgeseg.labels import class_names
 from edgeseg.machine.download import cache_folder
+from edgeseg.machine.errors import value_errors
 from edgeseg.machine.files import replacing
 from edgeseg.machine.terminal import progress_bar
 from edgeseg.networks.optimize import optimize, with_hooks
@@ -133,7 +132,8 @@ class SoftLabels:
         self.folder.mkdir(parents=True, exist_ok=True)
         summary = self.folder / SUMMARY
         if summary.is_file():
-            before = json.loads(summary.read_text())
+            with value_errors(summary, f"{summary} is damaged; delete the folder"):
+                before = dict(json.loads(summary.read_text()))
             if before.get("digest") != teacher.digest:
                 raise ValueError(
                     f"{self.folder} has the soft labels of another teacher ({before.get('teacher')}), or of other "
@@ -175,7 +175,7 @@ class SoftLabels:
         try:
             with np.load(path, allow_pickle=False) as file:
                 values = torch.from_numpy(file["probabilities"])
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except Exception as error:  # numpy raises errors of many types for damaged files
             raise ValueError(f"the soft labels {path} cannot be read; delete the file: {error}") from error
         return Probabilities(values)
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from edgeseg.machine.quiet import visible_stderr
 
@@ -28,6 +28,11 @@ def printable_lines(text: object) -> str:
     return "\n".join(printable(line) for line in str(text).split("\n"))
 
 
+def show(text: object = "", *, file: TextIO | None = None, flush: bool = False) -> None:
+    """Prints the `printable_lines` of a text, by default to standard output."""
+    print(printable_lines(text), file=file, flush=flush)
+
+
 @contextmanager
 def showing(*, remarks: bool, bars: bool) -> Iterator[None]:
     """Says whether `say` prints and whether `progress_bar` shows anything inside; both do by default."""
@@ -44,7 +49,7 @@ def say(text: str) -> None:
     if not _remarks.get():
         return
     try:
-        print(text, flush=True)
+        show(text, flush=True)
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
 

@@ -69,6 +69,7 @@ class ExecuTorchSegmenter(FileSegmenter):
         with _lock:
             sizes = self._start().metadata.input_tensor_meta(len(self.inputs) - 1).sizes()
         self.shape = [int(n) for n in sizes]
+        self._check_shape()
 
     def run(self, *images: np.ndarray) -> dict[str, np.ndarray]:
         """Runs the file on tensors; see `FileSegmenter.run`.

@@ -7,14 +7,17 @@ import json
 import os
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from xml.etree import ElementTree
 
+from edgeseg.machine.errors import value_errors
 from edgeseg.predict.pte import HEADER, program_size
 
 # Runtimes of flatbuffers ignore what stands behind the content of a file. A ZIP archive there is how TensorFlow Lite's
 # own metadata are stored too.
 APPENDED = "edgeseg.json"
+LONGEST = 1 << 24  # bytes of a text
 LITERT = b"TFL3"  # bytes 4 to 8 of a LiteRT file
 
 
@@ -25,13 +28,22 @@ def append_facts(path: Path, facts: Mapping[str, str]) -> None:
 
 
 def appended_facts(path: Path) -> Mapping[str, str]:
-    """Reads what `append_facts` appended; nothing if there is nothing."""
+    """Reads what `append_facts` appended; nothing if there is nothing, or if it is damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
-            facts = json.loads(archive.read(APPENDED))
-    except (zipfile.BadZipFile, KeyError, ValueError, RecursionError, EOFError, NotImplementedError):
+            facts = json.loads(_member(archive, APPENDED))
+    except Exception:  # zipfile raises errors of many types
         return {}
     return facts if isinstance(facts, dict) and all(isinstance(value, str) for value in facts.values()) else {}
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> str:
+    """A text in an archive; a ValueError if it takes more memory than any text that edgeseg writes."""
+    with archive.open(name) as file:
+        content = file.read(LONGEST + 1)
+    if len(content) > LONGEST:
+        raise ValueError(f"{name} in it is longer than {LONGEST} bytes")
+    return content.decode()
 
 
 def content_fact(content: bytes) -> dict[str, str]:
@@ -56,31 +68,29 @@ def litert_content(path: Path) -> tuple[bytes, Mapping[str, str]]:
     try:
         length = json.loads(facts["edgeseg_content"])["bytes"]
         whole = facts["edgeseg_content"] == content_fact(content[:length])["edgeseg_content"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, RecursionError):  # no JSON, or JSON of another form
         whole = False
     if not whole:
         raise ValueError(f"cannot read {path}: corrupt")
     return content[:length], facts
 
 
+def _damage(path: Path) -> AbstractContextManager[None]:
+    return value_errors(path, f"cannot read {path}: corrupt or truncated")
+
+
 def _onnx_facts(path: Path) -> Mapping[str, str]:
     import onnx
-    from google.protobuf.message import DecodeError
 
-    try:
+    with _damage(path):
         file = onnx.load(path, load_external_data=False)
-    except (DecodeError, ValueError) as error:
-        raise ValueError(f"cannot read {path}: corrupt or truncated ({error})") from error
     return {entry.key: entry.value for entry in file.metadata_props}
 
 
 def _program_facts(path: Path) -> Mapping[str, str]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            extra = {Path(name).name: name for name in archive.namelist() if "/extra/" in f"/{name}"}
-            return {name: archive.read(place).decode() for name, place in extra.items()}
-    except (zipfile.BadZipFile, EOFError, UnicodeDecodeError, NotImplementedError) as error:
-        raise ValueError(f"cannot read {path}: corrupt or truncated ({error})") from error
+    with _damage(path), zipfile.ZipFile(path) as archive:
+        extra = {Path(name).name: name for name in archive.namelist() if "/extra/" in f"/{name}"}
+        return {name: _member(archive, place) for name, place in extra.items()}
 
 
 def _executorch_facts(path: Path) -> Mapping[str, str]:
@@ -90,10 +100,8 @@ def _executorch_facts(path: Path) -> Mapping[str, str]:
 
 
 def _openvino_facts(path: Path) -> Mapping[str, str]:
-    try:
+    with _damage(path):
         entries = ElementTree.parse(path).find("rt_info/edgeseg")
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise ValueError(f"cannot read {path}: corrupt or truncated ({error})") from error
     return {} if entries is None else {entry.tag: entry.get("value", "") for entry in entries}
 
 
@@ -101,7 +109,7 @@ def _core_ml_facts(path: Path) -> Mapping[str, str]:
     file = path / "Data" / "com.apple.CoreML" / "model.mlmodel"
     if not file.is_file():
         raise ValueError(f"cannot read {path}: no whole Core ML package, since it has no {file.relative_to(path)}")
-    try:
+    with _damage(path):
         content = memoryview(file.read_bytes())
         if not content:
             raise ValueError("the file is empty")
@@ -109,8 +117,6 @@ def _core_ml_facts(path: Path) -> Mapping[str, str]:
             content = _fields(content).get(number, [memoryview(b"")])[-1]
         pairs = [_fields(entry) for entry in _fields(content).get(100, [])]  # Metadata.userDefined
         return {str(pair[1][0], "utf-8"): str(pair[2][0], "utf-8") for pair in pairs}
-    except (IndexError, KeyError, ValueError) as error:
-        raise ValueError(f"cannot read {path}: corrupt or truncated ({error!r})") from error
 
 
 def _fields(message: memoryview) -> dict[int, list[memoryview]]:
@@ -138,6 +144,8 @@ def _varint(message: memoryview, place: int) -> tuple[int, int]:
     """A number, and the place after it."""
     value = shift = 0
     while message[place] & 128:
+        if shift > 63:
+            raise ValueError("a number has more than 64 bit")
         value |= (message[place] & 127) << shift
         place, shift = place + 1, shift + 7
     return value | message[place] << shift, place + 1

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeseg.machine.errors import value_errors
 from edgeseg.machine.processor import cores
 from edgeseg.machine.quiet import captured_stderr
 from edgeseg.predict.facts import litert_content
@@ -44,8 +45,10 @@ class LiteRTSegmenter(FileSegmenter):
         self._content, facts = litert_content(Path(path))  # what is at the path may change
         super().__init__(path, facts, [])
         self._open()
-        batch, height, width, channels = self._runner.get_input_details()[list(self.inputs)[-1]]["shape"].tolist()
+        with value_errors(path, f"{path} does not take images"):
+            batch, height, width, channels = self._runner.get_input_details()[list(self.inputs)[-1]]["shape"].tolist()
         self.shape = [batch, channels, height, width]
+        self._check_shape()
 
     def run(self, *images: np.ndarray) -> dict[str, np.ndarray]:
         """Runs the file on tensors; see `FileSegmenter.run`. Its own tensors are NHWC."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeseg.machine.errors import value_errors
 from edgeseg.machine.processor import cores
 from edgeseg.predict.segmenter import FileSegmenter
 
@@ -63,11 +64,15 @@ class OnnxSegmenter(FileSegmenter):
             )
         self.providers, self.threads = wanted, threads or cores()
         self._content = Path(path).read_bytes()  # what is at the path may change
-        try:
+        with value_errors(path, f"onnxruntime cannot load {path}"):
             self.session = self._open({})
-        except Exception as error:  # of many kinds, none of them documented
-            raise ValueError(f"onnxruntime cannot load {path}: {error}") from error
-        super().__init__(path, self.session.get_modelmeta().custom_metadata_map, self.session.get_inputs()[-1].shape)
+            facts = self.session.get_modelmeta().custom_metadata_map
+            inputs = {each.name: each.shape for each in self.session.get_inputs()}
+            outputs = {each.name for each in self.session.get_outputs()}
+        super().__init__(path, facts, next(reversed(inputs.values()), []))
+        if [*inputs] != [*self.inputs] or outputs != {*self.tasks}:
+            raise ValueError(f"the tensors in {path} are not those of its model")
+        self._check_shape()
         self._last: tuple[int, ...] = ()
         self._fixed: tuple[tuple[int, ...], Any] = (), None
 

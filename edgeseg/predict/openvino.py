@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeseg.machine.errors import value_errors
 from edgeseg.machine.processor import cores
 from edgeseg.predict.facts import read_facts
 from edgeseg.predict.segmenter import FileSegmenter
@@ -54,7 +55,13 @@ class OpenVINOSegmenter(FileSegmenter):
         if "weights_sha256" in facts and facts["weights_sha256"] != digest(self._content[1]):
             raise ValueError(f"{weights} is corrupt, or does not belong to {path}: its content is not what it was")
         model = _read(core, path, *self._content)
-        super().__init__(path, facts, _shape(model))
+        with value_errors(path, f"{path} does not take images"):
+            shape = _shape(model)
+            found = [{name for port in ports for name in port.names} for ports in (model.inputs, model.outputs)]
+        super().__init__(path, facts, shape)
+        if not (set(self.inputs) <= found[0] and set(self.tasks) <= found[1]):
+            raise ValueError(f"the tensors in {path} are not those of its model")
+        self._check_shape()
         self._compile(core, model)
 
     def run(self, *images: np.ndarray) -> dict[str, np.ndarray]:

@@ -6,6 +6,7 @@ import json
 import os
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,13 +14,30 @@ import numpy as np
 from PIL import Image
 
 from edgeseg.config import read_config
+from edgeseg.machine.errors import value_errors
 from edgeseg.predict.predictor import Predictor
+from edgeseg.records import Record
 from edgeseg.spec import Preprocess
 from edgeseg.tasks import kind_of
 from edgeseg.vision.flow import ZERO, resize_flow
 from edgeseg.vision.images import ImageLike
 
 Fit = Literal["stretch", "letterbox"]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Written(Record):
+    """How a file was written.
+
+    Args:
+        output: What the file returns.
+        preprocess: Whether the file takes uint8 pixels and normalizes them itself.
+        fit: How photos are fitted to a file of fixed size.
+    """
+
+    output: Literal["logits", "labels", "small_logits", "small_labels"]
+    preprocess: bool
+    fit: Fit = "stretch"
 
 
 class FileSegmenter(Predictor):
@@ -47,12 +65,20 @@ class FileSegmenter(Predictor):
         if "edgeseg" not in facts or "edgeseg_file" not in facts:
             raise ValueError(f"{path} was not written by edgeseg.export; it does not say what its tensors mean")
         self.config = read_config(facts["edgeseg"], str(path))
-        try:
-            about = json.loads(facts["edgeseg_file"])
-            self.output, self.normalizes = str(about["output"]), bool(about["preprocess"])
-            self.fit = str(about.get("fit", "stretch"))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(f"{path} does not say how it was written: {error!r}") from error
+        with value_errors(path, f"{path} does not say how it was written"):
+            about = Written.from_json(json.loads(facts["edgeseg_file"]))
+        self.output, self.normalizes, self.fit = about.output, about.preprocess, about.fit
+
+    def _check_shape(self) -> None:
+        """Raises a ValueError if `shape` is not that of images of the last input, or does not suit `fit`."""
+        fixed = [length for length in self.shape if isinstance(length, int)]
+        known = all(isinstance(length, int | str) for length in self.shape)
+        fits = known and len(self.shape) == 4 and self.shape[1] == self.in_channels[-1] and min(fixed) >= 1
+        if not fits or (self.fit == "letterbox" and len(fixed) < 3):
+            raise ValueError(
+                f"{self.path} takes images of the shape {self.shape}, which does not fit its record: "
+                f"{self.in_channels[-1]} channels, fit {self.fit}"
+            )
 
     @abstractmethod
     def run(self, *images: np.ndarray) -> dict[str, np.ndarray]:
@@ -99,12 +125,17 @@ class FileSegmenter(Predictor):
     ) -> list[dict[str, np.ndarray]]:
         size = frames[0][-1].shape[:2]
         inputs = [self._to_inputs(pixels, preprocess) for pixels in frames]
-        if self.shape[0] == 1:
-            runs = [self.run(*each) for each in inputs]
-        else:
-            together = self.run(*(np.concatenate(images) for images in zip(*inputs, strict=True)))
-            runs = [{name: found[i : i + 1] for name, found in together.items()} for i in range(len(frames))]
-        return [self._at(size, {name: found[name][0] for name in tasks}) for found in runs]
+        try:
+            if self.shape[0] == 1:
+                runs = [self.run(*each) for each in inputs]
+            else:
+                together = self.run(*(np.concatenate(images) for images in zip(*inputs, strict=True)))
+                runs = [{name: found[i : i + 1] for name, found in together.items()} for i in range(len(frames))]
+            return [self._at(size, {name: found[name][0] for name in tasks}) for found in runs]
+        except MemoryError:
+            raise
+        except Exception as error:  # of the runtimes, which do not document them
+            raise ValueError(f"{self.path} cannot be run on these images: {error}") from error
 
     def _at(self, size: tuple[int, ...], outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What the file answers of one frame -> maps of the photo's size."""
@@ -112,6 +143,10 @@ class FileSegmenter(Predictor):
         maps = {}
         for name, values in outputs.items():
             kind = kind_of(self.tasks[name])
+            if not self.output.endswith("labels") and values.shape[:1] != (self.tasks[name].channels,):
+                raise ValueError(
+                    f"{name} has {self.tasks[name].channels} channels, and the file returns {values.shape}"
+                )
             labels = kind.has_classes and self.output.endswith("labels")
             if labels and values.ndim == 3:  # the files for TI's devices keep the dimension of the channels
                 values = values[0]

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-import pickle
 import warnings
-from collections.abc import Collection, Mapping
+import zipfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from edgeseg.config import ModelConfig, read_config
+from edgeseg.machine.errors import value_errors
 from edgeseg.machine.files import replacing
 
 # Keys of the weights in checkpoints of Texas Instruments' edgeai-torchvision, of pycls, and of torchvision.
@@ -24,6 +27,8 @@ WRAPPERS = ("state_dict", "model_state", "model", "state_dict_ema", "model_ema",
 # Beginnings of the names of tensors in checkpoints of networks inside of others: DataParallel (module), Lightning (net,
 # model), torch.compile (_orig_mod), averaged weights (ema, ema_model).
 PREFIXES = ("module.", "_orig_mod.", "net.", "model.", "ema.", "ema_model.")
+
+EXPANDED = 1 << 24  # bytes that a tensor may have whose values repeat in the file
 
 
 class Recorded(Protocol):
@@ -68,24 +73,60 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         ValueError: the file is corrupt or has no weights.
     """
     path = _existing(path)
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, OSError) as error:
-        raise ValueError(
-            f"cannot read weights from {path}: corrupt, truncated or not a weights file ({error})"
-        ) from error
+    with value_errors(path, f"cannot read weights from {path}: corrupt, truncated or not a weights file"):
+        content = _content(path)
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
             break
-    if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
+    entries = content.items() if isinstance(content, Mapping) else ()
+    tensors = {key: value for key, value in entries if isinstance(value, Tensor)}
+    if not tensors:
         raise ValueError(
             f"{path} holds no weights: expected a state dict, or a dictionary that has one as {', '.join(WRAPPERS)}"
         )
-    return {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    for key, value in tensors.items():
+        problem = wrong_tensor(key, value)
+        if problem:
+            raise ValueError(f"{path} cannot be used as weights: {problem}")
+    return tensors
+
+
+def _content(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    return load_pickled(path)
+
+
+def load_pickled(path: Path, *, mmap: bool = False) -> Any:
+    """Reads what `torch.save` wrote, on the CPU and without executing code from it.
+
+    Args:
+        path: The file.
+        mmap: Leave the tensors on disk until they are used.
+
+    Raises:
+        Exception: of many types, if the file is damaged or takes much more memory than it has bytes.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+                raise ValueError("its parts are compressed or overlap, which those that torch.save writes do not")
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+
+
+def wrong_tensor(key: object, value: Tensor) -> str:
+    """Says why an entry of a file cannot be one of a state dict; "" if it can."""
+    if not isinstance(key, str):
+        return f"its tensors have names such as {key!r:.60}, and names are text"
+    if value.layout != torch.strided or value.is_nested or value.is_quantized or value.device.type != "cpu":
+        return f"{key!r} is a sparse, nested or quantized tensor, or one without data"
+    if value.is_complex():
+        return f"{key!r} has complex values"
+    if value.numel() * value.element_size() > max(value.untyped_storage().nbytes(), EXPANDED):
+        return f"{key!r} has the shape {list(value.shape)}, for which there are not enough data in the file"
+    return ""
 
 
 def _unwrapped(tensors: dict[str, Tensor], path: Path, own: tuple[str, ...]) -> dict[str, Tensor]:
@@ -128,12 +169,32 @@ def read_checkpoint_config(path: str | os.PathLike[str]) -> ModelConfig | None:
     path = _existing(path)
     if path.suffix != ".safetensors":
         return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = (file.metadata() or {}).get("edgeseg")
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"cannot read weights from {path}: corrupt or truncated ({error})") from error
+    with _opened(path) as file:
+        metadata = (file.metadata() or {}).get("edgeseg")
     return None if metadata is None else read_config(metadata, str(path))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A .safetensors file whose header is read."""
+    with (
+        value_errors(path, f"cannot read weights from {path}: corrupt or truncated"),
+        safe_open(path, framework="pt") as file,
+    ):
+        yield file
+
+
+def count_values(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Counts the tensors of a .safetensors file and the values in all of them, without reading the values.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is corrupt.
+    """
+    path = _existing(path)
+    with _opened(path) as file:
+        shapes = [file.get_slice(key).get_shape() for key in file.keys()]  # noqa: SIM118 (not a dict)
+    return len(shapes), sum(map(math.prod, shapes))
 
 
 def save_checkpoint(

@@ -18,6 +18,7 @@ from edgeseg.spec import DEFAULT_THRESHOLD
 from edgeseg.storage.checkpoint import Recorded, save_checkpoint
 
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
+LONGEST = 1 << 24  # bytes of a config.json
 
 
 def open_published(name: str) -> tuple[Path, ModelConfig]:
@@ -39,6 +40,8 @@ def open_published(name: str) -> tuple[Path, ModelConfig]:
         suffix = f"@{revision}" if revision else ""
         config_file = hub_file(f"{repo}/{CONFIG_FILE}{suffix}")
         weights = hub_file(f"{repo}/{WEIGHTS_FILE}{suffix}")
+    if config_file.stat().st_size > LONGEST:
+        raise ValueError(f"{name}: {CONFIG_FILE} is longer than {LONGEST} bytes")
     return weights, read_config(config_file.read_text(encoding="utf-8", errors="replace"), f"{name}: {CONFIG_FILE}")
 
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 import math
 import os
 import struct
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Union
+from typing import IO, TYPE_CHECKING, Any, Literal, Union
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -29,12 +28,6 @@ if TYPE_CHECKING:
 ImageLike = Union[str, "os.PathLike[str]", Image.Image, np.ndarray, "Tensor"]
 """A path (also of a .npy file), a PIL image, a uint8 array [H, W, C] or [H, W], or a uint8 tensor [C, H, W]."""
 
-DAMAGE: tuple[type[Exception], ...] = (
-    OSError, SyntaxError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, EOFError, MemoryError,
-    NotImplementedError, struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
-)  # fmt: skip
-"""What Pillow and numpy raise for damaged files, depending on the format and on where the damage is."""
-
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's mode for a number of channels
 PREMULTIPLIED = {"RGBa": "RGBA", "La": "LA"}  # Pillow converts these modes to no others
 
@@ -47,15 +40,17 @@ class Picture:
         image: As Pillow decodes it, not yet turned upright.
         name: The file, for error messages; "the image" if there is none.
         raw_mode: How the file stores the pixels, in Pillow's words, such as "L;4" for 4-bit gray.
+        orientation: The EXIF orientation of the image, if it has one.
     """
 
     image: Image.Image
     name: str
     raw_mode: str = ""
+    orientation: object = None
 
     def upright(self, pixels: np.ndarray) -> np.ndarray:
         """Turns pixels [H, W] or [H, W, C] as the EXIF orientation of the image says."""
-        return upright(pixels, self.image.getexif().get(ExifTags.Base.Orientation))
+        return upright(pixels, self.orientation)
 
 
 def read_photo(image: ImageLike, channels: int = 3, *, max_pixels: int | None = None) -> np.ndarray:
@@ -88,9 +83,9 @@ def read_photo(image: ImageLike, channels: int = 3, *, max_pixels: int | None = 
             bands = read_bands(path, channels, max_pixels)
         if bands is not None:
             return bands
-        return _to_channels(open_picture(path, max_pixels), channels)
+        return to_channels(open_picture(path, max_pixels), channels)
     if isinstance(image, Image.Image):
-        return _to_channels(_loaded(image), channels)
+        return to_channels(_loaded(image), channels)
     if isinstance(image, np.ndarray):
         return _fitted(image, channels, "the image")
     if _is_tensor(image):
@@ -111,15 +106,18 @@ def read_input(image: ImageLike, each: Input, *, max_pixels: int | None = None) 
 
 @contextmanager
 def named_errors(name: str) -> Iterator[None]:
-    """Turns every error of a damaged file into an OSError that names the file."""
+    """Turns every error of a damaged file into an OSError that names the file.
+
+    Which types Pillow and numpy raise depends on the format and on where the damage is, and is not documented.
+    """
     try:
         yield
     except FileNotFoundError:
         raise
     except Image.DecompressionBombError as error:
         raise OSError(f"cannot read {name}: {error} Larger photos need max_pixels (--max-pixels)") from error
-    except DAMAGE as error:
-        raise OSError(f"cannot read {name}: {error or type(error).__name__}") from error
+    except Exception as error:
+        raise OSError(f"cannot read {name}: {str(error) or type(error).__name__}") from error
 
 
 def open_picture(path: Path, max_pixels: int | None = None) -> Picture:
@@ -132,6 +130,22 @@ def open_picture(path: Path, max_pixels: int | None = None) -> Picture:
         with named_errors(str(path)):
             image = Image.open(file) if max_pixels is None else _open_up_to(max_pixels, file)
         return _loaded(image, str(path))
+
+
+def photo_size(path: Path) -> tuple[int, int]:
+    """Reads the height and width that the photo in a file has after `read_photo`, without decoding the photo.
+
+    Raises:
+        OSError: the file is missing, damaged or not an image; names the file.
+        ValueError: a .npy file that is not a photo; names the file.
+    """
+    if path.suffix.lower() == ".npy":
+        height, width = _load_array(path, mmap_mode="r").shape[:2]
+        return height, width
+    with path.open("rb") as file, named_errors(str(path)):
+        image = Image.open(file)
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def _open_up_to(max_pixels: int, file: IO[bytes]) -> Image.Image:
@@ -161,14 +175,24 @@ def _loaded(image: Image.Image, name: str = "") -> Picture:
         tile = getattr(image, "tile", None)
         stored = tile[0][3] if tile else ""
         image.load()
-        image.getexif()  # kept by the image; it may have to be read from the file
-    return Picture(image, name, str(stored[0] if isinstance(stored, tuple) else stored))
+        if 0 in image.size:
+            raise ValueError("it has no pixels")
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    return Picture(image, name, str(stored[0] if isinstance(stored, tuple) else stored), orientation)
 
 
-def _to_channels(picture: Picture, channels: int) -> np.ndarray:
+def to_channels(picture: Picture, channels: int) -> np.ndarray:
+    """Returns the pixels of a decoded image as `read_photo` does, upright, uint8 [H, W, channels].
+
+    Raises:
+        OSError: the image is damaged.
+        ValueError: another number of channels, or pixel values whose range cannot be known. All errors name the image.
+    """
     image = _to_8_bit(picture)
     mode, bands = MODES.get(channels), len(image.getbands())
-    if mode is None or (channels in (2, 4) and not _has_alpha(image, channels)):
+    with named_errors(picture.name):
+        lacks_alpha = channels in (2, 4) and not _has_alpha(image, channels)
+    if mode is None or lacks_alpha:
         also = "photos with alpha (RGBA), " if channels == 4 else ""
         raise ValueError(
             f"{picture.name} has {bands} channels ({picture.image.mode}) and the network takes {channels}; such inputs "
@@ -176,12 +200,13 @@ def _to_channels(picture: Picture, channels: int) -> np.ndarray:
         )
     if image.mode == "RGBX" and channels == 4:
         return picture.upright(np.array(image))
-    if image.mode in PREMULTIPLIED:
-        image = image.convert(PREMULTIPLIED[image.mode])
     try:
-        return picture.upright(np.array(image.convert(mode)).reshape(image.height, image.width, channels))
-    except ValueError as error:
+        if image.mode in PREMULTIPLIED:
+            image = image.convert(PREMULTIPLIED[image.mode])
+        pixels = np.array(image.convert(mode)).reshape(image.height, image.width, channels)
+    except Exception as error:  # of several types, as in `named_errors`
         raise ValueError(f"{picture.name} cannot become {mode}: {error}; convert it to RGB first") from error
+    return picture.upright(pixels)
 
 
 def _has_alpha(image: Image.Image, channels: int) -> bool:
@@ -213,13 +238,16 @@ def _to_8_bit(picture: Picture) -> Image.Image:
     return Image.fromarray(((values.astype(np.uint32) * 255 + largest // 2) // largest).astype(np.uint8))
 
 
-def _load_array(path: Path) -> np.ndarray:
+def _load_array(path: Path, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
     with named_errors(str(path)):
-        array = np.load(path, allow_pickle=False)
+        array = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
         if not isinstance(array, np.ndarray):
             raise ValueError("it holds several arrays")
-    if array.dtype != np.uint8:
-        raise ValueError(f"{path} has {array.dtype} values; .npy files of photos are uint8, 0 to 255")
+    if array.dtype != np.uint8 or array.ndim not in (2, 3):
+        raise ValueError(
+            f"{path} has {array.dtype} values of the shape {list(array.shape)}; .npy files of photos are uint8 "
+            "[H, W, C] or [H, W], 0 to 255"
+        )
     return array
 
 
@@ -244,6 +272,8 @@ def _fitted(array: np.ndarray, channels: int, name: str) -> np.ndarray:
         array = array[:, :, None]
     if array.ndim != 3:
         raise ValueError(f"{name}: an image array is [H,W,C] or [H,W], got shape {array.shape}")
+    if 0 in array.shape[:2]:
+        raise ValueError(f"{name} has no pixels")
     if array.shape[2] == 1 and channels == 3:
         return np.repeat(array, 3, axis=2)
     if array.shape[2] != channels:

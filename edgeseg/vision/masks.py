@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeseg.spec import Color
-from edgeseg.vision.images import open_picture, read_photo
+from edgeseg.vision.images import named_errors, open_picture, to_channels
 
 # Pillow stretches gray values of 2 and 4 bit to 0 to 255; class ids are the values that the file has.
 STRETCHED = {"L;2": 85, "L;4": 17}
@@ -34,11 +34,13 @@ def read_mask(path: str | os.PathLike[str], colors: Mapping[Color, int] | None =
         ValueError: a colour picture, colours that are no classes, or floating-point values; names the file.
     """
     picture = open_picture(Path(path))
-    mode, values = picture.image.mode, np.array(picture.image)
+    mode = picture.image.mode
+    with named_errors(str(path)):
+        values = np.array(picture.image)
     if mode == "F":
         raise ValueError(f"{path} has floating-point values; a label map has one integer class id per pixel")
     if values.ndim != 2:
-        return _from_colors(path, mode, read_photo(picture.image), colors)
+        return _from_colors(path, mode, to_channels(picture, 3), colors)
     if mode == "L":
         values = values // np.uint8(STRETCHED.get(picture.raw_mode, 1))
     return picture.upright(values.astype(np.int32 if mode.startswith("I") else np.uint8))

@@ -6,6 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeseg.config import ORIGIN, ModelConfig, inherited
+from edgeseg.machine.errors import value_errors
 from edgeseg.networks.build import build
 from edgeseg.networks.encoders import Encoder
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
@@ -57,8 +59,10 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, adapt: bo
         FileNotFoundError: the file does not exist.
         ValueError: the file is corrupt or does not fit; the model is then unchanged.
     """
-    state, own = _read(model, path, adapt=adapt), model.state_dict()
-    predictions = _other_classes(own, state)
+    own = model.state_dict()
+    with _fitting(path):
+        state, notes = _read(model, path, adapt=adapt), _notes(path)
+        predictions = _other_classes(own, state)
     if predictions and not adapt:
         name, (ours, theirs) = next(iter(predictions.items()))
         raise ValueError(
@@ -68,16 +72,16 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, adapt: bo
         )
     anew: set[str] = set()
     if adapt:
-        state = _fit_stems(_copy_to_all(own, state), own)
+        with _fitting(path):
+            state = _fit_stems(_copy_to_all(own, state), own)
         anew = {key for key in own if key.startswith("encoder.fusion.") and key not in state}
         decoders = tuple(name.removesuffix("head.1.weight") for name in _other_classes(own, state))
         anew |= {key for key in own if key.startswith(decoders) and key in state and own[key].shape != state[key].shape}
     kept = {key: value for key, value in state.items() if key not in anew}
     _fill(model, kept, path, may_miss=anew)
     if isinstance(model, Pixel2Pixel):
-        notes = {key: value for key, value in model.config.notes.items() if key not in ORIGIN}
-        found = _notes(path)
-        model.configure(notes={**notes, **(inherited(found) if anew else found)})
+        others = {key: value for key, value in model.config.notes.items() if key not in ORIGIN}
+        model.configure(notes={**others, **(inherited(notes) if anew else notes)})
     if anew:
         count = "1 tensor starts" if len(anew) == 1 else f"{len(anew)} tensors start"
         warnings.warn(
@@ -138,7 +142,7 @@ def count_classes(path: str | os.PathLike[str]) -> int:
     if is_onnx(path):
         return original_onnx.count_classes(path)
     for key, value in read_weights(path).items():
-        if re.fullmatch(r"decoders\.(0\.pred\.1\.0|[^.]+\.head\.1)\.weight", key):
+        if re.fullmatch(r"decoders\.(0\.pred\.1\.0|[^.]+\.head\.1)\.weight", key) and value.ndim == 4:
             return len(value)
     raise ValueError(f"{path} has no prediction layer of a decoder")
 
@@ -214,13 +218,17 @@ def load_encoder(
             f"{path} is an ONNX file, which has a whole network and not an encoder alone; pass it as checkpoint_path"
         )
     encoder = model.encoder
-    state, ignored = _encoder_state(encoder, read_weights(path))
-    state = _same_pixels(model, state, normalization or _normalization_of(path))
-    may_miss = {key for key in encoder.state_dict() if key.startswith("fusion.") and key not in state}
-    _fill(encoder, _fit_stems(state, encoder.state_dict()), path, may_miss=may_miss)
-    found = inherited(_notes(path))
-    note = {"weights": found.get("started_from", Path(path).name), "license": found.get("license")}
-    model.configure(notes={**model.config.notes, "encoder": {key: value for key, value in note.items() if value}})
+    with _fitting(path):
+        found = inherited(_notes(path))
+        state, ignored = _encoder_state(encoder, read_weights(path))
+        state, preprocess = _same_pixels(model, state, normalization or _normalization_of(path))
+        may_miss = {key for key in encoder.state_dict() if key.startswith("fusion.") and key not in state}
+        fitted = _fit_stems(state, encoder.state_dict())
+        note = {"weights": found.get("started_from", Path(path).name), "license": found.get("license")}
+        notes = {**model.config.notes, "encoder": {key: value for key, value in note.items() if value}}
+        config = replace(model.config, notes=notes, preprocess=preprocess)
+    _fill(encoder, fitted, path, may_miss=may_miss)
+    model.configure(notes=config.notes, preprocess=config.preprocess)
     return LoadReport(sorted(state), sorted(may_miss), ignored)
 
 
@@ -230,17 +238,23 @@ def _normalization_of(path: str | os.PathLike[str]) -> Preprocess:
     return config.preprocess if config else IMAGENET
 
 
-def _same_pixels(model: Pixel2Pixel, state: dict[str, Tensor], source: Preprocess) -> dict[str, Tensor]:
-    """`state` for the normalization of the model, or as it is for a model that takes over that of the weights."""
+def _same_pixels(
+    model: Pixel2Pixel, state: dict[str, Tensor], source: Preprocess
+) -> tuple[dict[str, Tensor], Preprocess]:
+    """`state` for the normalization of the model, or as it is with that of the weights for the model to take over."""
     target = model.preprocess
     wanted = replace(target, mean=source.mean, std=source.std, channel_order=source.channel_order)
     if wanted == target:
-        return state
+        return state, target
     layers = first_layers(model)
     if layers is None or any(name not in state for layer in layers for name in layer):
-        model.configure(preprocess=wanted)
-        return state
-    return fold_normalization(state, layers, source, target)
+        return state, wanted.for_channels(model.in_channels[-1])
+    return fold_normalization(state, layers, source, target), target
+
+
+def _fitting(path: str | os.PathLike[str]) -> AbstractContextManager[None]:
+    """Tensors of unexpected names and shapes raise a ValueError that names the file."""
+    return value_errors(path, f"{path} does not fit this model")
 
 
 def _encoder_state(encoder: nn.Module, file: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
@@ -290,8 +304,13 @@ def _fill(
     ]
     if problems:
         raise ValueError(f"{path} does not fit this model: {'; '.join(problems)}")
+    others = [key for key, value in state.items() if value.is_floating_point() != own[key].is_floating_point()]
+    if others:
+        raise ValueError(f"{path} does not fit this model: {len(others)} of another type of numbers ({_some(others)})")
     with torch.no_grad():
-        for key, value in state.items():
+        with _fitting(path):  # some types cannot be converted: find out before the first tensor is changed
+            ready = {key: value.to(own[key].dtype) for key, value in state.items()}
+        for key, value in ready.items():
             own[key].copy_(value)
 
 

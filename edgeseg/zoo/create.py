@@ -12,7 +12,7 @@ from edgeseg.config import DEFAULT_TASKS, ModelConfig, as_inputs, inherited
 from edgeseg.labels import task_of_classes
 from edgeseg.machine.download import FOLDER, HUB, is_address, public_address
 from edgeseg.spec import Input, ModelSpec, Task
-from edgeseg.zoo.networks import FAMILIES, ZOO
+from edgeseg.zoo.networks import FAMILIES, PEERS, ZOO
 from edgeseg.zoo.registry import BUILDERS, find_weights, split
 from edgeseg.zoo.weights import WEIGHTS
 
@@ -71,6 +71,7 @@ def create_model(
         (5, (3,))
     """
     source = _resolve(name, pretrained, encoder_weights, checkpoint_path, overrides)
+    _check_size(source)
     config = _plan(source, num_classes, tasks, in_channels, overrides)
     model = _build(config)
     return _fill(
@@ -88,6 +89,7 @@ class _Source:
         file: File of weights, if there is one.
         config: The record of its model in that file, if edgeseg wrote the file.
         published: Whether the file is a published model, which is rebuilt from its record.
+        where: Where the record stands, for error messages.
         address: The address that the file was fetched from by `checkpoint_path`.
     """
 
@@ -96,6 +98,7 @@ class _Source:
     file: File | None = None
     config: ModelConfig | None = None
     published: bool = False
+    where: str = ""
     address: str = ""
 
 
@@ -119,12 +122,12 @@ def _resolve(
     if given["pretrained weights"] and overrides:
         raise ValueError(f"pretrained weights fit only the network of their name; drop {', '.join(overrides)}")
     if published:
-        from edgeseg.storage.hub import open_published
+        from edgeseg.storage.hub import CONFIG_FILE, open_published
 
         file, config = open_published(name)
         if name.startswith(HUB):
             config = replace(config, notes={"source": name, **config.notes})
-        return _Source(config.name, file=file, config=config, published=True)
+        return _Source(config.name, file=file, config=config, published=True, where=f"{name}: {CONFIG_FILE}")
     if entry is None and checkpoint_path is None:
         return _Source(architecture)
     from edgeseg.storage.checkpoint import read_checkpoint_config
@@ -135,7 +138,54 @@ def _resolve(
     else:
         file, entry = local_file(checkpoint_path), catalog_name(checkpoint_path)
         address = public_address(str(checkpoint_path)) if is_address(checkpoint_path) else ""
-    return _Source(architecture, entry, file, read_checkpoint_config(file), address=address)
+    return _Source(architecture, entry, file, read_checkpoint_config(file), where=str(file), address=address)
+
+
+def _check_size(source: _Source) -> None:
+    """Raises a ValueError if the record of a file describes a larger network than the file has weights for.
+
+    The network is built on the meta device, which takes no memory. What users have registered may not work there, and
+    the record may be of another network than the one that was asked for; then only tasks and inputs are counted. The
+    files of the catalog are known.
+    """
+    config = source.config
+    if config is None or source.file is None or source.entry is not None:
+        return
+    import torch
+
+    from edgeseg.storage.checkpoint import count_values
+
+    tensors, values = count_values(source.file)
+    too_large = f"{source.where} describes a larger network than {source.file} has weights for"
+    if len(config.tasks) + len(config.inputs) > tensors:
+        raise ValueError(f"{too_large}: {len(config.tasks)} tasks and {len(config.inputs)} inputs, {tensors} tensors")
+    channels = sum(task.channels for task in config.tasks.values()) + sum(config.in_channels)
+    if channels > values:
+        raise ValueError(f"{too_large}: {channels:,} channels of tasks and inputs, {values:,} values in the file")
+    if config.name != source.name or _is_registered(config):
+        return
+    try:
+        if config.spec is None:
+            split(config.name)  # raises if it is not registered here
+        with torch.device("meta"):
+            model = _build(replace(config, quantization=None))
+    except Exception as error:  # of torch too, for widths that cannot be
+        raise ValueError(f"{source.where}: {error}") from error
+    # Without biases and batch norms, which an 8-bit network has folded.
+    needed = sum(parameter.numel() for parameter in model.parameters() if parameter.ndim > 1)
+    if needed > values:
+        raise ValueError(f"{too_large}: {needed:,} values, {values:,} in the file")
+
+
+def _is_registered(config: ModelConfig) -> bool:
+    """Whether a user has registered the builder, the encoder or the decoder of a network."""
+    from edgeseg.networks.decoders import DECODERS
+    from edgeseg.networks.encoders import USER_ENCODERS
+
+    if config.spec is None:
+        return config.name in BUILDERS and config.name not in PEERS
+    decoder = DECODERS.get(config.spec.decoder)
+    return config.spec.encoder in USER_ENCODERS or not getattr(decoder, "__module__", "edgeseg.").startswith("edgeseg.")
 
 
 def _plan(
@@ -159,7 +209,13 @@ def _plan(
     inputs = known.inputs if in_channels is None else as_inputs(in_channels)
     if source.config is not None and (tasks, inputs) != (known.tasks, known.inputs):
         notes = inherited(notes)  # some layers start anew: these are other weights
-    return replace(known, name=source.name, spec=spec, options=options, tasks=tasks, inputs=inputs, notes=notes)
+    preprocess = known.preprocess
+    if inputs != known.inputs:
+        preprocess = preprocess.for_channels([*inputs.values()][-1].channels)
+    return replace(
+        known, name=source.name, spec=spec, options=options, tasks=tasks, inputs=inputs, notes=notes,
+        preprocess=preprocess,
+    )  # fmt: skip
 
 
 def _network(source: _Source, overrides: Mapping[str, Any]) -> tuple[ModelSpec | None, Mapping[str, Any]]:

@@ -82,7 +82,7 @@ def convert(state: Mapping[str, Tensor], *, tasks: Sequence[str], classes: int) 
         name = name.removeprefix(".")
         for pattern, replacement in PLACES:
             name = pattern.sub(replacement, name)
-        name = name.format(decoder=f"decoders.{tasks[0]}")
+        name = name.replace("{decoder}", f"decoders.{tasks[0]}")
         if ".head.1." in name and classes == CITYSCAPES_OUTPUTS - 1 and len(tensor) == CITYSCAPES_OUTPUTS:
             tensor = tensor[:classes]
         converted[name] = tensor

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgeseg.machine.errors import value_errors
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.networks.wiring import trace
 
@@ -129,58 +130,79 @@ def _kind(groups: int, channels: int) -> str:
 def _of_file(path: str | os.PathLike[str]) -> dict[str, Conv]:
     """The convolutions of an ONNX file by node name, in the order of the file, with all batch norms folded."""
     import onnx
-    from google.protobuf.message import DecodeError
-    from onnx import numpy_helper
 
-    try:
+    with value_errors(path, f"cannot read {path}: corrupt, truncated or not an ONNX file"):
         graph = onnx.load(os.fspath(path)).graph
-    except (DecodeError, OSError, ValueError) as error:
-        raise ValueError(f"cannot read {path}: corrupt, truncated or not an ONNX file ({error})") from error
+        try:
+            convs = _convolutions(graph)
+        except _AnotherNetwork as error:
+            raise ValueError(f"{path} holds another network: {error}") from error
+    if not convs:
+        raise ValueError(f"{path} holds no convolution")
+    return convs
+
+
+class _AnotherNetwork(ValueError):
+    """A graph that no network of TI's zoo has."""
+
+
+def _convolutions(graph: Any) -> dict[str, Conv]:
+    from onnx import helper, numpy_helper
+
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     images = [value.name for value in graph.input if value.name not in constants]
     sources: dict[str, set[str]] = {name: {f"image {i}"} for i, name in enumerate(images)}
     convs: dict[str, Conv] = {}
     for i, node in enumerate(graph.node):
-        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         if node.op_type == "Constant" and "value" in attributes:
             constants[node.output[0]] = numpy_helper.to_array(attributes["value"])
         elif node.op_type == "Identity" and node.input[0] in constants:
             constants[node.output[0]] = constants[node.input[0]]
         elif node.op_type == "Conv":
-            if node.input[1] not in constants:
-                raise ValueError(f"{path}: the weights of {node.name or node.output[0]} are computed in the graph")
-            weight, *bias = (torch.from_numpy(np.array(constants[name])) for name in node.input[1:])
-            groups = attributes.get("group", 1)
-            conv = Conv(
-                name=node.name or f"node {i}",
-                shape=tuple(weight.shape),
-                geometry=(
-                    tuple(attributes.get("strides", (1, 1))),
-                    tuple(attributes.get("dilations", (1, 1))),
-                    _kind(groups, weight.shape[1] * groups),
-                ),
-                sources=sources.get(node.input[0], set()),
-                weight=weight,
-                bias=bias[0] if bias else None,
-            )
+            conv = _convolution(node, node.name or f"node {i}", attributes, constants)
+            conv.sources |= sources.get(node.input[0], set())
             convs[conv.name] = conv
             sources[node.output[0]] = {conv.name}
         else:
-            _refuse_other_weights(path, node, constants)
+            _refuse_other_weights(node, constants)
             before = {name for value in node.input for name in sources.get(value, set())}
             if node.op_type == "BatchNormalization":
                 (name,) = before
                 _fold(convs[name], [constants[value] for value in node.input[1:]], attributes.get("epsilon", 1e-5))
             # A value that is computed from a shape is a size, not a feature.
             sources.update({value: set() if node.op_type == "Shape" else before for value in node.output})
-    if not convs:
-        raise ValueError(f"{path} holds no convolution")
     return convs
 
 
-def _refuse_other_weights(path: str | os.PathLike[str], node: Any, constants: Mapping[str, np.ndarray]) -> None:
+def _convolution(node: Any, name: str, attributes: Mapping[str, Any], constants: Mapping[str, np.ndarray]) -> Conv:
+    """One convolution of a file, without its sources."""
+    if node.input[1] not in constants:
+        raise _AnotherNetwork(f"the weights of {name} are computed in the graph")
+    arrays = [constants[value] for value in node.input[1:]]
+    shape = arrays[0].shape
+    if len(shape) != 4 or not arrays[0].size or any(values.shape != shape[:1] for values in arrays[1:]):
+        raise _AnotherNetwork(f"the weights of {name} have the shape {list(shape)}")
+    if any(values.dtype.kind != "f" for values in arrays):
+        raise _AnotherNetwork(f"the weights of {name} are {arrays[0].dtype}")
+    groups = int(attributes.get("group", 1))
+    weight, *bias = (torch.from_numpy(values.astype(np.float32)) for values in arrays)
+    return Conv(
+        name=name,
+        shape=shape,
+        geometry=(
+            tuple(map(int, attributes.get("strides", (1, 1)))),
+            tuple(map(int, attributes.get("dilations", (1, 1)))),
+            _kind(groups, shape[1] * groups),
+        ),
+        weight=weight,
+        bias=bias[0] if bias else None,
+    )
+
+
+def _refuse_other_weights(node: Any, constants: Mapping[str, np.ndarray]) -> None:
     if any(name in constants and constants[name].ndim > 1 and constants[name].size > 1 for name in node.input):
-        raise ValueError(f"{path} holds another network: {node.op_type} node {node.name!r} has weights of its own")
+        raise _AnotherNetwork(f"{node.op_type} node {node.name!r} has weights of its own")
 
 
 def _fold(conv: Conv, statistics: Iterable[np.ndarray], eps: float) -> None:
