@@ -5,6 +5,7 @@ from typing import Any
 from urllib.request import urlopen
 
 from sphinx.util.inspect import TypeAliasForwardRef
+from sphinx.util.nodes import make_refnode
 
 from edgeseg import __version__
 
@@ -36,6 +37,7 @@ TYPES = [
     "edgeseg.spec.Color",
     "edgeseg.vision.images.ImageLike",
     "edgeseg.zoo.create.File",
+    "edgeseg.zoo.registry.Decorated",
     "torch.Tensor",
 ]
 SHORT = {name.rpartition(".")[2]: name for name in TYPES}
@@ -91,7 +93,7 @@ intersphinx_mapping = _inventories(
 )
 # Without a network there are no inventories of these libraries to look names up in.
 nitpick_ignore_regex = [
-    ("py:.*", r"(torch|nn|numpy|np|PIL|os|pathlib|collections|typing)\..*|Path")
+    ("py:.*", r"(torch|nn|numpy|np|PIL|os|pathlib|collections|typing)\..*|Path|Tensor")
 ]
 
 
@@ -102,13 +104,14 @@ def setup(app: Any) -> None:
 
 
 def _to_the_type(app: Any, env: Any, node: Any, shown: Any) -> Any:
-    """The link of a short name, which annotations of classes keep."""
-    name = SHORT.get(node["reftarget"], "")
-    if node.get("refdomain") != "py" or not name.startswith("edgeseg."):
+    """The link of a type in an annotation, which classes show by its short name."""
+    name = SHORT.get(node["reftarget"], node["reftarget"])
+    place = env.get_domain("py").objects.get(name)
+    if name not in TYPES or place is None:
         return None
-    domain = env.get_domain("py")
-    page, kind = node["refdoc"], node["reftype"]
-    return domain.resolve_xref(env, page, app.builder, kind, name, node, shown)
+    return make_refnode(
+        app.builder, node["refdoc"], place.docname, place.node_id, shown
+    )
 
 
 def _to_the_page(_: Any, __: str, content: list[str]) -> None:
