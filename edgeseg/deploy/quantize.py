@@ -94,7 +94,6 @@ def quantize_onnx(
         keep_float: Number of further convolutions that stay in float32: those whose quantization changes most pixels.
         reduce_range: Use 7-bit weights. Without VNNI (x86 before Ice Lake and Zen 4) onnxruntime's sums of 8-bit
             products saturate; for newer processors and for ARM pass False.
-        progress: Show a progress bar of the calibration.
 
     Returns:
         The file, the share of pixels that keep their class, and the convolutions that stay in float32.
