@@ -120,14 +120,15 @@ class Page:
         """Waits until an element shows these words; returns its text.
 
         Raises:
-            AssertionError: it does not, or the page reports a problem; says what it shows.
+            AssertionError: it does not, or the page reports another problem than before; says what it shows.
         """
-        end = time.monotonic() + SECONDS
+        end, before = time.monotonic() + SECONDS, self.text("problem")
         while time.monotonic() < end:
             text = self.text(name)
             if words in text:
                 return text
-            assert name == "problem" or not self.text("problem"), self.text("problem")
+            problem = self.text("problem")
+            assert name == "problem" or problem in ("", before), problem
             time.sleep(0.05)
         raise AssertionError(f"{words!r} is not in {text!r}")
 

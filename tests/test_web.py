@@ -90,13 +90,13 @@ def test_what_the_page_cannot_show_is_refused(small: edgeseg.Pixel2Pixel, tmp_pa
         return model
 
     page = tmp_path / "page"
-    with pytest.raises(ValueError, match="one photo in RGB.*takes flow.*image"):
+    with pytest.raises(ValueError, match=r"one photo in RGB.*takes flow.*image"):
         export_web(network(num_classes=3, in_channels=(3, 3)), page)
     with pytest.raises(ValueError, match=r"one photo in RGB.*image \(1 channels\)"):
         export_web(network(num_classes=3, in_channels=(1,)), page)
     with pytest.raises(ValueError, match=r"segmentation or binary, and this network has depth \(depth\)"):
         export_web(network(tasks={"depth": Task("depth")}), page)
-    with pytest.raises(ValueError, match="this network has one .*, two"):
+    with pytest.raises(ValueError, match=r"this network has one .*, two"):
         export_web(network(tasks={"one": Task("segmentation", 3), "two": Task("segmentation", 2)}), page)
     with pytest.raises(ValueError, match="float32 or int8, got float16"):
         export_web(small, page, precision="float16")
@@ -161,7 +161,7 @@ def test_bundle(small: edgeseg.Pixel2Pixel, tmp_path: Path, hub: HubServer, monk
     monkeypatch.setattr(web, "RUNTIME", runtime)
     monkeypatch.setenv("NPM_CONFIG_REGISTRY", f"{hub.url}/npm/")
     page = tmp_path / "page"
-    with pytest.raises(OSError, match="onnxruntime-web-9.9.9.tgz"):
+    with pytest.raises(OSError, match=r"onnxruntime-web-9\.9\.9\.tgz"):
         export_web(small, page, bundle=True)
     hub.files["/npm/onnxruntime-web/-/onnxruntime-web-9.9.9.tgz"] = package({**CONTENT, "ort.wasm": b"other"})
     with pytest.raises(ValueError, match="sha256"):

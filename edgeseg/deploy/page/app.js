@@ -7,8 +7,10 @@ const LARGEST = 16e6; // pixels of a photo that is shown as it is; some browsers
 const NAMES = { webgpu: "the GPU (WebGPU)", wasm: "the processor (WebAssembly)" };
 
 const part = (id) => document.getElementById(id);
-const photo = part("photo").getContext("2d", { willReadFrequently: true });
+const photo = part("photo").getContext("2d");
 const overlay = part("classes").getContext("2d");
+// What is being segmented, until its classes are there to be shown over it.
+const coming = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
 
 let facts;
 let network;
@@ -16,8 +18,13 @@ let shown; // the class ids of the photo, its width and height, and the point wh
 let filming = false;
 let work = Promise.resolve(); // one photo after the other
 
+/** Changes a text only if it is another one, since screen readers read it out. */
+function write(id, text) {
+  if (part(id).textContent !== text) part(id).textContent = text;
+}
+
 function say(text) {
-  part("status").textContent = text;
+  write("status", text);
 }
 
 function complain(error) {
@@ -35,7 +42,6 @@ function next(task) {
 }
 
 async function start() {
-  part("problem").hidden = true;
   part("problem").classList.remove("later");
   if (typeof WebAssembly !== "object") {
     throw new Problem("This browser has no WebAssembly, or it is switched off; the network needs it.");
@@ -96,8 +102,8 @@ function describe() {
     network: `${facts.name}, ${facts.precision}, ${(facts.bytes / 1e6).toFixed(1)} MB`,
     ...facts.origin,
     input: facts.preprocess.keep_aspect
-      ? `as many pixels as ${width} × ${height}, in the aspect ratio of the photo`
-      : `${width} × ${height} pixels`,
+      ? `as many pixels as ${width} x ${height}, in the aspect ratio of the photo`
+      : `${width} x ${height} pixels`,
     classes: facts.classes.join(", "),
     "written by": `edgeseg ${facts.edgeseg}`,
     "run by": `${facts.runtime.name} (MIT licence)`,
@@ -112,8 +118,8 @@ function element(name, text = "") {
   return made;
 }
 
-/** Draws a photo file or a frame of the video, and returns how it was changed for that. */
-async function draw(source, name) {
+/** Decodes a photo file or a frame of the video, and returns its size and whether that was changed. */
+async function decode(source, name) {
   let bitmap;
   try {
     bitmap = await createImageBitmap(source, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
@@ -121,25 +127,26 @@ async function draw(source, name) {
     throw new Problem(`${name} is not a photo that this browser can decode; JPEG, PNG and WebP are always possible.`);
   }
   const scale = Math.sqrt(LARGEST / (bitmap.width * bitmap.height));
-  const size = `${bitmap.width} × ${bitmap.height}`;
+  const size = `${bitmap.width} x ${bitmap.height}`;
   if (scale < 1) {
     const [resizeWidth, resizeHeight] = [bitmap.width, bitmap.height].map((length) => Math.floor(length * scale));
     bitmap = await createImageBitmap(bitmap, { resizeWidth, resizeHeight, resizeQuality: "high" });
   }
-  const { canvas } = photo;
+  const { canvas } = coming;
   [canvas.width, canvas.height] = [bitmap.width, bitmap.height];
-  photo.drawImage(bitmap, 0, 0);
+  coming.drawImage(bitmap, 0, 0);
   bitmap.close();
-  return scale < 1 ? `${size} pixels, reduced to ${canvas.width} × ${canvas.height}` : `${size} pixels`;
+  return scale < 1 ? `${size} pixels, reduced to ${canvas.width} x ${canvas.height}` : `${size} pixels`;
 }
 
 /** Segments a photo file or a frame of the video, and shows it. */
 async function segment(source, name) {
-  const size = await draw(source, name);
-  const { width, height } = photo.canvas;
-  const { data } = photo.getImageData(0, 0, width, height);
+  const size = await decode(source, name);
+  const { width, height } = coming.canvas;
+  const { data } = coming.getImageData(0, 0, width, height);
   const { ids, milliseconds } = await network.predict(data, [height, width]);
-  [overlay.canvas.width, overlay.canvas.height] = [width, height];
+  for (const { canvas } of [photo, overlay]) [canvas.width, canvas.height] = [width, height];
+  photo.drawImage(coming.canvas, 0, 0);
   overlay.putImageData(new ImageData(colored(ids, facts.palette), width, height), 0, 0);
   const moved = !shown || shown.width !== width || shown.height !== height;
   shown = { ids, width, height, point: moved ? null : shown.point };
@@ -178,14 +185,14 @@ function namePoint() {
   const point = part("point");
   point.hidden = !shown.point;
   if (!shown.point) {
-    part("pointed").textContent = "Point at the photo to read its classes.";
+    write("pointed", "Point at the photo to read its classes.");
     return;
   }
   const [x, y] = shown.point;
   point.style.left = `${(100 * (x + 0.5)) / shown.width}%`;
   point.style.top = `${(100 * (y + 0.5)) / shown.height}%`;
   const id = shown.ids[y * shown.width + x];
-  part("pointed").textContent = `${facts.classes[id]} at column ${x}, row ${y}`;
+  write("pointed", `${facts.classes[id]} at column ${x}, row ${y}`);
   for (const entry of part("legend").children) entry.classList.toggle("pointed", Number(entry.dataset.id) === id);
 }
 
@@ -277,7 +284,10 @@ function listen() {
       document.body.classList.toggle("dropping", kind === "dragenter" || kind === "dragover");
     });
   }
-  document.addEventListener("drop", (event) => choose(event.dataTransfer.files[0]));
+  document.addEventListener("drop", ({ dataTransfer }) => {
+    if (dataTransfer.files.length) choose(dataTransfer.files[0]);
+    else complain(new Problem("What was dropped is not a file: save the photo first, and drop the file."));
+  });
 }
 
 listen();

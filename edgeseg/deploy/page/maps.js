@@ -83,11 +83,15 @@ export function normalized(pixels, { mean, std, channel_order }) {
 
 /** Per pixel of a line of this length, the source's pixels before and after it, and the weight of the latter. */
 function between(length, source) {
-  return Array.from({ length }, (_, i) => {
+  const line = { before: new Int32Array(length), after: new Int32Array(length), weight: new Float32Array(length) };
+  for (let i = 0; i < length; i++) {
     const place = Math.fround(Math.fround((i + 0.5) * Math.fround(source / length)) - 0.5);
     const before = Math.floor(place);
-    return [Math.max(before, 0), Math.min(before + 1, source - 1), place - before];
-  });
+    line.before[i] = Math.max(before, 0);
+    line.after[i] = Math.min(before + 1, source - 1);
+    line.weight[i] = place - before;
+  }
+  return line;
 }
 
 /**
@@ -108,21 +112,24 @@ export function classesOf(logits, [count, h, w], [height, width], limit = null) 
     for (let k = 1; k < classes; k++) if (values[start + k] > values[start + best[i]]) best[i] = k;
   }
   const ids = new (classes > 256 ? Uint16Array : Uint8Array)(height * width);
-  const columns = between(width, w);
-  let to = 0;
-  for (const [above, below, down] of between(height, h)) {
-    for (const [left, right, across] of columns) {
-      const corners = [above * w + left, above * w + right, below * w + left, below * w + right];
-      const [a, b, c, d] = corners;
+  const [rows, columns] = [between(height, h), between(width, w)];
+  for (let y = 0, to = 0; y < height; y++) {
+    for (let x = 0; x < width; x++, to++) {
+      const a = rows.before[y] * w + columns.before[x];
+      const b = rows.before[y] * w + columns.after[x];
+      const c = rows.after[y] * w + columns.before[x];
+      const d = rows.after[y] * w + columns.after[x];
       // Where the corners agree, no mean of them has another class.
-      const same = best[a] === best[b] && best[a] === best[c] && best[a] === best[d];
-      ids[to++] = same ? best[a] : highest(values, classes, corners, across, down);
+      ids[to] = best[a];
+      if (best[a] !== best[b] || best[a] !== best[c] || best[a] !== best[d]) {
+        ids[to] = highest(values, classes, a, b, c, d, columns.weight[x], rows.weight[y]);
+      }
     }
   }
   return ids;
 }
 
-function highest(values, classes, [a, b, c, d], across, down) {
+function highest(values, classes, a, b, c, d, across, down) {
   let id = 0;
   let top = -Infinity;
   for (let k = 0; k < classes; k++) {
@@ -139,9 +146,10 @@ function highest(values, classes, [a, b, c, d], across, down) {
 
 /** The colours of class ids, RGBA. */
 export function colored(ids, palette) {
-  const colors = new Uint8ClampedArray(ids.length * 4).fill(255);
-  for (let i = 0; i < ids.length; i++) colors.set(palette[ids[i]], i * 4);
-  return colors;
+  const whole = Uint32Array.from(palette, (color) => new Uint32Array(Uint8Array.of(...color, 255).buffer)[0]);
+  const colors = new Uint32Array(ids.length);
+  for (let i = 0; i < ids.length; i++) colors[i] = whole[ids[i]];
+  return new Uint8ClampedArray(colors.buffer);
 }
 
 /** The classes that occur, with their share of the pixels, the largest first. */

@@ -24,7 +24,8 @@ export async function fetched(address, hash = "") {
 export async function devices(facts) {
   const builds = Object.keys(facts.runtime.files);
   const adapter = builds.includes("webgpu") && (await navigator.gpu?.requestAdapter().catch(() => null));
-  return builds.filter((device) => device !== "webgpu" || adapter);
+  const fast = adapter && !adapter.info?.isFallbackAdapter; // which would be the processor, slower than WebAssembly
+  return builds.filter((device) => device !== "webgpu" || fast);
 }
 
 /** The addresses of the files that a device needs. */
@@ -49,6 +50,7 @@ async function library(facts, device) {
     );
     const ort = await import(codeAt);
     ort.env.logLevel = "error";
+    ort.env.wasm.numThreads = window.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, 4) : 1;
     ort.env.wasm.wasmBinary = await binary.arrayBuffer();
     ort.env.wasm.wasmPaths = { mjs: starterAt };
     libraries.set(device, ort);
