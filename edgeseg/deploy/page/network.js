@@ -10,9 +10,11 @@ export async function fetched(address, hash = "") {
   let response;
   try {
     response = await fetch(address, hash ? { integrity: hash } : {});
-  } catch (error) {
-    const other = hash ? ", or the file there is not the one that this page was made for" : "";
-    throw new Problem(`${address} cannot be loaded: there is no connection${other} (${error.message}).`);
+  } catch {
+    // Browsers do not tell a missing file and one with another hash from a lost connection.
+    response = await fetch(address, { method: "HEAD" }).catch(() => null);
+    if (!response) throw new Problem(`${address} cannot be loaded: there is no connection to it.`);
+    if (response.ok) throw new Problem(`${address} is not the file that this page was made for: export it again.`);
   }
   if (!response.ok) {
     throw new Problem(`${address} is missing (${response.status}): upload the whole folder that edgeseg wrote.`);
