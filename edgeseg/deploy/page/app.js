@@ -65,7 +65,7 @@ async function start() {
   part("controls").hidden = false;
   part("camera").disabled = !navigator.mediaDevices?.getUserMedia;
   const camera = part("camera").disabled ? "The camera needs a page from https or localhost." : "";
-  say([...failed, "Ready: choose a photo, or drop one on the page.", camera].join(" ").trim());
+  say([...failed, "Ready.", camera].join(" ").trim());
 }
 
 async function open(device) {
@@ -165,7 +165,8 @@ function list() {
     color.style.background = `rgb(${facts.palette[id]})`;
     entry.dataset.id = id;
     const percent = 100 * share;
-    entry.append(color, element("span", facts.classes[id]), element("span", `${percent.toFixed(percent < 1 ? 1 : 0)} %`));
+    const text = percent < 0.1 ? "< 0.1 %" : `${percent.toFixed(percent < 1 ? 1 : 0)} %`;
+    entry.append(color, element("span", facts.classes[id]), element("span", text));
     return entry;
   });
   part("legend").replaceChildren(...entries);
@@ -265,7 +266,7 @@ function listen() {
     next(async () => {
       try {
         await open(event.target.value);
-        say(`The network now runs on ${network.where}: choose a photo.`);
+        say(`The network now runs on ${network.where}.`);
       } finally {
         event.target.value = network.device;
       }
