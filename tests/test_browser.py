@@ -29,6 +29,12 @@ READY, STORED = "Ready", "From now on"
 
 
 class Handler(SimpleHTTPRequestHandler):
+    """A server of static files that pages of other servers may use, as jsDelivr is."""
+
+    def end_headers(self) -> None:
+        self.send_header("Access-Control-Allow-Origin", "*")
+        super().end_headers()
+
     def log_message(self, *_: Any) -> None:
         """Nothing is printed."""
 
@@ -87,15 +93,14 @@ def pages(library: Path, photos: list[Path], tmp_path_factory: pytest.TempPathFa
     export_web(model, folder / "float32", size=(192, 288))
     export_web(model, folder / "int8", size=(192, 288), precision="int8", images=photos)
     for page in folder.iterdir():
-        with_library(page, library)
+        shutil.copytree(library, page / LIBRARY)
+        load_library_from(page, f"{LIBRARY}/")  # as with `bundle`
     return {page.name: page for page in folder.iterdir()}
 
 
-def with_library(page: Path, library: Path) -> None:
-    """Copies the library into an exported folder, as `bundle` does."""
-    shutil.copytree(library, page / LIBRARY)
+def load_library_from(page: Path, address: str) -> None:
     facts = json.loads((page / "model.json").read_text())
-    facts["runtime"]["address"] = f"{LIBRARY}/"
+    facts["runtime"]["address"] = address
     (page / "model.json").write_text(json.dumps(facts))
 
 
@@ -142,6 +147,25 @@ def test_without_a_connection(pages: dict[str, Path], photos: list[Path], browse
         page.wait_for("status", "the network took")
         assert page.evaluate("crossOriginIsolated") is True
         page.wait_for("offline", STORED)
+    page.close()
+
+
+def test_library_from_another_server(
+    pages: dict[str, Path], library: Path, photos: list[Path], browser: Browser, tmp_path: Path
+) -> None:
+    """With threads and without a connection too."""
+    shutil.copytree(pages["int8"], tmp_path / "page", ignore=shutil.ignore_patterns(LIBRARY))
+    with served(library) as other, served(tmp_path / "page") as address:
+        load_library_from(tmp_path / "page", other)
+        page = browser.open(address)
+        page.wait_for("offline", STORED)
+        page.go(address)
+        page.wait_for("status", READY)
+        assert page.evaluate("crossOriginIsolated") is True
+    page.go(address)
+    page.wait_for("status", READY)
+    page.choose("file", photos[0])
+    page.wait_for("status", "the network took")
     page.close()
 
 
