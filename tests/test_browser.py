@@ -204,6 +204,8 @@ def test_by_keyboard_and_by_pointer(pages: dict[str, Path], photos: list[Path], 
         named = {(node["role"]["value"], node.get("name", {}).get("value", "")) for node in tree if not node["ignored"]}
         assert ("slider", "Opacity of the classes") in named
         assert ("button", "Use the camera") in named
+        page.call("Emulation.setDeviceMetricsOverride", width=340, height=700, deviceScaleFactor=1, mobile=True)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 340
         page.close()
 
 
