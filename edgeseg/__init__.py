@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from edgeseg.deploy.onnx import export_onnx
     from edgeseg.deploy.program import export_program
     from edgeseg.deploy.tidl import export_tidl
+    from edgeseg.deploy.web import export_web
     from edgeseg.networks.cost import Complexity, complexity
     from edgeseg.networks.pixel2pixel import Pixel2Pixel
     from edgeseg.predict.load import load_segmenter
@@ -51,6 +52,7 @@ __all__ = [
     "export_onnx",
     "export_program",
     "export_tidl",
+    "export_web",
     "is_model",
     "list_models",
     "list_weights",
@@ -77,6 +79,7 @@ _LAZY = {
     "load_segmenter": "edgeseg.predict.load",
     "export_program": "edgeseg.deploy.program",
     "export_tidl": "edgeseg.deploy.tidl",
+    "export_web": "edgeseg.deploy.web",
     "load_checkpoint": "edgeseg.weights.load",
     "optimize": "edgeseg.deploy.fast",
     "save_checkpoint": "edgeseg.storage.checkpoint",

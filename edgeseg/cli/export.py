@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +41,14 @@ def add(verbs: Any) -> None:
         help=f"file to write: {_list(FACTS)}; with --target the folder",
     )  # fmt: skip
     group.add_argument(
-        "--target", choices=["tidl"],
-        help="write a folder for the tools of a device's maker: tidl for Texas Instruments",
+        "--target", choices=list(TARGETS),
+        help="write a folder: tidl for the tools of Texas Instruments' devices, web for a page that segments photos in "
+        "the browser",
+    )  # fmt: skip
+    group.add_argument(
+        "--bundle", action="store_true",
+        help="with --target web: copy onnxruntime-web from npm's registry into the folder; by default the page loads "
+        "it from jsDelivr",
     )  # fmt: skip
     group.add_argument(
         "--format", metavar="NAME",
@@ -147,8 +153,12 @@ def file_options(options: argparse.Namespace, chosen: Format | None = None) -> d
 
 
 def _export(options: argparse.Namespace) -> int:
-    if options.target == "tidl":
-        return _export_tidl(options)
+    if options.bundle and options.target != "web":
+        raise ValueError("--bundle is for pages: add --target web")
+    if options.target:
+        return TARGETS[options.target](options)
+    if options.format in TARGETS:
+        raise ValueError(f"{options.format} is a folder, not the format of a file: --target {options.format}")
     import torch
 
     from edgeseg.deploy.formats import export, format_of
@@ -159,18 +169,14 @@ def _export(options: argparse.Namespace) -> int:
     choices = _choices(options, chosen)
     precision: Precision = "int8" if options.int8 else "float16" if options.fp16 else "float32"
     chosen.check_precision(precision)
-    if options.int8:
-        check_calibration(options)
-    elif options.calibration_images is not None or options.dataset is not None:
-        raise ValueError("--calibration-images and --dataset are for 8-bit files: add --int8")
+    _check_calibration(options)
     model = load_model(options, torch.device(options.device))
     frames = calibration_frames(options, model) if options.int8 else []
     exported = export(
         model, options.output, format=options.format, precision=precision, images=frames, **choices
     )  # fmt: skip
     _report(exported, options.file_output)
-    if options.int8 and options.dataset and options.split != "none":
-        _print_score(options, model)
+    _print_score(options, model, options.output)
     return 0
 
 
@@ -198,6 +204,33 @@ def _export_tidl(options: argparse.Namespace) -> int:
         output=choices["output"], opset=choices["opset"] or OPSET, ir_version=choices["ir_version"] or IR_VERSION,
     )  # fmt: skip
     _report(exported, options.file_output)
+    return 0
+
+
+def _export_web(options: argparse.Namespace) -> int:
+    """Writes a page for browsers."""
+    import torch
+
+    from edgeseg.deploy.web import MODEL, export_web
+
+    given = {
+        "--fp16": options.fp16, "--preprocess": options.preprocess, "--format": options.format,
+        "--fixed": options.fixed, "--fit letterbox": options.fit != "stretch", "--file-output": options.file_output,
+        "--opset": options.opset, "--ir-version": options.ir_version,
+    }  # fmt: skip
+    if wrong := [name for name, value in given.items() if value]:
+        raise ValueError(f"{_list(wrong)} does not apply to --target web: the page decides what the file has to be")
+    check_file("--output", options.output)
+    _check_calibration(options)
+    size = file_options(options)["size"]
+    model = load_model(options, torch.device(options.device))
+    exported = export_web(
+        model, options.output, size=size, precision="int8" if options.int8 else "float32",
+        images=calibration_frames(options, model) if options.int8 else (), bundle=options.bundle,
+    )  # fmt: skip
+    _report(exported, "small_logits")
+    _print_score(options, model, options.output / MODEL)
+    say(f"to try it: python3 -m http.server -d {options.output}, then open http://localhost:8000")
     return 0
 
 
@@ -229,16 +262,30 @@ def _report(exported: Exported, output: str) -> None:
     say(f"wrote {exported.path}, {size / 1e6:.1f} MB")
 
 
-def _print_score(options: argparse.Namespace, model: Predictor) -> None:
-    """Prints the headline figure of each task of the file on --split."""
+def _check_calibration(options: argparse.Namespace) -> None:
+    """Raises a ValueError unless an 8-bit file, and no other, has images."""
+    if options.int8:
+        check_calibration(options)
+    elif options.calibration_images is not None or options.dataset is not None:
+        raise ValueError("--calibration-images and --dataset are for 8-bit files: add --int8")
+
+
+def _print_score(options: argparse.Namespace, model: Predictor, path: Path) -> None:
+    """Prints the headline figure of each task of an 8-bit file on --split."""
+    if not (options.int8 and options.dataset and options.split != "none"):
+        return
     from edgeseg.engine import evaluate_tasks
     from edgeseg.predict.load import load_segmenter
 
     dataset = load_split(options, options.split, model)
-    for task, metric in evaluate_tasks(load_segmenter(options.output), dataset, progress="evaluation").items():
+    for task, metric in evaluate_tasks(load_segmenter(path), dataset, progress="evaluation").items():
         kind, figure = metric.headline("native")
         show(f"int8: {task} {kind} {figure:.2f} on {options.split}")
 
 
 def _list(names: Iterable[str]) -> str:
     return ", ".join(names)
+
+
+# What --target writes. Each is a folder around an ONNX file, whereas a format is a file that edgeseg itself runs.
+TARGETS: dict[str, Callable[[argparse.Namespace], int]] = {"tidl": _export_tidl, "web": _export_web}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, get_args
 from edgeseg.config import ORIGIN
 from edgeseg.deploy.graph import Graph
 from edgeseg.labels import class_names, palette_of
+from edgeseg.predict.facts import read_facts
 from edgeseg.predict.segmenter import Fit
 from edgeseg.tasks import kind_of
 
@@ -32,7 +33,7 @@ def facts_of(graph: Graph, size: Sequence[int] | None, fit: Fit) -> dict[str, st
     facts: dict[str, Any] = {
         "edgeseg": config.to_json(),
         "edgeseg_file": {"output": graph.ends.output, "preprocess": graph.ends.preprocess, "fit": fit},
-        "version": _version(),
+        "version": edgeseg_version(),
         "inputs": list(graph.model.inputs),
         "outputs": list(graph.model.tasks),
         "classes": {name: class_names(task) for name, task in tasks.items()},
@@ -42,7 +43,7 @@ def facts_of(graph: Graph, size: Sequence[int] | None, fit: Fit) -> dict[str, st
     return {name: fact if isinstance(fact, str) else json.dumps(fact) for name, fact in facts.items()}
 
 
-def _version() -> str:
+def edgeseg_version() -> str:
     """The version of edgeseg; "unknown" where it is not installed."""
     try:
         return version("edgeseg")
@@ -54,6 +55,30 @@ def check_folder(path: str | os.PathLike[str]) -> None:
     """Raises a FileNotFoundError if the folder of a file that will be written does not exist."""
     if not Path(path).parent.is_dir():
         raise FileNotFoundError(f"cannot write {path}: there is no folder {Path(path).parent}")
+
+
+def check_free(folder: Path, model: str, others: Collection[str]) -> None:
+    """Checks the place of an exported folder, which is not replaced if edgeseg did not write it.
+
+    Args:
+        folder: The folder that will be written.
+        model: Name of the exported file in it.
+        others: Names of everything else that may be in it.
+
+    Raises:
+        FileExistsError: there is a file, a link, or a folder with other content than an earlier export.
+    """
+    if not folder.exists() and not folder.is_symlink():
+        return
+    if not folder.is_dir() or folder.is_symlink():
+        raise FileExistsError(f"{folder} exists and is not a folder; choose another name")
+    content = {path.name for path in folder.iterdir()}
+    try:
+        ours = not content or (content <= {model, *others} and "edgeseg" in read_facts(folder / model))
+    except (OSError, ValueError):
+        ours = False
+    if not ours:
+        raise FileExistsError(f"{folder} is not empty and not an earlier export; choose another folder")
 
 
 def check_fit(fit: str, dynamic: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from edgeseg.deploy.facts import check_folder
+from edgeseg.deploy.facts import check_folder, check_free
 from edgeseg.deploy.graph import Ends, Graph, Output
 from edgeseg.deploy.onnx import export_onnx
 from edgeseg.deploy.tidl_operators import NEWEST_IR, NEWEST_OPSET, check_operators, ends, keep_channel_of_labels
@@ -23,7 +23,6 @@ from edgeseg.deploy.verify import Exported, verify
 from edgeseg.labels import class_names, palette_of
 from edgeseg.machine.files import replacing_folder
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
-from edgeseg.predict.facts import read_facts
 from edgeseg.tasks import kind_of
 
 MODEL, CONFIG, DATASET = FILES = ("model.onnx", "model_config.yaml", "dataset.yaml")
@@ -73,7 +72,7 @@ def export_tidl(
     """
     folder = Path(directory)
     check_folder(folder)
-    _check_free(folder)
+    check_free(folder, MODEL, FILES)
     _check_model(model)
     if opset > NEWEST_OPSET or ir_version > NEWEST_IR:
         raise ValueError(
@@ -93,23 +92,8 @@ def export_tidl(
             colors = [list(color) for color in palette_of(task)]
             content = {"info": {"description": model.name}, "categories": categories, "color_map": colors}
             (made / DATASET).write_text(_yaml(content), encoding="utf-8")
-        _check_free(folder)  # it may have changed while this took its time
+        check_free(folder, MODEL, FILES)  # it may have changed while this took its time
     return replace(done, path=folder)
-
-
-def _check_free(folder: Path) -> None:
-    """Raises a FileExistsError if there is something that edgeseg did not write."""
-    if not folder.exists() and not folder.is_symlink():
-        return
-    if not folder.is_dir() or folder.is_symlink():
-        raise FileExistsError(f"{folder} exists and is not a folder; choose another name")
-    content = {path.name for path in folder.iterdir()}
-    try:
-        ours = not content or (content <= set(FILES) and "edgeseg" in read_facts(folder / MODEL))
-    except (OSError, ValueError):
-        ours = False
-    if not ours:
-        raise FileExistsError(f"{folder} is not empty and not an earlier export; choose another folder")
 
 
 def _check_model(model: Pixel2Pixel) -> None:
