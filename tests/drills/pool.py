@@ -98,7 +98,10 @@ class Worker:
         return fall
 
     def stop(self) -> None:
-        """Ends the process."""
+        """Ends the process: at its own time if it waits for work, else at once."""
+        if not self.busy:
+            self.connection.send(None)
+            self.process.join(10)
         self.process.kill()
         self.process.join()
         self.connection.close()
@@ -177,7 +180,7 @@ def pool(
 
 
 def _serve(connection: Connection, work: Path, modules: Sequence[str]) -> None:
-    """What a process does: one job after another until it is killed."""
+    """What a process does: one job after another until there are none."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch reads this when it is imported
     for name in modules:
         importlib.import_module(name)
@@ -185,8 +188,8 @@ def _serve(connection: Connection, work: Path, modules: Sequence[str]) -> None:
     for stream in (1, 2):  # native code of runtimes writes there
         os.dup2(nowhere, stream)
     connection.send("ready")
-    while True:
-        drill, seeds, number, seed = connection.recv()
+    while (job := connection.recv()) is not None:
+        drill, seeds, number, seed = job
         if number is None:
             seeds.mkdir(parents=True)
             drill.make(seeds)
