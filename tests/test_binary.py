@@ -367,7 +367,10 @@ def test_threshold_is_chosen_and_stored(trained: edgeseg.Pixel2Pixel, run: Path,
     assert (optimized.predict(image) != expected).mean() < 0.01
 
 
-@pytest.mark.parametrize("output", ["logits", "labels", "small_logits", "small_labels"])
+@pytest.mark.parametrize(
+    "output",
+    ["labels", *(pytest.param(each, marks=pytest.mark.slow) for each in ("logits", "small_logits", "small_labels"))],
+)
 def test_files_have_the_threshold(output: Output, trained: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
     trained.configure(tasks={"road": replace(ROAD, threshold=0.8)})
     data = Blobs(2, seed=1)

@@ -200,8 +200,10 @@ def test_wrong_calls(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
         edgeseg.export(model, path, dynamic=())
     with pytest.raises(ValueError, match="was trained for 8 bit, and Core ML packages cannot take its scales"):
         edgeseg.export(quantize_aware(model), path)
+    five = edgeseg.create_model("fpn", encoder=TINY, channels=8, in_channels=(5,), num_classes=2).eval()
+    five.configure(preprocess=edgeseg.Preprocess(size=(64, 96)))
     with pytest.raises(ValueError, match=r"images in Core ML have 1 or 3 channels.*have 5"):
-        edgeseg.export(network(in_channels=(5,), num_classes=2), path, preprocess=True)
+        edgeseg.export(five, path, preprocess=True)
     with pytest.raises(ValueError, match=r"names in Core ML consist of letters, digits and _.*; got sea-ice"):
         edgeseg.export(network(tasks={"sea-ice": Task("segmentation", 2)}), path)
     assert not list(tmp_path.iterdir())

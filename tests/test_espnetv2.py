@@ -126,7 +126,8 @@ def test_from_the_catalog(hub: HubServer, monkeypatch: pytest.MonkeyPatch, photo
         fetch(WEIGHTS[name].addresses, "other", sha256=entry.sha256)
 
 
-@pytest.mark.parametrize("dynamic", [pytest.param((), marks=pytest.mark.slow), ("batch", "height", "width")])
+@pytest.mark.slow
+@pytest.mark.parametrize("dynamic", [(), ("batch", "height", "width")])
 def test_export(dynamic: tuple[str, ...], tmp_path: Path) -> None:
     model = randomize(edgeseg.create_model("espnetv2_s0p5", num_classes=5)).eval()
     edgeseg.export_onnx(model, tmp_path / "a.onnx", size=(64, 96), dynamic=dynamic)

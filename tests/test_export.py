@@ -92,7 +92,7 @@ def test_padding_of_tensorflow(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "output",
-    ["labels", "small_logits", *(pytest.param(each, marks=pytest.mark.slow) for each in ("logits", "small_labels"))],
+    ["labels", *(pytest.param(each, marks=pytest.mark.slow) for each in ("logits", "small_logits", "small_labels"))],
 )
 def test_several_inputs_and_tasks(output: Output, tmp_path: Path) -> None:
     model = _used(edgeseg.create_model("fpn", encoder=TINY, channels=8, in_channels=(3, 3), tasks=THREE))

@@ -65,7 +65,7 @@ def test_quantized_network(model: edgeseg.Pixel2Pixel, images: list[torch.Tensor
         evaluate(segmenter, streets, flip=True)
 
 
-@pytest.mark.parametrize("order", ["rgb", "bgr"])
+@pytest.mark.parametrize("order", [pytest.param("rgb", marks=pytest.mark.slow), "bgr"])
 def test_pixels_as_they_are(small: edgeseg.Pixel2Pixel, images: list[torch.Tensor], order: str, tmp_path: Path) -> None:
     """The network reads uint8 pixels with a scale; with a mean for each channel they are normalized first."""
     small.configure(preprocess=edgeseg.Preprocess(size=(64, 96), channel_order=order))  # type: ignore[arg-type]

@@ -141,7 +141,7 @@ def test_two_trainings_in_one_folder(camvid: Path, tmp_path: Path, monkeypatch: 
 
 def test_origin_goes_along(camvid: Path, tmp_path: Path) -> None:
     """From weights of the catalog through training, checkpoints, ONNX, int8 and the card of the hub."""
-    with pytest.warns(UserWarning, match="start anew"):
+    with pytest.warns(UserWarning, match="starts? anew"):
         model = edgeseg.create_model(PARENT, num_classes=12)
     tasks = {"segmentation": edgeseg.Task("segmentation", 12)}
     licence = str(edgeseg.weights_info(PARENT).license)
@@ -198,7 +198,7 @@ def test_origin_of_files_and_encoders(tmp_path: Path, capsys: pytest.CaptureFixt
     parent.configure(notes={"license": "CC BY-NC", "weights": "x.camvid", "recipe": {}})
     edgeseg.save_checkpoint(parent, tmp_path / "parent.safetensors")
     other = edgeseg.create_model("fpn", encoder=TINY, channels=16, num_classes=3)
-    with pytest.warns(UserWarning, match="start anew"):
+    with pytest.warns(UserWarning, match="starts? anew"):
         edgeseg.load_checkpoint(other, tmp_path / "parent.safetensors", adapt=True)
     assert other.config.notes == {"license": "CC BY-NC", "started_from": "x.camvid"}
     own = edgeseg.create_model("unet", encoder=TINY, encoder_weights=tmp_path / "parent.safetensors")

@@ -27,6 +27,7 @@ from edgeseg.machine.terminal import progress_bar
 from edgeseg.networks.optimize import optimize, with_hooks
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.spec import Input, Task
+from edgeseg.tasks import kind_of
 from edgeseg.tasks.kind import upsampled
 from edgeseg.vision.preprocess import to_input
 from edgeseg.vision.tensors import Probabilities
@@ -187,7 +188,8 @@ class SoftLabels:
 
 def _taught(tasks: Mapping[str, Task], task: str | None, whose: str) -> str:
     """The name of the segmentation task that is meant: the only one, or the one called `task`."""
-    known = [name for name, each in tasks.items() if each.kind == "segmentation"]
+    kinds = {name: kind_of(each) for name, each in tasks.items()}
+    known = [name for name, kind in kinds.items() if kind.has_classes and not kind.has_threshold]
     if task in known:
         return task
     if len(known) != 1:
