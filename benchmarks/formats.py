@@ -50,8 +50,9 @@ def photos(model: edgeseg.Pixel2Pixel) -> list[tuple[np.ndarray, ...]]:
 def cell(model: edgeseg.Pixel2Pixel, suffix: str, precision: Precision, folder: Path) -> str:
     """Exports a network, and says how well the file agrees."""
     images = photos(model) if precision == "int8" else []
+    fixed: dict[str, Any] = {"dynamic": ()} if "dynamic" in FORMATS[suffix].options else {}
     try:
-        done = edgeseg.export(model, folder / f"model{suffix}", precision=precision, images=images, size=SIZE)
+        done = edgeseg.export(model, folder / f"model{suffix}", precision=precision, images=images, size=SIZE, **fixed)
     except (RuntimeError, ValueError) as error:
         print(f"{model.name}{suffix} {precision}: {error}", file=sys.stderr)
         return "refused"

@@ -191,6 +191,15 @@ def test_program(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
     assert (labels == expected).float().mean() > 0.999
 
 
+def test_program_that_does_not_take_all_sizes(tmp_path: Path) -> None:
+    """The levels that BiFPN adds have one cell at small sizes, for which torch.export makes another program."""
+    model = edgeseg.create_model("bifpn", encoder=TINY, channels=8, num_classes=2).eval()
+    with pytest.raises(RuntimeError, match=r"does not take images of 69x8\d.*--fixed"):
+        edgeseg.export_program(model, tmp_path / "model.pt2", size=(128, 160))
+    assert not list(tmp_path.glob("*.pt2"))
+    edgeseg.export_program(model, tmp_path / "model.pt2", size=(128, 160), dynamic=())
+
+
 def test_command_and_metadata(
     model: edgeseg.Pixel2Pixel, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

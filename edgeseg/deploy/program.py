@@ -50,7 +50,8 @@ def export_program(
 
     Raises:
         ValueError: a dimension or the output is unknown, or the model is not in float32.
-        RuntimeError: the outputs of the file differ from those of the network; the file is not kept.
+        RuntimeError: the outputs of the file differ from those of the network, or the file does not take the other
+            sizes that it is compared at; it is not kept.
     """
     check_folder(path)
     graph = Graph(model, Ends.of(model, size, dynamic, output, preprocess))
@@ -62,6 +63,14 @@ def export_program(
         module = torch.export.load(BytesIO(temporary.read_bytes())).module()
 
         def run(inputs: Sequence[Tensor]) -> list[np.ndarray]:
-            return [tensor.numpy() for tensor in module(*inputs)]
+            height, width = inputs[-1].shape[-2:]
+            try:
+                outputs = module(*inputs)
+            except AssertionError as error:  # what torch.export assumed of the sizes does not hold
+                raise RuntimeError(
+                    f"the file does not take images of {height}x{width}, as the network does: export at a larger size, "
+                    f"or at one size alone, with dynamic=() (--fixed): {error}"
+                ) from error
+            return [tensor.numpy() for tensor in outputs]
 
         return verify(graph, run, Path(path))
