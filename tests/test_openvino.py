@@ -216,3 +216,13 @@ def test_int8_of_every_family(
     made = network(family, encoder, num_classes=3)
     done = edgeseg.export(made, tmp_path / "m.xml", precision="int8", images=images, dynamic=dynamic)
     assert done.agreement["segmentation"] > 0.8
+
+
+@pytest.mark.slow
+def test_a_file_on_which_openvino_crashes(tmp_path: Path) -> None:
+    """OpenVINO 2026.4 ends the process that opens the 8-bit file of ESPNetv2; that of the user goes on."""
+    model = edgeseg.create_model("espnetv2_s0p5", num_classes=3).eval()
+    photo = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    with pytest.raises(RuntimeError, match="OpenVINO cannot open the 8-bit file of this network"):
+        edgeseg.export(model, tmp_path / "model.xml", precision="int8", images=[photo] * 2, size=(64, 96), dynamic=())
+    assert not list(tmp_path.glob("*.xml"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -59,7 +61,8 @@ def write(
         ImportError: openvino or what ONNX files need is missing: `pip install edgeseg[openvino]`.
         ValueError: the file does not end in .xml, float16 for a network that was trained for 8 bit, or an argument of
             `export_onnx` does not fit.
-        RuntimeError: the outputs of the file differ from those of the network; the file is not kept.
+        RuntimeError: the outputs of the file differ from those of the network, or OpenVINO crashes on it; the file is
+            not kept.
     """
     trained = model.config.quantization is not None
     _check(path, precision, trained=trained)
@@ -71,7 +74,8 @@ def write(
         converted = _converted(lambda file: quantize_onnx(model, file, images, **options))
     else:
         converted = _converted(lambda file: export_onnx(model, file, **options))
-    with _written(converted, Path(path), facts_of(graph, size, fit), half=precision == "float16") as file:
+    half, risky = precision == "float16", precision == "int8" or trained
+    with _written(converted, Path(path), facts_of(graph, size, fit), half=half, risky=risky) as file:
 
         def run(tensors: Sequence[Tensor]) -> list[np.ndarray]:
             return list(file.run(*(tensor.numpy() for tensor in tensors)).values())
@@ -123,8 +127,21 @@ def _other_sizes(graph: Graph, image: Sequence[Tensor]) -> list[list[Tensor]]:
     ]
 
 
+def _try_in_a_process(file: Path) -> None:
+    """Opens a file in another process: OpenVINO 2026.4 crashes on 8-bit files of some networks, such as ESPNetv2.
+
+    Raises:
+        RuntimeError: the process crashed.
+    """
+    code = "import openvino, sys; openvino.Core().compile_model(sys.argv[1], 'CPU')"
+    done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]
+        raise RuntimeError(f"OpenVINO cannot open the 8-bit file of this network ({reason}); export it to ONNX instead")
+
+
 @contextmanager
-def _written(model: Any, path: Path, facts: dict[str, str], *, half: bool) -> Iterator[OpenVINOSegmenter]:
+def _written(model: Any, path: Path, facts: dict[str, str], *, half: bool, risky: bool) -> Iterator[OpenVINOSegmenter]:
     """Yields the file that was written, opened. It gets its name when the block ends, if the block does not fail."""
     import openvino
 
@@ -135,6 +152,8 @@ def _written(model: Any, path: Path, facts: dict[str, str], *, half: bool) -> It
                 model.set_rt_info(fact, ["edgeseg", name])
             openvino.save_model(model, file, compress_to_fp16=half)
             facts = {"weights_sha256": digest(file.with_suffix(".bin").read_bytes())}
+        if risky:
+            _try_in_a_process(file)
         # The block inside ends first: the .bin is there before the .xml that states its digest.
         with replacing(path) as xml, replacing(path.with_suffix(".bin")) as weights:
             shutil.copyfile(file, xml)
