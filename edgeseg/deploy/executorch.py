@@ -7,7 +7,6 @@ import hashlib
 import importlib
 import os
 from collections.abc import Callable, Sequence, Set
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -29,8 +28,6 @@ from edgeseg.networks.pixelwise import last_convolutions
 from edgeseg.predict.executorch import DIGEST, INSTALL, VERSION, ExecuTorchSegmenter
 from edgeseg.predict.facts import append_facts
 from edgeseg.predict.segmenter import Fit
-
-SMALLEST = 2.0**-24  # smallest scale of an 8-bit tensor
 
 
 def write(
@@ -126,15 +123,9 @@ def _quantized(graph: Graph, inputs: Sequence[Sequence[Tensor]]) -> torch.export
         XNNPACKQuantizer,
         get_symmetric_quantization_config,
     )
-    from torchao.quantization.pt2e import HistogramObserver, PerChannelMinMaxObserver
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    # As usual but for the observers: theirs do not go below a scale of 2**-12, and many weights are smaller than that.
-    usual = get_symmetric_quantization_config(is_per_channel=True)
-    values = replace(usual.input_activation, observer_or_fake_quant_ctr=HistogramObserver.with_args(eps=SMALLEST))
-    weights = replace(usual.weight, observer_or_fake_quant_ctr=PerChannelMinMaxObserver.with_args(eps=SMALLEST))
-    config = replace(usual, input_activation=values, output_activation=values, weight=weights)
-    quantizer = XNNPACKQuantizer().set_global(config)
+    quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
     quantizer.set_filter_function(_inner(set(last_convolutions(graph.model))))
     prepared = prepare_pt2e(trace_graph(graph).module(), quantizer)
     with torch.no_grad():
