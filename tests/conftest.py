@@ -33,6 +33,7 @@ os.environ.pop("HF_TOKEN", None)
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+SMALL_RUN = ["--img-resize", "32", "32", "--rand-crop", "32", "32", "--batch-size", "2", "--workers", "0"]
 TINY = "test_efficientnet"  # timm's network for tests: 0.08 M parameters, strides 2 to 32
 
 

@@ -19,7 +19,7 @@ from edgeseg.storage.checkpoint import read_checkpoint_config, read_weights
 from edgeseg.zoo.pretrained import holds_encoder, local_file
 from edgeseg.zoo.weights import ENCODER_WEIGHTS, WEIGHTS
 
-from .conftest import TINY
+from .conftest import SMALL_RUN, TINY
 from .hub_server import HubServer
 
 MOBILENET = "fpn_aspp_mobilenetv2_tv_edgeailite"
@@ -246,20 +246,7 @@ def test_pretrained_decides_by_the_file(
     net = mobilenet_v2()
     encoder = serve_weights(hub, "/encoder.pth", net.state_dict(), tmp_path)
     whole = serve_model(hub, "/whole.safetensors", edgeseg.create_model(MOBILENET, num_classes=11), tmp_path)
-    sizes = [
-        "--img-resize",
-        "32",
-        "32",
-        "--rand-crop",
-        "32",
-        "32",
-        "--batch-size",
-        "2",
-        "--workers",
-        "0",
-        "--epochs",
-        "1",
-    ]
+    sizes = [*SMALL_RUN, "--epochs", "1"]
     call = ["train", "--dataset", "camvid", "--data-path", str(camvid), "--model", MOBILENET, *sizes]
     call += ["--val-split", "none", "--class-weights", "none", "--lr", "0", "--freeze-bn"]  # so that nothing is learned
 

@@ -24,7 +24,7 @@ from edgeseg.engine import TrainConfig
 from edgeseg.labels import segmentation_task
 from edgeseg.storage.checkpoint import read_weights
 
-from .conftest import TINY
+from .conftest import SMALL_RUN, TINY
 
 NAME = "fpn_aspp_regnetx400mf_edgeailite"
 
@@ -220,20 +220,7 @@ def test_several_inputs_and_tasks(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_train_from_weights(camvid: Path, checkpoint: Path, tmp_path: Path) -> None:
     """From a checkpoint of other classes: all but the prediction layer."""
     data = ["--dataset", "camvid", "--data-path", str(camvid), "--model", NAME, "--pretrained", str(checkpoint)]
-    sizes = [
-        "--img-resize",
-        "32",
-        "32",
-        "--rand-crop",
-        "32",
-        "32",
-        "--batch-size",
-        "2",
-        "--workers",
-        "0",
-        "--val-split",
-        "none",
-    ]
+    sizes = [*SMALL_RUN, "--val-split", "none"]
     with pytest.warns(UserWarning, match="1 tensor starts anew"):
         assert main(["train", *data, *sizes, "--epochs", "1", "--lr", "0", "-o", str(tmp_path / "run")]) == 0
     before, after = read_weights(checkpoint), read_weights(tmp_path / "run/last.safetensors")

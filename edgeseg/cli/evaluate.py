@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import edgeseg
 from edgeseg.cli.messages import add_json, add_quiet, print_json
-from edgeseg.cli.model import accelerated, add_dataset, add_model, add_runtime, load_network, load_split
+from edgeseg.cli.model import accelerated, add_dataset, add_exported, add_model, add_runtime, load_network, load_split
 from edgeseg.machine.terminal import say
 
 if TYPE_CHECKING:
@@ -36,13 +36,7 @@ def add(verbs: Any) -> None:
         "--workers", type=int, default=1, metavar="N", help="number of processes that decode images (default 1)"
     )
     group = add_model(verb)
-    group.add_argument(
-        "--exported",
-        "--onnx",
-        type=Path,
-        metavar="FILE",
-        help="file of edgeseg export that is scored in its runtime, instead of a model",
-    )
+    add_exported(group)
     add_runtime(group)
     _add_views(verb)
     _add_results(verb)

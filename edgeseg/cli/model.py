@@ -245,13 +245,7 @@ def load_model(options: argparse.Namespace, device: torch.device) -> Pixel2Pixel
     """
     name = options.model or DEFAULT_MODEL
     if options.checkpoint is not None and options.model is None:
-        from edgeseg.storage.checkpoint import read_checkpoint_config
-        from edgeseg.zoo.pretrained import local_file
-
-        config = read_checkpoint_config(local_file(options.checkpoint))
-        name = config.name if config else ""
-        if not name:
-            raise ValueError(f"{options.checkpoint} does not name its model; pass --model NAME")
+        name = _named_model(options.checkpoint, "pass --model NAME")
     given = network(options) if "encoder" in options else {}
     tagged = "." in name or options.checkpoint is not None
     model = edgeseg.create_model(name, pretrained=not tagged and not given, checkpoint_path=options.checkpoint, **given)
@@ -261,23 +255,30 @@ def load_model(options: argparse.Namespace, device: torch.device) -> Pixel2Pixel
 
 
 def load_trained(name: str) -> Pixel2Pixel:
-    """Creates the network of a name with a tag, or of a file of weights that names its model.
+    """Creates the network of a name with a tag, or of a file of weights, or its address, that names its model.
 
     Raises:
         OSError: weights cannot be downloaded.
         ValueError: a name without a tag, or a file that does not name its model.
     """
-    from edgeseg.storage.checkpoint import read_checkpoint_config
-
-    if not Path(name).is_file():
+    if not is_address(name) and not Path(name).is_file():
         model = edgeseg.create_model(name)
         if not model.config.notes.get("weights"):
             raise ValueError(f"{name} has no trained weights; add the tag of some, such as NAME.camvid, or pass a file")
         return model
-    config = read_checkpoint_config(Path(name))
+    advice = "save the weights with edgeseg.save_checkpoint first"
+    return edgeseg.create_model(_named_model(name, advice), checkpoint_path=name)
+
+
+def _named_model(file: Path | str, advice: str) -> str:
+    """The name of the model that a file of weights, or its address, is for; an error with `advice` if it has none."""
+    from edgeseg.storage.checkpoint import read_checkpoint_config
+    from edgeseg.zoo.pretrained import local_file
+
+    config = read_checkpoint_config(local_file(file))
     if config is None:
-        raise ValueError(f"{name} does not name its model; save the weights with edgeseg.save_checkpoint first")
-    return edgeseg.create_model(config.name, checkpoint_path=name)
+        raise ValueError(f"{file} does not name its model; {advice}")
+    return config.name
 
 
 def load_network(options: argparse.Namespace, device: torch.device) -> Predictor:
@@ -294,6 +295,14 @@ def load_network(options: argparse.Namespace, device: torch.device) -> Predictor
     if options.model or options.checkpoint:
         raise ValueError("--exported cannot be combined with --model or --checkpoint")
     return load_segmenter(options.exported)
+
+
+def add_exported(group: Group) -> None:
+    """Adds --exported."""
+    group.add_argument(
+        "--exported", "--onnx", type=Path, metavar="FILE",
+        help="file of edgeseg export that is run in its runtime, instead of a model",
+    )  # fmt: skip
 
 
 def add_runtime(group: Group) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeseg.cli.messages import add_quiet
-from edgeseg.cli.model import accelerated, add_model, add_runtime, load_network
+from edgeseg.cli.model import accelerated, add_exported, add_model, add_runtime, load_network
 from edgeseg.cli.outputs import (
     OUTPUTS,
     draw_frame,
@@ -48,13 +48,7 @@ def add(verbs: Any) -> None:
     )
     _add_files(verb)
     group = add_model(verb)
-    group.add_argument(
-        "--exported",
-        "--onnx",
-        type=Path,
-        metavar="FILE",
-        help="file of edgeseg export that is run in its runtime, instead of a model",
-    )
+    add_exported(group)
     group = verb.add_argument_group("speed and memory")
     add_runtime(group)
     group.add_argument(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from edgeseg.deploy.facts import check_fit, check_folder, facts_of
 from edgeseg.deploy.graph import Ends, Graph, Output, random_inputs
-from edgeseg.deploy.verify import TOLERANCE_16_BIT, Exported, verify
+from edgeseg.deploy.verify import TOLERANCE_16_BIT, Exported, run_of, verify
 from edgeseg.machine.files import replacing_folder
 from edgeseg.machine.quiet import quiet_python
 from edgeseg.networks.fold import fold_batch_norms
@@ -75,11 +75,7 @@ def write(
         _compare(program, graph, facts, temporary)
         if sys.platform != "darwin":
             return Exported(Path(path), ((1, model.in_channels[-1], *graph.ends.size),), {}, was_run=False)
-        segmenter = CoreMLSegmenter(temporary)
-
-        def run(tensors: Sequence[Tensor]) -> list[np.ndarray]:
-            return list(segmenter.run(*(tensor.numpy() for tensor in tensors)).values())
-
+        run = run_of(CoreMLSegmenter(temporary))
         return verify(graph, run, Path(path), tolerance=TOLERANCE_16_BIT if precision == "float16" else None)
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence, Set
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +17,7 @@ from edgeseg.deploy.calibration import Frame, calibration_inputs, equalize_on
 from edgeseg.deploy.facts import check_fit, check_folder, facts_of
 from edgeseg.deploy.graph import Ends, Graph, Output, random_inputs, trace_graph
 from edgeseg.deploy.program_scales import trace_with_scales
-from edgeseg.deploy.verify import Exported, verify, verify_8_bit
+from edgeseg.deploy.verify import Exported, run_of, verify, verify_8_bit
 from edgeseg.machine.files import replacing
 from edgeseg.machine.quiet import quiet_python
 from edgeseg.machine.terminal import progress_bar
@@ -80,11 +79,7 @@ def write(
     with replacing(Path(path)) as temporary:
         temporary.write_bytes(program)
         append_facts(temporary, facts)
-        segmenter = ExecuTorchSegmenter(temporary)
-
-        def run(tensors: Sequence[Tensor]) -> list[np.ndarray]:
-            return list(segmenter.run(*(tensor.numpy() for tensor in tensors)).values())
-
+        run = run_of(ExecuTorchSegmenter(temporary))
         return verify_8_bit(graph, run, Path(path), inputs) if inputs else verify(graph, run, Path(path))
 
 

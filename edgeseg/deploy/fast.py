@@ -17,6 +17,7 @@ from edgeseg.machine.download import cache_folder, has_its_hash, record_file, re
 from edgeseg.networks.optimize import optimize as optimize_in_torch
 from edgeseg.networks.optimize import with_hooks
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
+from edgeseg.networks.weight_bytes import weight_bytes
 from edgeseg.predict.load import load_segmenter
 from edgeseg.predict.predictor import Predictor
 from edgeseg.predict.segmenter import FileSegmenter
@@ -144,7 +145,6 @@ def _place(model: Pixel2Pixel, runtime: str) -> Path:
     """Where the file of a network is kept: its name depends on weights, record, and versions."""
     versions = {name: importlib.metadata.version(name) for name in ("edgeseg", "torch", runtime)}
     digest = hashlib.sha256(json.dumps([versions, model.config.to_json()], sort_keys=True).encode())
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    for part in weight_bytes(model):
+        digest.update(part)
     return cache_folder() / "exported" / f"{digest.hexdigest()[:32]}{SUFFIXES[runtime]}"

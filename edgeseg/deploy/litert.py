@@ -20,7 +20,7 @@ from edgeseg.deploy.facts import check_fit, check_folder, facts_of
 from edgeseg.deploy.fixed_scales import fix_scales
 from edgeseg.deploy.graph import Ends, Graph, Output, random_inputs
 from edgeseg.deploy.litert_scales import LiteRTConvolution, with_float_inputs
-from edgeseg.deploy.verify import TOLERANCE_16_BIT, Exported, verify, verify_8_bit
+from edgeseg.deploy.verify import TOLERANCE_16_BIT, Exported, run_of, verify, verify_8_bit
 from edgeseg.machine.files import replacing
 from edgeseg.machine.quiet import captured_stderr, quiet_python
 from edgeseg.networks.fold import fold_batch_norms
@@ -85,11 +85,7 @@ def write(
     with replacing(Path(path)) as temporary:
         temporary.write_bytes(content)
         append_facts(temporary, facts)
-        segmenter = LiteRTSegmenter(temporary)
-
-        def run(tensors: Sequence[Tensor]) -> list[np.ndarray]:
-            return list(segmenter.run(*(tensor.numpy() for tensor in tensors)).values())
-
+        run = run_of(LiteRTSegmenter(temporary))
         if inputs:
             return verify_8_bit(graph, run, Path(path), inputs)
         return verify(graph, run, Path(path), tolerance=TOLERANCE_16_BIT if precision == "float16" else None)

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from edgeseg.deploy.calibration import Frame, calibration_inputs
@@ -20,7 +19,7 @@ from edgeseg.deploy.facts import check_fit, check_folder, facts_of
 from edgeseg.deploy.graph import DIMENSIONS, Ends, Graph, Output
 from edgeseg.deploy.onnx import export_onnx
 from edgeseg.deploy.quantize import quantize_onnx
-from edgeseg.deploy.verify import TOLERANCE_16_BIT, Exported, verify, verify_8_bit
+from edgeseg.deploy.verify import TOLERANCE_16_BIT, Exported, run_of, verify, verify_8_bit
 from edgeseg.machine.files import replacing
 from edgeseg.machine.quiet import quiet_python
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
@@ -76,10 +75,7 @@ def write(
         converted = _converted(lambda file: export_onnx(model, file, **options))
     half, risky = precision == "float16", precision == "int8" or trained
     with _written(converted, Path(path), facts_of(graph, size, fit), half=half, risky=risky) as file:
-
-        def run(tensors: Sequence[Tensor]) -> list[np.ndarray]:
-            return list(file.run(*(tensor.numpy() for tensor in tensors)).values())
-
+        run = run_of(file)
         if precision != "int8":
             return verify(graph, run, Path(path), tolerance=TOLERANCE_16_BIT if precision == "float16" else None)
         if trained:

@@ -14,7 +14,10 @@ from torch import Tensor
 from edgeseg.deploy.graph import Graph, random_inputs
 from edgeseg.machine.terminal import progress_bar
 from edgeseg.networks.modes import evaluating
+from edgeseg.predict.segmenter import FileSegmenter
 from edgeseg.tasks import kind_of
+
+Run = Callable[[Sequence[Tensor]], Sequence[np.ndarray]]  # from one tensor per input to one array per task
 
 # Largest allowed difference: for values in standard deviations of the output, for labels as a share of pixels.
 TOLERANCE = {"values": 1e-3, "labels": 1e-3}
@@ -50,10 +53,15 @@ class Exported:
     was_run: bool = True
 
 
+def run_of(file: FileSegmenter) -> Run:
+    """Runs an exported file on tensors, for `verify` and `verify_8_bit`."""
+    return lambda tensors: list(file.run(*(tensor.numpy() for tensor in tensors)).values())
+
+
 @torch.inference_mode()
 def verify(
     graph: Graph,
-    run: Callable[[Sequence[Tensor]], Sequence[np.ndarray]],
+    run: Run,
     path: Path,
     *,
     tolerance: Mapping[str, float] | None = None,
@@ -95,7 +103,7 @@ def verify(
 @torch.inference_mode()
 def verify_8_bit(
     graph: Graph,
-    run: Callable[[Sequence[Tensor]], Sequence[np.ndarray]],
+    run: Run,
     path: Path,
     inputs: Sequence[Sequence[Tensor]],
 ) -> Exported:
