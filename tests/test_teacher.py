@@ -22,6 +22,7 @@ from edgeseg.data.transforms import RandomScale
 from edgeseg.engine import SoftLabels, Teacher, TrainConfig, evaluate, train
 from edgeseg.labels import segmentation_task
 from edgeseg.tasks.losses import segmentation_loss, soft_segmentation_loss
+from edgeseg.tasks.segmentation import Segmentation
 from edgeseg.vision.tensors import Probabilities
 
 from .conftest import TINY
@@ -196,7 +197,7 @@ def test_learns_from_photos_alone(teacher: edgeseg.Pixel2Pixel, photos: Path, tm
     test = [(image, teacher.predict(image)) for image in scenes("val", 16)]
     before = evaluate(student, test).miou
     recipe = replace(RECIPE, epochs=12, lr=0.03, dice=0.5)
-    trained = train(student, unlabelled, None, recipe, tmp_path / "run", teacher=soft)
+    trained = train(student, unlabelled, None, recipe, tmp_path / "run", soft_labels=soft)
     after = evaluate(trained, test).miou
     assert after > before + 0.2
     assert trained.config.notes["teacher"] == CAMVID
@@ -230,27 +231,47 @@ def test_a_run_keeps_its_teacher(teacher: edgeseg.Pixel2Pixel, photos: Path, tmp
     soft = SoftLabels(Teacher([teacher], teacher.tasks), tmp_path / "soft")
     model = network(teacher.tasks["segmentation"])
     run = tmp_path / "run"
-    trained = train(model, data, None, RECIPE, run, teacher=soft)
+    trained = train(model, data, None, RECIPE, run, soft_labels=soft)
     assert trained.config.notes["teacher"] == CAMVID
     longer = replace(RECIPE, epochs=2)
     with pytest.raises(ValueError, match="learned from another teacher, or from none"):
         train(model, data, None, longer, run, resume=True)
-    train(model, data, None, longer, run, teacher=soft, resume=True)
+    train(model, data, None, longer, run, soft_labels=soft, resume=True)
     assert json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["epoch"] == 2
     other = network(segmentation_task("cityscapes"))
     with pytest.raises(ValueError, match="the model does not have that task with these classes"):
-        train(other, Streets("train", size=(64, 96), length=6), None, RECIPE, tmp_path / "other", teacher=soft)
+        train(other, Streets("train", size=(64, 96), length=6), None, RECIPE, tmp_path / "other", soft_labels=soft)
     for option, value in (("ohem", 0.7), ("label_smoothing", 0.1)):
         with pytest.raises(ValueError, match=f"{option} is for true labels"):
-            train(model, data, None, replace(RECIPE, **{option: value}), tmp_path / "third", teacher=soft)  # type: ignore[arg-type]
+            train(model, data, None, replace(RECIPE, **{option: value}), tmp_path / "third", soft_labels=soft)  # type: ignore[arg-type]
 
 
 def test_trains_for_8_bit_from_a_teacher(teacher: edgeseg.Pixel2Pixel, photos: Path, tmp_path: Path) -> None:
     data = WithPhotos(Streets("train", size=(64, 96), labels="camvid", length=4), [photos])
     soft = SoftLabels(Teacher([teacher], teacher.tasks), tmp_path / "soft")
     recipe = replace(RECIPE, quantize="per_channel")
-    trained = train(network(teacher.tasks["segmentation"]), data, None, recipe, tmp_path / "run", teacher=soft)
+    trained = train(network(teacher.tasks["segmentation"]), data, None, recipe, tmp_path / "run", soft_labels=soft)
     assert trained.config.quantization is not None
+
+
+def test_photos_that_are_not_rgb(teacher: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
+    student = edgeseg.create_model("fpn", encoder=TINY, channels=16, in_channels=(1,), tasks=teacher.tasks)
+    gray = [(np.zeros((64, 96), np.uint8), np.zeros((64, 96), np.uint8))] * 4
+    soft = SoftLabels(Teacher([teacher], teacher.tasks), tmp_path / "soft")
+    with pytest.raises(ValueError, match="a teacher takes photos of 3 channels, and the model takes 1"):
+        train(student, gray, None, RECIPE, tmp_path / "run", soft_labels=soft)
+
+
+def test_kinds_of_ones_own_are_not_taught(teacher: edgeseg.Pixel2Pixel) -> None:
+    """The loss of a kind of one's own with classes is not replaced by that of segmentation."""
+
+    class Ordinal(Segmentation):
+        takes_soft_labels = False
+
+    edgeseg.register_kind("ordinal", Ordinal())
+    task = replace(teacher.tasks["segmentation"], kind="ordinal")
+    with pytest.raises(ValueError, match=r"the network that learns has segmentation \(ordinal\)"):
+        Teacher([teacher], {"segmentation": task})
 
 
 def test_what_cannot_teach(teacher: edgeseg.Pixel2Pixel) -> None:

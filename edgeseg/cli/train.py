@@ -78,9 +78,10 @@ def _add_teacher(verb: argparse.ArgumentParser) -> None:
     """Adds the options of networks to learn from."""
     group = verb.add_argument_group("teacher")
     group.add_argument(
-        "--teacher", nargs="+", metavar="NAME.TAG|FILE",
+        "--teacher", nargs="+", metavar="NAME.TAG|FILE|https://...",
         help="networks to learn from beside the labels (--distillation says how much): names with the tag of their "
-        "weights, or files of weights; the mean of them all and of the mirror image is computed once per photo",
+        "weights, or files of weights or their addresses; the mean of them all and of the mirror image is computed "
+        "once per photo",
     )  # fmt: skip
     group.add_argument(
         "--photos", nargs="+", type=Path, default=[], metavar="FOLDER",
@@ -212,7 +213,7 @@ def _train(options: argparse.Namespace) -> int:
             say(f"{options.pretrained} has weights of an encoder alone: the decoders start untrained")
         model = on_device(model, device)
         trained = train(
-            model, train_set, val_set, config, options.output, teacher=_soft_labels(options, model.tasks, device),
+            model, train_set, val_set, config, options.output, soft_labels=_soft_labels(options, model.tasks, device),
             resume=resume, overwrite=options.overwrite, callbacks=callbacks,
         )  # fmt: skip
         if distributed.rank() == 0:

@@ -17,7 +17,7 @@ from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.recipes import TrainConfig
 from edgeseg.spec import Task
 from edgeseg.tasks import kind_of
-from edgeseg.tasks.losses import log_class_weights, soft_segmentation_loss
+from edgeseg.tasks.losses import log_class_weights
 
 
 class Outputs(NamedTuple):
@@ -43,7 +43,7 @@ class TaskLosses:
         report: The report of the training set, whose pixels are counted by class; used if the recipe says "log".
         config: The recipe.
         float_network: The network to learn from in quantization-aware training without soft labels.
-        soft: Pixels per class that the soft labels of a teacher have, by task; they set the class weights "log".
+        soft_counts: Pixels per class that the soft labels of a teacher have, by task; they set the class weights "log".
 
     Raises:
         ValueError: task factors do not fit the tasks.
@@ -56,7 +56,7 @@ class TaskLosses:
         report: DataReport,
         config: TrainConfig,
         float_network: Pixel2Pixel | None = None,
-        soft: Mapping[str, Tensor] | None = None,
+        soft_counts: Mapping[str, Tensor] | None = None,
     ) -> None:
         if config.task_factors and len(config.task_factors) != len(model.tasks):
             raise ValueError(f"{len(config.task_factors)} task_factors for the tasks {', '.join(model.tasks)}")
@@ -74,9 +74,8 @@ class TaskLosses:
             self.class_weights[name] = torch.tensor(published, device=self.device)
         elif config.class_weights == "log":
             counts = {name: torch.tensor(each.pixels, dtype=torch.float32) for name, each in report.classes.items()}
-            self.class_weights = {
-                name: log_class_weights(pixels).to(self.device) for name, pixels in (counts | dict(soft or {})).items()
-            }
+            counts |= soft_counts or {}
+            self.class_weights = {name: log_class_weights(each).to(self.device) for name, each in counts.items()}
 
     def __call__(self, inputs: Sequence[Tensor], outputs: Outputs, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Computes the losses of a batch.
@@ -124,6 +123,4 @@ def _loss(
 ) -> Tensor:
     if soft is None:
         return kind_of(task).loss(outputs, target, config, weights)
-    return soft_segmentation_loss(
-        outputs, target, soft, share=config.teacher_share, class_weights=weights, dice=config.dice
-    )
+    return kind_of(task).soft_loss(outputs, target, soft, config, weights)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from edgeseg.machine.files import replacing
 from edgeseg.machine.terminal import progress_bar
 from edgeseg.networks.optimize import optimize, with_hooks
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
+from edgeseg.networks.weight_bytes import weight_bytes
 from edgeseg.spec import Input, Task
 from edgeseg.tasks import kind_of
 from edgeseg.tasks.kind import upsampled
@@ -35,6 +36,7 @@ from edgeseg.vision.tensors import Probabilities
 FORMAT = 1  # of the folders of soft labels
 SUMMARY = "teacher.json"
 STRIDE = 2  # of soft labels, relative to the photo
+CHANNELS = 3  # of photos that networks learn from
 
 
 class Teacher:
@@ -72,7 +74,7 @@ class Teacher:
         if not models:
             raise ValueError("a teacher has at least one network")
         self.mirror = mirror
-        if wrong := [model.name for model in models if model.in_channels != (3,)]:
+        if wrong := [model.name for model in models if model.in_channels != (CHANNELS,)]:
             raise ValueError(f"{', '.join(wrong)} cannot teach: a teacher takes one photo")
         if task is not None and task not in tasks:
             raise ValueError(f"no task named {task!r}; the network that learns has {', '.join(tasks)}")
@@ -106,11 +108,11 @@ class Teacher:
 
     def _digest(self, models: Sequence[Pixel2Pixel]) -> str:
         """A hash of everything that the soft labels of a photo depend on."""
-        known = hashlib.sha256(json.dumps([FORMAT, STRIDE, self.mirror, self.classes]).encode())
+        known = hashlib.sha256(json.dumps([FORMAT, STRIDE, self.mirror, self.classes, self.sources]).encode())
         for model, matrix in zip(models, self.maps, strict=True):
-            known.update(repr(model.preprocess).encode() + matrix.numpy().tobytes())
-            for name, tensor in model.state_dict().items():
-                known.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+            known.update(json.dumps(asdict(model.preprocess)).encode() + matrix.numpy().tobytes())
+            for part in weight_bytes(model):
+                known.update(part)
         return known.hexdigest()
 
 
@@ -123,12 +125,19 @@ class SoftLabels:
         teacher: The teacher.
         folder: The folder, created if it is missing; None takes one for this teacher in the cache of edgeseg.
 
+    Attributes:
+        task: Name of the task that is taught.
+        classes: Names of its classes.
+        digest: As of the teacher.
+        notes: As of the teacher.
+
     Raises:
         ValueError: the folder has the soft labels of another teacher.
     """
 
     def __init__(self, teacher: Teacher, folder: str | os.PathLike[str] | None = None) -> None:
-        self.teacher, self.task = teacher, teacher.task
+        self.teacher, self.task, self.classes = teacher, teacher.task, teacher.classes
+        self.digest, self.notes = teacher.digest, teacher.notes
         self.folder = Path(folder) if folder is not None else cache_folder() / "soft_labels" / teacher.digest[:16]
         self.folder.mkdir(parents=True, exist_ok=True)
         summary = self.folder / SUMMARY
@@ -150,8 +159,14 @@ class SoftLabels:
 
         Returns:
             Probabilities summed over all pixels of all photos, float64 [C], as a count of pixels per class.
+
+        Raises:
+            ValueError: photos that are not RGB, or soft labels that are damaged; names the file.
         """
-        counts = torch.zeros(len(self.teacher.classes), dtype=torch.float64)
+        channels = [*inputs.values()][-1].channels
+        if channels != CHANNELS:
+            raise ValueError(f"a teacher takes photos of {CHANNELS} channels, and the model takes {channels}")
+        counts = torch.zeros(len(self.classes), dtype=torch.float64)
         mine = range(distributed.rank(), len(dataset), distributed.world_size())
         for index in progress_bar(mine, "soft labels", "image", shown=not distributed.rank()):
             images, _ = checked_sample(dataset, index, tasks, inputs)
@@ -161,7 +176,7 @@ class SoftLabels:
                 with replacing(path) as temporary, temporary.open("wb") as file:
                     np.savez_compressed(file, probabilities=values.numpy())
             try:
-                counts += self[images[-1]].as_subclass(Tensor).double().sum(dim=(1, 2)) / 255
+                counts += _read(path).double().sum(dim=(1, 2)) / 255
             except ValueError as error:
                 raise ValueError(f"{name_of(dataset, index)}: {error}") from error
         return distributed.total(counts) * STRIDE**2
@@ -172,24 +187,27 @@ class SoftLabels:
         Raises:
             ValueError: there are none, or they are damaged; names the file.
         """
-        path = self._path(image)
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                values = torch.from_numpy(file["probabilities"])
-        except Exception as error:  # numpy raises errors of many types for damaged files
-            raise ValueError(f"the soft labels {path} cannot be read; delete the file: {error}") from error
-        return Probabilities(values)
+        return Probabilities(_read(self._path(image)))
 
     def _path(self, image: Tensor) -> Path:
         pixels = image.as_subclass(Tensor).contiguous()
-        name = hashlib.sha256(repr(tuple(pixels.shape)).encode() + pixels.numpy().tobytes()).hexdigest()
-        return self.folder / f"{name}.npz"
+        known = hashlib.sha256(repr(tuple(pixels.shape)).encode())
+        known.update(pixels.numpy().data)
+        return self.folder / f"{known.hexdigest()}.npz"
+
+
+def _read(path: Path) -> Tensor:
+    """The soft labels in a file, uint8 [C, h, w]; a ValueError that names the file if it is missing or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return torch.from_numpy(file["probabilities"])
+    except Exception as error:  # numpy raises errors of many types for damaged files
+        raise ValueError(f"the soft labels {path} cannot be read; delete the file: {error}") from error
 
 
 def _taught(tasks: Mapping[str, Task], task: str | None, whose: str) -> str:
     """The name of the segmentation task that is meant: the only one, or the one called `task`."""
-    kinds = {name: kind_of(each) for name, each in tasks.items()}
-    known = [name for name, kind in kinds.items() if kind.has_classes and not kind.has_threshold]
+    known = [name for name, each in tasks.items() if kind_of(each).takes_soft_labels]
     if task in known:
         return task
     if len(known) != 1:

@@ -59,7 +59,7 @@ def train(
     config: TrainConfig,
     output: str | os.PathLike[str],
     *,
-    teacher: SoftLabels | None = None,
+    soft_labels: SoftLabels | None = None,
     resume: bool = False,
     overwrite: bool = False,
     callbacks: Sequence[Callback] = (),
@@ -78,8 +78,8 @@ def train(
             task), `metrics.jsonl`, and `run.pt`, from which a stopped run is resumed; `data_training.json`
             and `data_validation.json`, what is in the datasets. At the end `samples.png` (image, ground truth,
             prediction) and, if matplotlib is installed, `curves.png`.
-        teacher: Soft labels to learn from beside the true ones, see `edgeseg.engine.SoftLabels`; photos without true
-            labels are learned from them alone.
+        soft_labels: What a teacher says, to learn from beside the labels of the training set; photos without labels are
+            learned from it alone.
         resume: Resume the run in `output` if there is one. `config.epochs` may be higher than before.
         overwrite: Remove the files of the run in `output` if there is one, and no others.
         callbacks: Called while the run runs; see `edgeseg.engine.Callback`.
@@ -115,7 +115,7 @@ def train(
     watching = Callbacks([Log(), *callbacks, Pictures(val_set)])
     with claimed(output, resume=resume, overwrite=overwrite):
         resume = resume and has_state(output)
-        run = _Run(model, train_set, val_set, config, output, watching, teacher, resume=resume)
+        run = _Run(model, train_set, val_set, config, output, watching, soft_labels, resume=resume)
         if not resume:
             clear(output)
         with stoppable() as stopped, run.watched():
@@ -146,26 +146,26 @@ class _Run:
         config: TrainConfig,
         output: Path,
         callbacks: Callbacks,
-        teacher: SoftLabels | None,
+        soft_labels: SoftLabels | None,
         *,
         resume: bool,
     ) -> None:
         self.train_set, self.val_set, self.config, self.output = train_set, val_set, config, output
         self.device = device = next(model.parameters()).device
         check_tasks(model, train_set, val_set)
-        soft = _soft_counts(teacher, train_set, model, config)
-        samples = _samples(train_set, model, config, teacher)
+        counts = _soft_counts(soft_labels, train_set, model, config)
+        samples = _samples(train_set, model, config, soft_labels)
         self.sampler = EpochSampler(samples, config)
-        report = check_data(model, samples, val_set, config, output, unlabelled=set(soft))
+        report = check_data(model, samples, val_set, config, output, unlabelled=set(counts))
         self.steps = len(self.sampler)
         self.loader = _loader(samples, self.sampler, config, device)
-        float_network = _float_network(model, config) if teacher is None else None
+        float_network = _float_network(model, config) if soft_labels is None else None
         self.model = _prepared(model, samples, config, device)
-        if teacher is not None:
-            self.model.configure(notes={**self.model.config.notes, **teacher.teacher.notes})
+        if soft_labels is not None:
+            self.model.configure(notes={**self.model.config.notes, **soft_labels.notes})
         self.network = _Network(self.model, config).to(device)
         check_batch_norms(self.network, self.model, config)
-        self.losses = TaskLosses(self.model, train_set, report, config, float_network, soft)
+        self.losses = TaskLosses(self.model, train_set, report, config, float_network, counts)
         self.average = AveragedModel(self.model, multi_avg_fn=_moving_average(config.ema), use_buffers=True)
         self.averaged = cast(Pixel2Pixel, self.average.module)
         factors = config.task_factors or [1.0] * len(self.model.tasks)
@@ -177,7 +177,7 @@ class _Run:
         modules |= {"auxiliary": self.network.auxiliary, "balancer": self.balancer}
         self.state = RunState(
             self.model.name, config, modules, self.optimizer, len(samples), self.steps, callbacks,
-            self.model.config.notes, teacher.teacher.digest if teacher is not None else "",
+            self.model.config.notes, soft_labels.digest if soft_labels is not None else "",
         )  # fmt: skip
         self.saved = time.monotonic()
         if resume:
@@ -430,30 +430,30 @@ def _loader(samples: Augmented, sampler: EpochSampler, config: TrainConfig, devi
 
 
 def _soft_counts(
-    teacher: SoftLabels | None, train_set: LabelledDataset, model: Pixel2Pixel, config: TrainConfig
+    soft_labels: SoftLabels | None, train_set: LabelledDataset, model: Pixel2Pixel, config: TrainConfig
 ) -> dict[str, Tensor]:
     """Computes the soft labels that are missing, and returns their pixels per class by task; {} without a teacher.
 
     Raises:
         ValueError: the teacher teaches another task or other classes, or the recipe has a loss for true labels only.
     """
-    if teacher is None:
+    if soft_labels is None:
         if config.distillation and config.quantize == "none":
             raise ValueError(
                 f"TrainConfig.distillation is {config.distillation}, and there is nobody to learn from: pass a teacher "
                 "(--teacher), or quantize"
             )
         return {}
-    task = model.tasks.get(teacher.task)
-    if task is None or class_names(task) != teacher.teacher.classes:
+    task = model.tasks.get(soft_labels.task)
+    if task is None or class_names(task) != soft_labels.classes:
         raise ValueError(
-            f"the soft labels are those of {teacher.task!r} with the classes {', '.join(teacher.teacher.classes)}, "
+            f"the soft labels are those of {soft_labels.task!r} with the classes {', '.join(soft_labels.classes)}, "
             "and the model does not have that task with these classes"
         )
     for name in ("label_smoothing", "ohem", "count_ignored"):
         if getattr(config, name):
             raise ValueError(f"TrainConfig.{name} is for true labels; leave it out with a teacher")
-    return {teacher.task: teacher.prepare(train_set, model.tasks, model.inputs).float()}
+    return {soft_labels.task: soft_labels.prepare(train_set, model.tasks, model.inputs).float()}
 
 
 def _float_network(model: Pixel2Pixel, config: TrainConfig) -> Pixel2Pixel | None:

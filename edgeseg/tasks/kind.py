@@ -50,9 +50,11 @@ class Kind(ABC):
         has_classes: Whether maps are classes, with names and colours.
         has_threshold: Whether maps depend on `Task.threshold`.
         higher_is_better: Whether a higher headline of the metric is better.
+        takes_soft_labels: Whether outputs are logits per class, which `soft_loss` compares with probabilities.
     """
 
     has_classes: bool = False
+    takes_soft_labels: bool = False
     has_threshold: bool = False
     higher_is_better: bool = False
 
@@ -148,6 +150,25 @@ class Kind(ABC):
         Returns:
             A scalar; 0 if no pixel has a ground truth.
         """
+
+    def soft_loss(
+        self,
+        outputs: Tensor,
+        targets: Tensor,
+        probabilities: Tensor,
+        recipe: TrainConfig,
+        class_weights: Tensor | None,
+    ) -> Tensor:
+        """The loss of a batch with soft labels, of a kind that takes them.
+
+        Args:
+            outputs, targets, recipe, class_weights: As of `loss`.
+            probabilities: uint8 [N, C, H, W], what a teacher says, in 255ths.
+
+        Returns:
+            A scalar; 0 if no pixel has a ground truth or probabilities.
+        """
+        raise NotImplementedError
 
     def divergence(self, outputs: Tensor, expected: Tensor) -> Tensor:
         """How far the outputs of a network are from those of its teacher, both [N, C, h, w]; a scalar."""

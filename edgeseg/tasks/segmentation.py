@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 class Segmentation(Classification):
     """Outputs are logits per class."""
 
+    takes_soft_labels = True
+
     def check(self, task: Task) -> None:
         """Raises a ValueError for a single class, which every pixel would be, and for a threshold."""
         task.require(
@@ -56,6 +58,21 @@ class Segmentation(Classification):
         from edgeseg.tasks.losses import segmentation_loss
 
         return segmentation_loss(outputs, targets, class_weights=class_weights, **self.loss_options(recipe))
+
+    def soft_loss(
+        self,
+        outputs: Tensor,
+        targets: Tensor,
+        probabilities: Tensor,
+        recipe: TrainConfig,
+        class_weights: Tensor | None,
+    ) -> Tensor:
+        """Cross-entropy and Dice loss with the teacher's share of the recipe; see `soft_segmentation_loss`."""
+        from edgeseg.tasks.losses import soft_segmentation_loss
+
+        return soft_segmentation_loss(
+            outputs, targets, probabilities, share=recipe.teacher_share, class_weights=class_weights, dice=recipe.dice
+        )
 
     def divergence(self, outputs: Tensor, expected: Tensor) -> Tensor:
         """Mean Kullback-Leibler divergence over the pixels (Hinton et al., 2015, https://arxiv.org/abs/1503.02531)."""
