@@ -8,7 +8,6 @@ import platform
 import re
 import sys
 from collections.abc import Callable, Iterator
-from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
@@ -92,12 +91,16 @@ def _torch() -> Facts:
 
 def _requirements() -> Iterator[tuple[str, str]]:
     """The libraries that the installed package names, each with the extra that it belongs to, or ""."""
+    from importlib.metadata import requires
+
     for text in requires("edgeseg") or ():
         extra = re.search(r"extra *== *[\"']([\w-]+)", text)
         yield re.split(r"[^\w.-]", text, maxsplit=1)[0], extra[1] if extra else ""
 
 
 def _version(library: str, otherwise: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(library)
     except PackageNotFoundError:
@@ -132,16 +135,16 @@ def _cache() -> Facts:
 
 def _weights() -> Facts:
     """Whether the files of weights in the package are those of the catalog."""
-    from edgeseg.machine.download import PACKAGE, fetch, file_sha256
+    from edgeseg.machine.download import PACKAGE, fetch
     from edgeseg.zoo.weights import WEIGHTS
 
     facts = {}
     for name, entry in WEIGHTS.items():
         if entry.addresses[0].startswith(PACKAGE):
-            path = fetch(entry.addresses[:1], name)
             try:
-                facts[name] = "intact" if file_sha256(path) == entry.sha256 else f"{path} has changed"
-            except OSError as error:
+                fetch(entry.addresses[:1], name, sha256=entry.sha256)
+                facts[name] = "intact"
+            except (OSError, ValueError) as error:
                 facts[name] = str(error)
     return facts
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -189,6 +188,8 @@ def _answer(url: str, headers: dict[str, str]) -> Iterator[Any]:
 
 def _asked_pause(text: str) -> float | None:
     """The seconds of the header Retry-After, which has a number or a date."""
+    from email.utils import parsedate_to_datetime  # here, since it takes some of the time of importing edgeseg
+
     if text.isdecimal():
         return float(text)
     with suppress(ValueError, TypeError):
