@@ -47,9 +47,15 @@ def photos(model: edgeseg.Pixel2Pixel) -> list[tuple[np.ndarray, ...]]:
     return [(scene,) * len(model.inputs) for scene in scenes]
 
 
-def cell(model: edgeseg.Pixel2Pixel, suffix: str, precision: Precision, folder: Path) -> str:
+def cell(
+    model: edgeseg.Pixel2Pixel,
+    suffix: str,
+    precision: Precision,
+    scenes: Sequence[tuple[np.ndarray, ...]],
+    folder: Path,
+) -> str:
     """Exports a network, and says how well the file agrees."""
-    images = photos(model) if precision == "int8" else []
+    images = scenes if precision == "int8" else ()
     fixed: dict[str, Any] = {"dynamic": ()} if "dynamic" in FORMATS[suffix].options else {}
     try:
         done = edgeseg.export(model, folder / f"model{suffix}", precision=precision, images=images, size=SIZE, **fixed)
@@ -70,12 +76,12 @@ def rows(names: Sequence[str]) -> list[tuple[str, ...]]:
     for name in names:
         torch.manual_seed(0)
         model = edgeseg.create_model(name, **NETWORKS[name]).eval()
-        cells = []
+        cells, scenes = [], photos(model)
         for suffix, each in FORMATS.items():
             for precision in each.precisions:
                 if precision != "float16":
                     with tempfile.TemporaryDirectory() as folder:
-                        cells.append(cell(model, suffix, precision, Path(folder)))
+                        cells.append(cell(model, suffix, precision, scenes, Path(folder)))
                         print(name, suffix, precision, cells[-1], file=sys.stderr)
         inputs = " of image and flow, three tasks" if len(model.inputs) > 1 else ""
         found.append((f"`{name}`{inputs}", *cells))

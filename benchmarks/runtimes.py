@@ -159,7 +159,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         panel.set_title(each["network"].partition("_edgeailite")[0], fontsize=11)
         panel.set_xlabel("milliseconds at 480x360")
     figure.tight_layout()
-    figure.savefig(path)
+    figure.savefig(path, metadata={"Date": None})  # the same picture for the same figures
     plt.close(figure)
 
 
