@@ -1,7 +1,8 @@
 """Exports one network of each kind to every format that is installed: python benchmarks/formats.py [--write]
 
 Writes the table of docs/deployment.md that says which file agreed with its network, and how well. Networks of the
-package have their weights, others random ones with the statistics of the photos. Needs pip install edgeseg[all].
+package have their weights; others are trained for a minute on synthetic streets first, since the classes of random
+networks change with the least rounding. Needs pip install edgeseg[all].
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from measuring import markdown, write_table
 import edgeseg
 from edgeseg.data import Streets
 from edgeseg.deploy.formats import FORMATS, Precision
-from edgeseg.labels import DEPTH, MOTION
-from edgeseg.spec import Task
+from edgeseg.engine import TrainConfig, train
 
 SIZE = (128, 160)
 PHOTOS = 16
-THREE_TASKS = {"semantic": Task("segmentation", 19), "depth": DEPTH, "motion": MOTION}
-# Keyword arguments of `create_model` by name.
+CONFIG = TrainConfig(
+    epochs=4, img_resize=SIZE, rand_crop=SIZE, rand_scale=(1, 1), keep_aspect=False, batch_size=8, warmup_epochs=1, ema=0
+)
+# Keyword arguments of `Streets` by name: the inputs and tasks of the network.
 NETWORKS: dict[str, dict[str, Any]] = {
     "fpn_aspp_mobilenetv2_tv_edgeailite.camvid": {},
     "unet_aspp_mobilenetv2_tv_edgeailite.camvid": {},
@@ -36,30 +38,26 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "fpn_aspp_efficientnet_lite0": {},
     "fpn_aspp_mobilenetv4_conv_small": {},
     "espnetv2_s1p0": {},
-    "fpn_aspp_mobilenetv2_tv_edgeailite": {"in_channels": (3, 3), "tasks": THREE_TASKS},
+    "fpn_aspp_mobilenetv2_tv_edgeailite": {
+        "inputs": ("image", "flow"), "targets": ("semantic", "depth", "motion"),
+    },
 }
 
 
-def photos(model: edgeseg.Pixel2Pixel) -> list[tuple[np.ndarray, ...]]:
-    """Synthetic street scenes, with the same picture for every input of the model."""
-    streets = Streets("val", size=SIZE, length=PHOTOS)
-    scenes = [streets[index][0].permute(1, 2, 0).numpy() for index in range(PHOTOS)]
-    return [(scene,) * len(model.inputs) for scene in scenes]
+def network(name: str, folder: Path) -> edgeseg.Pixel2Pixel:
+    """The network with its weights if its name has a tag, else after some steps on `Streets`."""
+    if name.endswith(".camvid"):
+        return edgeseg.create_model(name).eval()
+    torch.manual_seed(0)
+    streets = Streets("train", SIZE, length=320, **NETWORKS[name])
+    model = edgeseg.create_model(name, in_channels=dict.fromkeys(streets.inputs, 3), tasks=streets.tasks)
+    return train(model, streets, None, CONFIG, folder).eval()
 
 
-def settle(model: edgeseg.Pixel2Pixel, scenes: Sequence[tuple[np.ndarray, ...]]) -> None:
-    """Gives the batch norms the statistics of the scenes.
-
-    With those of a new network, random weights shrink features to a millionth, which no scale of 8-bit files can hold.
-    """
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = None  # the mean of all batches
-    inputs = [torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) for images in zip(*scenes, strict=True)]
-    model.train()
-    with torch.no_grad():
-        model(*map(model.preprocess.normalize, inputs))
-    model.eval()
+def photos(streets: Streets) -> list[tuple[np.ndarray, ...]]:
+    """The images of scenes, one per input of the network."""
+    samples = (streets.sample(index)[0].values() for index in range(PHOTOS))
+    return [tuple(image.permute(1, 2, 0).numpy() for image in images) for images in samples]
 
 
 def cell(
@@ -89,11 +87,9 @@ def rows(names: Sequence[str]) -> list[tuple[str, ...]]:
     """One row per network: its cells by format and precision."""
     found = []
     for name in names:
-        torch.manual_seed(0)
-        model = edgeseg.create_model(name, **NETWORKS[name]).eval()
-        cells, scenes = [], photos(model)
-        if not name.endswith(".camvid"):
-            settle(model, scenes)
+        with tempfile.TemporaryDirectory() as folder:
+            model = network(name, Path(folder) / "run")
+        cells, scenes = [], photos(Streets("val", SIZE, length=PHOTOS, **NETWORKS[name]))
         for suffix, each in FORMATS.items():
             for precision in each.precisions:
                 if precision != "float16":
