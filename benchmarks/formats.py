@@ -26,7 +26,14 @@ from edgeseg.engine import TrainConfig, train
 SIZE = (128, 160)
 PHOTOS = 16
 CONFIG = TrainConfig(
-    epochs=4, img_resize=SIZE, rand_crop=SIZE, rand_scale=(1, 1), keep_aspect=False, batch_size=8, warmup_epochs=1, ema=0
+    epochs=4,
+    img_resize=SIZE,
+    rand_crop=SIZE,
+    rand_scale=(1, 1),
+    keep_aspect=False,
+    batch_size=8,
+    warmup_epochs=1,
+    ema=0,
 )
 # Keyword arguments of `Streets` by name: the inputs and tasks of the network.
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -39,7 +46,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "fpn_aspp_mobilenetv4_conv_small": {},
     "espnetv2_s1p0": {},
     "fpn_aspp_mobilenetv2_tv_edgeailite": {
-        "inputs": ("image", "flow"), "targets": ("semantic", "depth", "motion"),
+        "inputs": ("image", "flow"),
+        "targets": ("semantic", "depth", "motion"),
     },
 }
 
