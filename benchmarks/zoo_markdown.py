@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import int8
 from measuring import RESULTS, markdown
 from published import ROWS, TRUNCATED
-from zoo_figures import REFERENCE, SCORED_ON, Figures
+from zoo_choice import chooser
+from zoo_figures import REFERENCE, Figures
 
 CONVENTIONS = {"gmacs": "conv", "all_operators": "all", "all_operators_folded": "all, folded"}
 # Published by torchvision's trainer next to the zoo's own networks.
@@ -16,7 +17,20 @@ NOT_READ = [("DeepLabV3 MobileNetV3-Large-Lite", 60.80), ("LR-ASPP MobileNetV3-L
 HEADER = """\
 # Model zoo
 
-Written by `python benchmarks/zoo_table.py`; the same figures are in `benchmarks/results/zoo.json`.
+The networks that have trained weights or a published mIoU, the fastest first:
+
+{chooser}
+
+- **mIoU** is in percent, on Cityscapes' validation images, as published. **GMACs** count convolutions. Both are for
+  images of 768x384 (width x height) where nothing else is stated.
+- **ms** are milliseconds for such an image in onnxruntime, float32, on {machine}.
+- **weights** are tags: `edgeseg.create_model("NAME.TAG")` loads them. Their scores are [below](#trained-weights).
+
+[Which model?](docs/choosing.md) chooses by need and by device.
+
+## What the other tables contain
+
+They are written by `python benchmarks/zoo_table.py`, which also writes the figures to `benchmarks/results/zoo.json`.
 
 - **published**: printed in the table of TI's edgeai-torchvision; mIoU in percent on the dataset's validation images.
 - **computed**: counted here, on the network that `edgeseg.create_model(name)` builds. "conv" counts convolutions only,
@@ -24,7 +38,7 @@ Written by `python benchmarks/zoo_table.py`; the same figures are in `benchmarks
   rows (of RegNetX at full size; of MobileNetV2 with batch norms folded and without the last upsampling).
 - **measured**: trained, scored or timed here. TI never published weights for Cityscapes.
 
-![mIoU against multiply-accumulates, one panel per dataset](docs/images/zoo.png)
+![Published mIoU against multiply-accumulates, one panel per dataset](docs/images/zoo.svg)
 """
 
 
@@ -32,7 +46,7 @@ def render(zoo: Figures) -> str:
     """Returns the whole text."""
     datasets = list(dict.fromkeys(row["dataset"] for row in zoo["rows"]))
     parts = [
-        HEADER,
+        HEADER.format(chooser=chooser(zoo), machine=zoo["machine"]),
         *(published_section(each, [row for row in zoo["rows"] if row["dataset"] == each]) for each in datasets),
         other_tasks_section(zoo["tasks"]),
         weights_section(zoo["weights"]),
@@ -117,10 +131,6 @@ def _weights_cells(row: Figures) -> tuple[str, ...]:
     published, measured = (f"{miou:.2f}" if miou else "" for miou in (row["miou_published"], row["miou_measured"]))
     state = f"loads (verified on {'the published' if row['file_read'] else 'a synthetic'} file)"
     state = "measured" if measured else state
-    tag = row["name"].partition(".")[2].removesuffix("_qat")
-    option = next((option for option, (its_tag, *_) in SCORED_ON.items() if its_tag == tag), None)
-    if not measured and option:
-        measured = f"no `--{option} PATH`"
     return f"`{row['name']}`", row["format"], published, measured, row["protocol"], state, row["license"]
 
 
@@ -146,19 +156,24 @@ def networks_section(zoo: Figures) -> str:
     table = markdown(
         "name | decoder | encoder | parameters: | GMACs: | activations, M: | torch, ms (ratio): | "
         "onnxruntime, ms (ratio): | memory in torch, MB: | ONNX file, MB:",
-        [_network_cells(name, row, zoo["measured"].get(name)) for name, row in zoo["networks"].items()],
+        [
+            _network_cells(name, row, zoo["measured"].get(name))
+            for name, row in zoo["networks"].items()
+            if "other name of" not in row
+        ],
     )
+    aliases = [
+        f"`{name}` is `{row['other name of']}`" for name, row in zoo["networks"].items() if "other name of" in row
+    ]
     times = (
         "\nTimes are to the logits at the decoder's stride, of `edgeseg.optimize` and of an ONNX file for this size; "
         f"ratios are relative to `{REFERENCE}` in the same process, in turns. {zoo['machine']}.\n"
     )
     heading = "## All names\n\n19 classes, 768x384 (width x height), convolutions only."
-    return f"{heading}\n\n{table}\n{times if zoo['measured'] else ''}"
+    return f"{heading}\n\n{table}\n{times if zoo['measured'] else ''}\nOther names: {', '.join(aliases)}.\n"
 
 
 def _network_cells(name: str, row: Figures, measured: Mapping[str, float] | None) -> tuple[str, ...]:
-    if "other name of" in row:
-        return f"`{name}`", f"another name of `{row['other name of']}`", *8 * [""]
     kind = (row["decoder"], row["encoder"]) if row["decoder"] else ("a system to compare with", "")
     costs = f"{row['parameters']:,}", f"{row['gmacs']:.3f}", f"{row['activations'] / 1e6:.1f}"
     if not measured:

@@ -1,4 +1,4 @@
-"""The picture of MODEL_ZOO.md: mIoU against multiply-accumulates."""
+"""The picture of MODEL_ZOO.md: published mIoU against multiply-accumulates."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from charts import BLUE, GRAY, GRID, INK, chart, save
 from zoo_figures import Figures
 
-import edgeseg
+HEIGHTS = {"Cityscapes": 6.5}
+HEIGHT = 3.2  # of other datasets
 
 
 class Point(NamedTuple):
@@ -17,57 +19,44 @@ class Point(NamedTuple):
     gmacs: float
     miou: float
     text: str
+    own: bool
 
 
 def draw(zoo: Figures, path: Path) -> None:
-    """Draws one panel per dataset of the published table, and one of the weights that were measured here."""
-    from matplotlib.figure import Figure
-
-    datasets = list(dict.fromkeys(row["dataset"] for row in zoo["rows"]))
-    figure = Figure(figsize=(15, 6), layout="constrained")
-    widths = [*(2.2 if dataset == "Cityscapes" else 1 for dataset in datasets), 1]
-    panels = figure.subplots(1, len(widths), width_ratios=widths)
-    for axis, dataset in zip(panels, datasets, strict=False):
-        rows = [row for row in zoo["rows"] if row["dataset"] == dataset and row["miou"]]
-        own = [_published(row) for row in rows if row["name"].endswith("edgeailite")]
-        peers = [_published(row) for row in rows if not row["name"].endswith("edgeailite")]
-        axis.scatter([p.gmacs for p in own], [p.miou for p in own], color="tab:blue")
-        axis.scatter([p.gmacs for p in peers], [p.miou for p in peers], color="tab:gray", marker="s")
-        _finish(axis, own + peers, f"{dataset}, published")
-    measured = _measured(zoo)
-    panels[-1].scatter([p.gmacs for p in measured], [p.miou for p in measured], color="tab:red", marker="*", s=120)
-    _finish(panels[-1], measured, "CamVid test, measured here, 800x600")
-    panels[0].set_ylabel("mIoU, percent")
-    figure.savefig(path, dpi=90)
+    """Draws one panel per dataset of the published table."""
+    points: dict[str, list[Point]] = {}
+    for row in zoo["rows"]:
+        if row["miou"] and not row["system"].endswith("-QAT"):
+            text = row["system"].replace("EdgeAILite", "").replace("MobileNet", "MN").replace("RegNet", "RN")
+            text = text.replace("+", " ", 1).replace("V3Plus", "V3+")
+            name = f"{text} {row['width']}" if row["dataset"] == "Cityscapes" else text
+            point = Point(float(row["gmacs"]), float(row["miou"]), name, row["name"].endswith("edgeailite"))
+            points.setdefault(row["dataset"], []).append(point)
+    figure, panels = chart([HEIGHTS.get(dataset, HEIGHT) for dataset in points])
+    for panel, (dataset, networks) in zip(panels, points.items(), strict=True):
+        _panel(panel, networks, f"{dataset}: published mIoU, percent")
+    panels[-1].set_xlabel("GMACs (convolutions)")
+    save(figure, path)
 
 
-def _published(row: Figures) -> Point:
-    return Point(float(row["gmacs"]), float(row["miou"]), f"{row['system'].replace('EdgeAILite', '')} {row['width']}")
+def _panel(axis: Any, points: Sequence[Point], title: str) -> None:
+    """Draws the points with their names, and the line of the best ones."""
+    from adjustText import adjust_text
 
-
-def _measured(zoo: Figures) -> list[Point]:
-    points = []
-    for row in zoo["weights"]:
-        name, _, tag = row["name"].partition(".")
-        if tag == "camvid" and row["miou_measured"]:
-            gmacs = edgeseg.complexity(edgeseg.create_model(row["name"]), (600, 800)).gmacs
-            points.append(Point(gmacs, row["miou_measured"], name.partition("_")[0]))
-    return points
-
-
-def _finish(axis: Any, points: Sequence[Point], title: str) -> None:
-    """Draws the Pareto frontier, names the points, and labels the axes."""
     best, frontier = 0.0, []
     for point in sorted(points, key=lambda point: (point.gmacs, -point.miou)):
         if point.miou > best:
             best = point.miou
             frontier.append((point.gmacs, point.miou))
-    axis.plot(*zip(*frontier, strict=True), color="black", linewidth=0.8, drawstyle="steps-post")
-    for point in points:
-        axis.annotate(point.text, point[:2], fontsize=6, xytext=(3, 3), textcoords="offset points")
+    axis.plot(*zip(*frontier, strict=True), color=GRID, linewidth=1.5, drawstyle="steps-post", zorder=0)
+    for own, color, marker in ((True, BLUE, "o"), (False, GRAY, "s")):
+        some = [point for point in points if point.own is own]
+        axis.scatter([p.gmacs for p in some], [p.miou for p in some], color=color, marker=marker, s=24)
     axis.set_xscale("log", base=2)
     axis.xaxis.set_major_formatter("{x:g}")
-    axis.set_title(title, fontsize=9)
-    axis.set_xlabel("GMACs", fontsize=8)
-    axis.margins(x=0.25)
-    axis.grid(alpha=0.3)
+    axis.set_title(title, loc="left")
+    axis.margins(x=0.2, y=0.1)
+    axis.grid(alpha=0.5)
+    texts = [axis.text(*point[:2], point.text, fontsize=10, color=INK) for point in points]
+    axis.figure.draw_without_rendering()
+    adjust_text(texts, ax=axis, arrowprops={"arrowstyle": "-", "color": GRAY, "linewidth": 0.6})

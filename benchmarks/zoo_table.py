@@ -1,6 +1,6 @@
 """Writes the table of the zoo, MODEL_ZOO.md: python benchmarks/zoo_table.py
 
-Also writes its figures to results/zoo.json and its picture to docs/images/zoo.png (pip install edgeseg[plots]).
+Also writes its figures to results/zoo.json and its picture to docs/images/zoo.svg (pip install edgeseg[plots]).
 
 - Published figures are read from published.py and from the catalog of weights.
 - Computed figures (parameters, multiply-accumulates, activations) are counted anew each time.
@@ -19,6 +19,7 @@ from pathlib import Path
 
 from measuring import RESULTS, ROOT, machine
 from zoo_figures import SCORED_ON, Figures, measure, networks, other_tasks, published_rows, score, weights
+from zoo_choice import needs
 from zoo_markdown import render
 from zoo_picture import draw
 
@@ -67,7 +68,7 @@ def main() -> None:
         return
     for path, text in texts.items():
         path.write_text(text)
-    draw(zoo, ROOT / "docs/images/zoo.png")
+    draw(zoo, ROOT / "docs/images/zoo.svg")
 
 
 if __name__ == "__main__":

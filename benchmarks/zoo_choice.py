@@ -1,0 +1,125 @@
+"""The tables by which a network is chosen, from the figures of the zoo."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from measuring import markdown
+from zoo_figures import Figures
+
+BUDGET_MS = 40
+
+
+class Choice(NamedTuple):
+    """What a chooser wants to know of one network.
+
+    Attributes:
+        name: Name in the zoo.
+        miou: On Cityscapes' validation images in percent, as published; at 768x384, or else at the next larger size.
+        size: Width x height of the images that the mIoU was published for.
+        gmacs: Of convolutions, at 768x384.
+        parameters: Their number.
+        milliseconds: In onnxruntime at 768x384; None if it was not timed.
+        tags: Of its trained weights.
+    """
+
+    name: str
+    miou: float | None
+    size: str
+    gmacs: float
+    parameters: int
+    milliseconds: float | None
+    tags: tuple[str, ...]
+
+
+def choices(zoo: Figures) -> list[Choice]:
+    """Returns the networks that have trained weights or a published mIoU, without those to compare with; fast first."""
+    found = []
+    for name, row in zoo["networks"].items():
+        if not row.get("decoder"):
+            continue
+        miou, size = _published(name, zoo)
+        tags = tuple(each["name"].partition(".")[2] for each in zoo["weights"] if each["name"].startswith(f"{name}."))
+        if miou or tags:
+            milliseconds = zoo["measured"].get(name, {}).get("onnxruntime_ms")
+            found.append(Choice(name, miou, size, row["gmacs"], row["parameters"], milliseconds, tags))
+    return sorted(found, key=lambda each: (each.milliseconds or 0, each.gmacs))
+
+
+def _published(name: str, zoo: Figures) -> tuple[float | None, str]:
+    rows = [
+        (row["width"], float(row["miou"]), f"{row['width']}x{row['height']}")
+        for row in zoo["rows"]
+        if (row["name"], row["dataset"]) == (name, "Cityscapes") and row["miou"] and not row["system"].endswith("-QAT")
+    ]
+    rows += [
+        (0, row["miou_published"], row["protocol"].rpartition(" ")[2])
+        for row in zoo["weights"]
+        if row["name"] == f"{name}.cityscapes"
+    ]
+    return min(rows)[1:] if rows else (None, "")
+
+
+def chooser(zoo: Figures) -> str:
+    """Returns the first table of MODEL_ZOO.md."""
+    cells = [
+        (
+            f"`{each.name}`",
+            _miou(each),
+            f"{each.gmacs:.2f}",
+            f"{each.parameters / 1e6:.2f} M",
+            f"{each.milliseconds:.1f}" if each.milliseconds else "",
+            " ".join(f"`{tag}`" for tag in each.tags if not tag.endswith("_qat")),
+        )
+        for each in choices(zoo)
+    ]
+    return markdown("name | mIoU: | GMACs: | parameters: | ms: | weights", cells)
+
+
+def _miou(choice: Choice) -> str:
+    if choice.miou is None:
+        return ""
+    return f"{choice.miou:.2f}" + ("" if choice.size == "768x384" else f" at {choice.size}")
+
+
+def needs(zoo: Figures) -> str:
+    """Returns a table from what is wanted to the network with the best figure for it."""
+    rows = choices(zoo)
+    trained = {each["name"]: each for each in zoo["weights"] if not each["name"].endswith("_qat")}
+
+    def best(tag: str) -> tuple[str, str]:
+        """The weights with this tag that have the highest mIoU, and that figure."""
+        of_tag = {name: row for name, row in trained.items() if name.endswith(f".{tag}")}
+        name = max(of_tag, key=lambda name: of_tag[name]["miou_measured"] or of_tag[name]["miou_published"])
+        row = of_tag[name]
+        measured = row["miou_measured"]
+        return f"`{name}`", f"mIoU {measured or row['miou_published']:.2f} %, {'measured' if measured else 'published'}"
+
+    timed = [each for each in rows if each.milliseconds]
+    quick = [each for each in timed if each.size == "768x384" and (each.milliseconds or 0) <= BUDGET_MS]
+    balanced, accurate = (max(among, key=lambda each: each.miou or 0) for among in (quick, rows))
+    fast = min(timed, key=lambda each: each.milliseconds or 0)
+    small = min(rows, key=lambda each: each.parameters)
+    cells = [
+        ("segment streets now, in 11 classes", *best("camvid")),
+        ("segment streets now, in Cityscapes' 19 classes", *best("cityscapes")),
+        ("segment everyday objects, in COCO's 21 classes", *best("coco21")),
+        ("segment everyday objects, in VOC's 21 classes", *best("voc")),
+        ("segment rooms and landscapes, in 32 classes of ADE20K", *best("ade20k32")),
+        (f"train the most accurate one that takes {BUDGET_MS} ms", f"`{balanced.name}`", _figures(balanced)),
+        ("train the fastest one", f"`{fast.name}`", _figures(fast)),
+        ("train the smallest one", f"`{small.name}`", _figures(small)),
+        ("train the most accurate one", f"`{accurate.name}`", _figures(accurate)),
+        ("use several inputs or tasks", *best("streets")),
+    ]
+    return markdown("I want to | begin with | figures", cells)
+
+
+def _figures(choice: Choice) -> str:
+    """The figures of a network in words."""
+    parts = [f"{choice.gmacs:.2f} GMACs", f"{choice.parameters / 1e6:.2f} M parameters"]
+    if choice.milliseconds:
+        parts.insert(0, f"{choice.milliseconds:.1f} ms")
+    if choice.miou:
+        parts.append(f"mIoU {_miou(choice)} on Cityscapes, published")
+    return ", ".join(parts)
