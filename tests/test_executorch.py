@@ -211,7 +211,8 @@ def test_trained_for_8_bit(encoder: str, photos: list[np.ndarray], tmp_path: Pat
     assert np.mean([segmenter.predict(photo) == model.predict(photo) for photo in photos]) > 0.95
 
 
-@pytest.mark.parametrize("precision", ["float32", pytest.param("int8", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_several_inputs_and_tasks(precision: str, photos: list[np.ndarray], tmp_path: Path) -> None:
     model = small(in_channels=(3, 3), tasks=THREE)
     frames = [(photos[0], photos[1]), (photos[1], photos[2])]

@@ -191,6 +191,7 @@ def test_program(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
     assert (labels == expected).float().mean() > 0.999
 
 
+@pytest.mark.slow
 def test_program_that_does_not_take_all_sizes(tmp_path: Path) -> None:
     """The levels that BiFPN adds have one cell at small sizes, for which torch.export makes another program."""
     model = edgeseg.create_model("bifpn", encoder=TINY, channels=8, num_classes=2).eval()

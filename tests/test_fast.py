@@ -96,7 +96,8 @@ def test_predict_takes_what_is_faster_in_all(
     assert "--runtime cannot be combined with --exported" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_a_flipped_bit_in_the_cache(
     runtime: Literal["onnxruntime", "openvino"], network: edgeseg.Pixel2Pixel, cache: Path, photo: Path
 ) -> None:

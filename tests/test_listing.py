@@ -266,6 +266,7 @@ def test_videos_of_one_stem_and_in_folders(
     assert written(tmp_path / "flat") == expected[:3]
 
 
+@pytest.mark.slow
 def test_videos_are_shared_among_processes(predict: list[str], tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         video(tmp_path / f"drive/{name}.mp4")

@@ -182,6 +182,7 @@ def test_trained_for_8_bit(tmp_path: Path) -> None:
     assert np.mean(kept) > 0.9  # before a concatenation or resize the file rounds once, to the scale after it
 
 
+@pytest.mark.slow
 def test_several_inputs_and_tasks(tmp_path: Path) -> None:
     network = some("fpn", in_channels=(3, 3), tasks=THREE)
     done = edgeseg.export(network, tmp_path / "model.tflite", output="labels", preprocess=True, size=SIZE)
