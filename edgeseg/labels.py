@@ -10,20 +10,6 @@ IGNORE = 255
 """The label of pixels that losses and metrics ignore."""
 
 # fmt: off
-CAMVID: dict[str, Color] = {
-    "sky":        (128, 128, 128),
-    "building":   (128,   0,   0),
-    "pole":       (192, 192, 128),
-    "road":       (128,  64, 128),
-    "pavement":   ( 60,  40, 222),
-    "tree":       (128, 128,   0),
-    "sign":       (192, 128, 128),
-    "fence":      ( 64,  64, 128),
-    "car":        ( 64,   0, 128),
-    "pedestrian": ( 64,  64,   0),
-    "bicyclist":  (  0, 128, 192),
-}
-
 CITYSCAPES: dict[str, Color] = {
     "road":          (128,  64, 128),
     "sidewalk":      (244,  35, 232),
@@ -44,6 +30,16 @@ CITYSCAPES: dict[str, Color] = {
     "train":         (  0,  80, 100),
     "motorcycle":    (  0,   0, 230),
     "bicycle":       (119,  11,  32),
+}
+
+# In the colours of Cityscapes, which are easier to tell apart than those of CamVid's own masks.
+CAMVID: dict[str, Color] = {
+    name: CITYSCAPES[like]
+    for name, like in {
+        "sky": "sky", "building": "building", "pole": "pole", "road": "road", "pavement": "sidewalk",
+        "tree": "vegetation", "sign": "traffic sign", "fence": "fence", "car": "car", "pedestrian": "person",
+        "bicyclist": "rider",
+    }.items()
 }
 
 IDD_LITE: dict[str, Color] = {

@@ -16,7 +16,7 @@ from torchvision import tv_tensors
 
 from edgeseg.data.base import Files, LabelledImages
 from edgeseg.data.classes import find_classes
-from edgeseg.labels import IGNORE, generic_palette
+from edgeseg.labels import IGNORE, distinct_palette
 from edgeseg.spec import Task
 
 BACKGROUND = "background"
@@ -143,7 +143,9 @@ def with_background(names: Sequence[str], background: bool, where: str) -> tuple
         raise ValueError(f"{where} has several classes named {', '.join(map(repr, twice))}")
     if len(ordered) > IGNORE:
         raise ValueError(f"{where} has {len(ordered)} classes; there are 1 to {IGNORE}, since {IGNORE} means ignored")
-    task = Task("segmentation", len(ordered), classes=tuple(ordered), palette=generic_palette(len(ordered)))
+    colors = distinct_palette(len(ordered))
+    palette = ((0, 0, 0), *colors[:-1]) if background else colors
+    task = Task("segmentation", len(ordered), classes=tuple(ordered), palette=palette)
     return task, {name: i for i, name in enumerate(ordered)}, 0 if background else IGNORE
 
 

@@ -50,7 +50,9 @@ def run_demo(
 
 
 def draw_frame(model: Pixel2Pixel, streets: Streets, index: int) -> Image.Image:
-    """Draws a sample: one row each of inputs, ground truth and predictions, and the keys of the colours below.
+    """Draws a sample: one row each of inputs, ground truth and predictions.
+
+    The keys of the colours are beside the inputs if there is room, else below.
 
     Args:
         model: As of `run_demo`.
@@ -72,11 +74,13 @@ def draw_frame(model: Pixel2Pixel, streets: Streets, index: int) -> Image.Image:
         task = model.tasks[name]
         ground_truth[f"{name}, ground truth"] = picture_of(to_map(targets[name].numpy()), task, photo)
         predicted[f"{name}, predicted"] = picture_of(values, task, photo)
-    rows = [
-        beside([_titled(picture, title) for title, picture in row.items()], gap=8)
-        for row in (inputs, ground_truth, predicted)
-    ]
-    return stack([*rows, *_keys(model, targets, rows[-1].width // 2)])
+    rows = [[_titled(picture, title) for title, picture in row.items()] for row in (inputs, ground_truth, predicted)]
+    keys = stack(_keys(model, targets, photo.width))
+    room = len(inputs) < len(predicted) and keys.width <= photo.width and keys.height <= rows[0][0].height
+    if room:
+        rows[0].append(keys)
+    pages = [beside(row, gap=8) for row in rows]
+    return stack(pages if room else [*pages, keys])
 
 
 def _is_sky(model: Pixel2Pixel, maps: Mapping[str, np.ndarray]) -> np.ndarray | bool:
@@ -93,7 +97,7 @@ def _keys(model: Pixel2Pixel, targets: Mapping[str, Any], width: int) -> list[Im
 
 def _titled(picture: Image.Image, title: str) -> Image.Image:
     """The picture with a title above it."""
-    size = max(picture.width // 28, 11)
+    size = max(picture.width // 20, 11)
     page = Image.new("RGB", (picture.width, picture.height + 2 * size), "white")
     ImageDraw.Draw(page).text((2, size), title, fill="black", font=ImageFont.load_default(size), anchor="lm")
     page.paste(picture, (0, 2 * size))

@@ -134,17 +134,17 @@ QAT_NOTE = "from quantization-aware training: the weights lie on a power-of-two 
 WEIGHTS: dict[str, Weights] = {
     "fpn_aspp_mobilenetv2_tv_edgeailite.camvid": camvid(
         addresses=("package:fpn_aspp_mobilenetv2_tv_edgeailite.camvid.safetensors",),
-        sha256="6557e7151f45af94370f0ca1a9deffdfe6f3dd0e35199a32c65c54c1307f33ac",
+        sha256="126611109e4eb8e03fe6799b327313f8febfe5f39a3e711294bddfe90f52a459",
         measured_miou=66.94, default=True,
     ),
     "deeplabv3plus_mobilenetv2_tv_edgeailite.camvid": camvid(
         addresses=("package:deeplabv3plus_mobilenetv2_tv_edgeailite.camvid.safetensors",),
-        sha256="962eb7dff6bba24cb5190236c8d2cd00db8c512881e03074aed81b286af706a5",
+        sha256="eef6fb8eff787abf008e3b85f181e3c76dda2ce9b218b83ebc09b4fc855c634e",
         measured_miou=65.54,
     ),
     "unet_aspp_mobilenetv2_tv_edgeailite.camvid": camvid(
         addresses=("package:unet_aspp_mobilenetv2_tv_edgeailite.camvid.safetensors",),
-        sha256="2698da261bf12f25657c77eaf0a07256bf737ce45b6350e80ad1965e5b6dc1d5",
+        sha256="558db3e336744b69a32a979671e8320e46820d6b60baebbb774fca8cdca951e3",
         measured_miou=63.44,
     ),
     "deeplabv3plus_mobilenetv2_tv_edgeailite.streets": Weights(
