@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from charts import BLUE, FONT, INK, ORANGE, chart, save
 from measuring import RESULTS, ROOT, Worker, in_turns, machine, markdown, write_table
 
 import edgeseg
@@ -142,25 +143,19 @@ def table(results: dict[str, Any]) -> str:
 
 def draw(results: dict[str, Any], path: Path) -> None:
     """Draws the milliseconds of each runtime, a panel per network."""
-    import matplotlib.pyplot as plt
-
     networks = [each for each in results["networks"] if each["size"] == "480x360"]
-    figure, panels = plt.subplots(1, len(networks), figsize=(4 * len(networks), 3.6), sharex=True)
-    for panel, each in zip(np.atleast_1d(panels), networks, strict=True):
+    figure, panels = chart([2.9] * len(networks))
+    for panel, each in zip(panels, networks, strict=True):
         timed = (row for row in each["rows"] if "refused" not in row)
         rows = sorted(timed, key=lambda row: -row["milliseconds"])
-        colors = ["tab:orange" if row["precision"] == "int8" else "tab:blue" for row in rows]
-        bars = panel.barh([f"{row['way']}, {row['precision']}" for row in rows], [r["milliseconds"] for r in rows])
-        for bar, color, row in zip(bars, colors, rows, strict=True):
-            bar.set_color(color)
-            panel.text(
-                row["milliseconds"], bar.get_y() + bar.get_height() / 2, f" {row['milliseconds']:.0f}", va="center"
-            )
-        panel.set_title(each["network"].partition("_edgeailite")[0], fontsize=11)
-        panel.set_xlabel("milliseconds at 480x360")
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})  # the same picture for the same figures
-    plt.close(figure)
+        for row in rows:
+            name = f"{row['way'].removeprefix('PyTorch, ')} {row['precision'].replace('float32', '')}"
+            panel.barh(name, row["milliseconds"], color=ORANGE if row["precision"] == "int8" else BLUE)
+            panel.text(row["milliseconds"], name, f" {row['milliseconds']:.0f}", va="center", color=INK)
+        panel.set_title(each["network"].partition("_edgeailite")[0], loc="left")
+        panel.margins(x=0.12)
+    figure.supxlabel("milliseconds at 480x360: blue float32, orange int8", fontsize=FONT)
+    save(figure, path)
 
 
 def main() -> None:

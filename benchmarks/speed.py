@@ -23,12 +23,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from charts import BLUE, FONT, GRAY, INK, chart, save
 from measuring import RESULTS, ROOT, Worker, in_turns, machine, markdown, spread, write_table
 from ways import PLAIN, Setting, Ways, prepare
 
 from edgeseg.deploy.timing import alternating
 
 FILE = RESULTS / "speed.csv"
+
+
+# Names in the chart, which is narrow.
+SHORT = {
+    "plain eager": "FPN, eager", "edgeseg.optimize": "FPN, optimize", "onnxruntime": "FPN, onnxruntime",
+    "segmentation_models_pytorch": "smp", "torchvision": "tv", "bfloat16": "bf16", "compiled": "comp.",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -126,18 +134,21 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """Draws images per second as bars, in one panel per size and batch."""
-    from matplotlib.figure import Figure
-
-    panels = list(dict.fromkeys((row.size, row.batch) for row in rows))
-    figure = Figure(figsize=(10, 2.6 * len(panels)), layout="constrained")
-    for axis, panel in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True):
-        bars = [row for row in rows if (row.size, row.batch) == panel][::-1]
-        errors = [[r.images_per_second - r.lowest for r in bars], [r.highest - r.images_per_second for r in bars]]
-        colors = ["tab:blue" if r.way.startswith(("edgeseg", "onnx")) else "tab:gray" for r in bars]
-        axis.barh([r.way for r in bars], [r.images_per_second for r in bars], xerr=errors, color=colors)
-        axis.set_title(f"{panel[0]}, batch {panel[1]}: images per second", fontsize=10)
-    figure.savefig(path, dpi=100)
+    """Draws images per second as bars, in one panel per size, for single images."""
+    panels = list(dict.fromkeys(row.size for row in rows))
+    figure, axes = chart([2.9] * len(panels))
+    for axis, size in zip(axes, panels, strict=True):
+        for row in [row for row in rows if (row.size, row.batch) == (size, 1)]:
+            own = row.way.startswith(("edgeseg", "onnx"))
+            name = row.way
+            for long, short in SHORT.items():
+                name = name.replace(long, short)
+            error = [[row.images_per_second - row.lowest], [row.highest - row.images_per_second]]
+            axis.barh(name, row.images_per_second, xerr=error, color=BLUE if own else GRAY, ecolor=INK)
+        axis.invert_yaxis()
+        axis.set_title(size, loc="left")
+    figure.supxlabel("images per second: blue edgeseg, gray eager PyTorch", fontsize=FONT)
+    save(figure, path)
 
 
 def merge(path: Path, rows: Sequence[Row]) -> list[Row]:
@@ -170,7 +181,7 @@ def write(rows: Sequence[Row], device: str) -> None:
         writer = csv.DictWriter(file, fieldnames=list(asdict(rows[0])))
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
-    plot(rows, ROOT / "docs/images/speed.png")
+    plot(rows, ROOT / "docs/images/speed.svg")
     write_table("benchmarks.md", "speed", f"{table(rows)}\n\n{machine(device)}.")
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import NamedTuple
 
 from measuring import markdown
 from zoo_figures import Figures
 
+import edgeseg
+from edgeseg.zoo.pretrained import weights_file
+
 BUDGET_MS = 40
+SMALL = (360, 480)  # the size of the frames of CamVid
 
 
 class Choice(NamedTuple):
@@ -80,6 +86,41 @@ def _miou(choice: Choice) -> str:
     if choice.miou is None:
         return ""
     return f"{choice.miou:.2f}" + ("" if choice.size == "768x384" else f" at {choice.size}")
+
+
+def shipped(zoo: Figures, runtimes: Path) -> str:
+    """Returns the table of the weights that are part of the package, with times from the results of runtimes.py."""
+    results = json.loads(runtimes.read_text())
+    times = {
+        (network["network"], row["precision"]): row["milliseconds"]
+        for network in results["networks"] if network["size"] == f"{SMALL[1]}x{SMALL[0]}"
+        for row in network["rows"] if row["way"] == "onnxruntime" and "milliseconds" in row
+    }  # fmt: skip
+    cells = []
+    for row in zoo["weights"]:
+        name = row["name"]
+        if row["format"] != "safetensors":
+            continue
+        cost = edgeseg.complexity(edgeseg.create_model(name), SMALL)
+        both = [times.get((name, precision)) for precision in ("float32", "int8")]
+        cells.append(
+            (
+                f"`{name}`",
+                f"{row['miou_measured']:.1f}",
+                f"{cost.gmacs:.2f}",
+                f"{cost.params / 1e6:.2f} M",
+                " / ".join(f"{time:.0f}" for time in both if time),
+                f"{weights_file(name).stat().st_size / 1e6:.1f}",
+                row["license"].partition(":")[0].partition(" (")[0],
+            )
+        )
+    cells.sort(key=lambda cell: ("camvid" not in cell[0], -float(cell[1])))
+    heading = "weights in the package | mIoU %: | GMACs: | parameters: | ms float32 / int8: | MB: | licence"
+    return (
+        f"{markdown(heading, cells)}\n\nmIoU on the test photos of CamVid, or of synthetic streets. GMACs and "
+        f"milliseconds per photo of {SMALL[1]}x{SMALL[0]}, in onnxruntime on {results['machine'].partition(', torch')[0]} "
+        f"([other runtimes](docs/benchmarks.md#runtimes))."
+    )
 
 
 def needs(zoo: Figures) -> str:

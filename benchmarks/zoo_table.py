@@ -1,6 +1,6 @@
 """Writes the table of the zoo, MODEL_ZOO.md: python benchmarks/zoo_table.py
 
-Also writes its figures to results/zoo.json and its picture to docs/images/zoo.svg (pip install edgeseg[plots]).
+Also writes its figures to results/zoo.json and its picture to docs/images/zoo.svg (pip install edgeseg[benchmarks]).
 
 - Published figures are read from published.py and from the catalog of weights.
 - Computed figures (parameters, multiply-accumulates, activations) are counted anew each time.
@@ -8,7 +8,7 @@ Also writes its figures to results/zoo.json and its picture to docs/images/zoo.s
   torch and onnxruntime, which takes a quarter of an hour (edgeseg[onnx]); `--camvid PATH` and the other dataset options
   score the weights for that dataset.
 
-`--check` writes nothing, and fails if MODEL_ZOO.md or results/zoo.json differ from what would be written.
+`--check` writes nothing, and fails if one of the texts differs from what would be written.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import argparse
 import json
 from pathlib import Path
 
-from measuring import RESULTS, ROOT, machine
+from measuring import RESULTS, ROOT, machine, with_table
 from zoo_figures import SCORED_ON, Figures, measure, networks, other_tasks, published_rows, score, weights
-from zoo_choice import needs
+from zoo_choice import needs, shipped
 from zoo_markdown import render
 from zoo_picture import draw
 
@@ -61,6 +61,11 @@ def main() -> None:
     options = parser.parse_args()
     zoo = figures(options)
     texts = {ROOT / "MODEL_ZOO.md": render(zoo), FILE: json.dumps(zoo, indent=1) + "\n"}
+    for path, mark, table in (
+        (ROOT / "README.md", "shipped", shipped(zoo, RESULTS / "runtimes.json")),
+        (ROOT / "docs/choosing.md", "needs", needs(zoo)),
+    ):
+        texts[path] = with_table(path, mark, table)
     if options.check:
         stale = [str(path) for path, text in texts.items() if not path.is_file() or path.read_text() != text]
         if stale:
