@@ -37,7 +37,7 @@ def chart(heights: list[float]) -> tuple[Figure, list[Any]]:
 def save(figure: Figure, path: Path) -> None:
     """Writes an SVG file without a background, whose colours follow the page's; the same file for the same figures."""
     figure.savefig(path, transparent=True, metadata={"Date": None, "Creator": None})
-    rules = [f'text {{ fill: {DARK[INK]} !important }}']
+    rules = [f"text {{ fill: {DARK[INK]} !important }}"]
     for light, dark in DARK.items():
         for what in ("fill", "stroke"):
             rules.append(f'[style*="{what}: {light}"] {{ {what}: {dark} !important }}')

@@ -41,6 +41,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "unet_aspp_mobilenetv2_tv_edgeailite.camvid": {},
     "deeplabv3plus_mobilenetv2_tv_edgeailite.camvid": {},
     "bifpn_aspp_mobilenetv2_tv_edgeailite": {},
+    "fpnsum_mobilenetv2": {},
     "fpn_aspp_regnetx400mf_edgeailite": {},
     "fpn_aspp_efficientnet_lite0": {},
     "fpn_aspp_mobilenetv4_conv_small": {},

@@ -33,7 +33,7 @@ NETWORKS = (
     "deeplabv3plus_mobilenetv2_tv_edgeailite.camvid",
     "unet_aspp_mobilenetv2_tv_edgeailite.camvid",
     "fpn_aspp_regnetx400mf_edgeailite",
-    "espnetv2_s1p0",
+    "fpnsum_mobilenetv2",
 )
 TITLES = {".onnx": "onnxruntime", ".xml": "OpenVINO", ".tflite": "LiteRT", ".pte": "ExecuTorch"}
 CALIBRATION_IMAGES = 24

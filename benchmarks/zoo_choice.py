@@ -118,8 +118,8 @@ def shipped(zoo: Figures, runtimes: Path) -> str:
     heading = "weights in the package | mIoU %: | GMACs: | parameters: | ms float32 / int8: | MB: | licence"
     return (
         f"{markdown(heading, cells)}\n\nmIoU on the test photos of CamVid, or of synthetic streets. GMACs and "
-        f"milliseconds per photo of {SMALL[1]}x{SMALL[0]}, in onnxruntime on {results['machine'].partition(', torch')[0]} "
-        f"([other runtimes](docs/benchmarks.md#runtimes))."
+        f"milliseconds per photo of {SMALL[1]}x{SMALL[0]}, in onnxruntime on "
+        f"{results['machine'].partition(', torch')[0]} ([other runtimes](docs/benchmarks.md#runtimes))."
     )
 
 

@@ -18,8 +18,8 @@ import json
 from pathlib import Path
 
 from measuring import RESULTS, ROOT, machine, with_table
-from zoo_figures import SCORED_ON, Figures, measure, networks, other_tasks, published_rows, score, weights
 from zoo_choice import needs, shipped
+from zoo_figures import SCORED_ON, Figures, measure, networks, other_tasks, published_rows, score, weights
 from zoo_markdown import render
 from zoo_picture import draw
 

@@ -34,7 +34,8 @@ class ModelSpec(Record):
     """One row of the zoo: the few choices that tell two networks apart.
 
     Args:
-        decoder: Name of a decoder: "fpn", "unet", "deeplabv3plus", "bifpn", or one that was registered.
+        decoder: Name of a decoder: "fpn", "unet", "deeplabv3plus", "bifpn", "fpnsum", "espnetv2", or one that was
+            registered.
         encoder: Name of an encoder of the zoo, of one that was registered, or of any timm model with a feature pyramid.
         channels: Width of the decoder.
         shortcut_channels: Width of the low-level feature that DeepLabV3+ concatenates.

@@ -167,7 +167,7 @@ def test_float16(model: edgeseg.Pixel2Pixel, package: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "family", ["unet", *(pytest.param(name, marks=pytest.mark.slow) for name in ("deeplabv3plus", "bifpn"))]
+    "family", ["unet", *(pytest.param(name, marks=pytest.mark.slow) for name in ("deeplabv3plus", "bifpn", "fpnsum"))]
 )
 def test_families(family: str, tmp_path: Path) -> None:
     made = network(family, num_classes=3)

@@ -189,7 +189,7 @@ def test_real_imagenet_weights() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "decoder"), [*product(TIMM_ENCODERS, ["fpn", "unet", "bifpn", "deeplabv3plus"]), (SWIN, "fpn")]
+    ("name", "decoder"), [*product(TIMM_ENCODERS, ["fpn", "unet", "bifpn", "deeplabv3plus", "fpnsum"]), (SWIN, "fpn")]
 )
 def test_timm_encoder(name: str, decoder: str) -> None:
     """Features are those of the timm network itself; every decoder works on them."""

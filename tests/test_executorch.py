@@ -234,7 +234,7 @@ def test_several_inputs_and_tasks(precision: str, photos: list[np.ndarray], tmp_
         pytest.param("bifpn", TINY, "float32", marks=pytest.mark.slow),
         *(
             pytest.param(family, encoder, precision, marks=pytest.mark.slow)
-            for family in ("fpn", "unet", "deeplabv3plus", "bifpn")
+            for family in ("fpn", "unet", "deeplabv3plus", "bifpn", "fpnsum")
             for encoder in ("mobilenetv2", "regnetx400mf")
             for precision in ("float32", "int8")
         ),

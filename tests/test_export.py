@@ -232,7 +232,7 @@ def test_every_name_exports(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["fpn", "unet", "deeplabv3plus", "bifpn"])
+@pytest.mark.parametrize("family", ["fpn", "unet", "deeplabv3plus", "bifpn", "fpnsum"])
 @pytest.mark.parametrize("encoder", ["mobilenetv2", "regnetx400mf", "resnet50"])
 def test_every_family_exports_with_two_inputs(family: str, encoder: str, tmp_path: Path) -> None:
     model = _used(edgeseg.create_model(family, encoder=encoder, in_channels=(3, 3), tasks=THREE))

@@ -203,6 +203,7 @@ def test_several_inputs_and_tasks(tmp_path: Path) -> None:
     [
         ("unet", TINY),
         pytest.param("bifpn", TINY, marks=pytest.mark.slow),
+        pytest.param("fpnsum", TINY, marks=pytest.mark.slow),
         pytest.param("deeplabv3plus", TINY, marks=pytest.mark.slow),
         pytest.param("fpn", "resnet50", marks=pytest.mark.slow),
         pytest.param("unet", "regnetx400mf", marks=pytest.mark.slow),

@@ -197,7 +197,7 @@ def test_network_trained_for_8_bit_keeps_its_scales(
 
 
 @pytest.mark.parametrize(
-    "family", ["deeplabv3plus", *(pytest.param(name, marks=pytest.mark.slow) for name in ("unet", "bifpn"))]
+    "family", ["deeplabv3plus", *(pytest.param(name, marks=pytest.mark.slow) for name in ("unet", "bifpn", "fpnsum"))]
 )
 def test_families(family: str, images: list[torch.Tensor], tmp_path: Path) -> None:
     made = network(family, num_classes=3)
@@ -207,7 +207,7 @@ def test_families(family: str, images: list[torch.Tensor], tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["fpn", "unet", "deeplabv3plus", "bifpn"])
+@pytest.mark.parametrize("family", ["fpn", "unet", "deeplabv3plus", "bifpn", "fpnsum"])
 @pytest.mark.parametrize("encoder", ["mobilenetv2", "regnetx400mf", "resnet50"])
 @pytest.mark.parametrize("dynamic", [(), ("batch", "height", "width")])
 def test_int8_of_every_family(

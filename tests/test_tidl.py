@@ -187,7 +187,7 @@ def test_versions(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["ti"]
 
 
-FAMILIES = ("fpn", "unet", "deeplabv3plus", "bifpn")
+FAMILIES = ("fpn", "unet", "deeplabv3plus", "bifpn", "fpnsum")
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_any_size(encoder: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("encoder", [*QUICK, *OTHERS])
-@pytest.mark.parametrize("decoder", ["fpn", "unet", "bifpn", "deeplabv3plus"])
+@pytest.mark.parametrize("decoder", ["fpn", "unet", "bifpn", "deeplabv3plus", "fpnsum"])
 def test_any_size_with_every_decoder(encoder: str, decoder: str) -> None:
     check(encoder, decoder)
 

@@ -14,6 +14,7 @@ fpn = partial(ModelSpec, decoder="fpn")
 unet = partial(ModelSpec, decoder="unet", prediction_stride=2)
 deeplabv3plus = partial(ModelSpec, decoder="deeplabv3plus", output_stride=16)
 bifpn = partial(ModelSpec, decoder="bifpn", channels=128)
+fpnsum = partial(ModelSpec, decoder="fpnsum", channels=128, aspp=False)
 espnetv2 = partial(ModelSpec, decoder="espnetv2", aspp=False, output_stride=16, prediction_stride=1)
 
 # For free combinations: `create_model("fpn", encoder="resnet18")`. `register_decoder` adds to them.
@@ -22,6 +23,7 @@ FAMILIES: dict[str, Callable[..., ModelSpec]] = {
     "unet": unet,
     "deeplabv3plus": deeplabv3plus,
     "bifpn": bifpn,
+    "fpnsum": fpnsum,
     "espnetv2": espnetv2,
 }
 
@@ -68,6 +70,14 @@ ZOO: dict[str, ModelSpec] = {
     "fpn_aspp_efficientnet_lite0":                 fpn(encoder="efficientnet_lite0"),
     "fpn_aspp_repvit_m1_0":                        fpn(encoder="repvit_m1_0"),
     "fpn_aspp_fastvit_t8":                         fpn(encoder="fastvit_t8"),
+
+    # A decoder of edgeseg's own, see docs/networks.md.
+    "fpnsum_mobilenetv2":                          fpnsum(encoder="mobilenetv2", activation="relu6"),
+    "fpnsum_mobilenetv4_conv_small":               fpnsum(encoder="mobilenetv4_conv_small"),
+    "fpnsum_mobilenetv4_conv_medium":              fpnsum(encoder="mobilenetv4_conv_medium"),
+    "fpnsum_efficientnet_lite0":                   fpnsum(encoder="efficientnet_lite0", activation="relu6"),
+    "fpnsum_efficientnet_lite2":                   fpnsum(encoder="tf_efficientnet_lite2", activation="relu6"),
+    "fpnsum_regnetx400mf":                         fpnsum(encoder="regnetx400mf"),
 
     # The networks of EdgeNets, whose published weights know Cityscapes and VOC.
     "espnetv2_s0p5":                               espnetv2(encoder="espnetv2_s0p5"),

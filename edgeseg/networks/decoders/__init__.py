@@ -9,6 +9,7 @@ from edgeseg.networks.decoders.bifpn import BiFPN
 from edgeseg.networks.decoders.deeplabv3plus import DeepLabV3Plus
 from edgeseg.networks.decoders.espnetv2 import ESPNetv2Decoder
 from edgeseg.networks.decoders.fpn import FPN
+from edgeseg.networks.decoders.fpnsum import FPNSum
 from edgeseg.networks.decoders.unet import UNet
 from edgeseg.spec import ModelSpec, Task
 
@@ -21,6 +22,7 @@ DECODERS: dict[str, DecoderClass] = {
     "unet": UNet,
     "deeplabv3plus": DeepLabV3Plus,
     "bifpn": BiFPN,
+    "fpnsum": FPNSum,
     "espnetv2": ESPNetv2Decoder,
 }
 
