@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from charts import BLUE, GRAY, INK, chart, save
 from measuring import RESULTS, ROOT, Worker, in_turns, machine, markdown, write_table
 from runtimes import in_a_file
@@ -71,6 +72,7 @@ def train_all(options: argparse.Namespace) -> None:
     for name in options.networks:
         for seed in SEEDS:
             config = TrainConfig(**{**vars(BUDGET), "seed": seed})
+            torch.manual_seed(seed)
             model = NETWORKS[name](whole.tasks, options.mobilenet_v2)
             train(model, Subset(whole, rest), Subset(whole, held), config, _run(name, seed), resume=True)
             print(name, seed, _miou(name, seed))

@@ -48,7 +48,7 @@ project = "edgeseg"
 copyright = "the edgeseg authors, BSD-3-Clause"
 release = __version__
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.intersphinx",
@@ -69,6 +69,11 @@ ogp_image = "_images/demo.jpg"
 ogp_image_alt = "Image and optical flow; classes, depth and motion"
 ogp_social_cards = {"enable": False}  # they are drawn with matplotlib; demo.jpg serves
 
+# The tutorials are stored without outputs; a build runs those that have changed.
+nb_execution_mode = "cache"
+nb_execution_timeout = 300
+nb_execution_raise_on_error = True
+nb_merge_streams = True
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence"]
 # What is copied: commands and code without their prompts and without output.

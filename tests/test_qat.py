@@ -33,7 +33,7 @@ NETWORKS = [
     ("unet", {"encoder": "regnetx400mf"}),
     ("deeplabv3plus", {"encoder": "resnet50_p5"}),
     ("bifpn", {"encoder": "mobilenetv2"}),
-    ("fpnsum", {"encoder": "mobilenetv2", "activation": "relu6"}),
+    ("fpnsum", {"encoder": "mobilenetv2"}),
     ("fpn", {"encoder": "mobilenetv2", "aspp": False}),
     ("fpn", {"encoder": TINY}),
     ("unet", {"encoder": "mobilenetv3_small_050"}),  # hard swish, squeeze and excite

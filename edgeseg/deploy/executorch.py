@@ -131,14 +131,17 @@ def _quantized(graph: Graph, inputs: Sequence[Sequence[Tensor]]) -> torch.export
 
 
 def _inner(last: Set[str]) -> Callable[[torch.fx.Node], bool]:
-    """Whether a node belongs to the encoder or to a decoder, but not to a last convolution."""
+    """Whether a node belongs to the encoder or to a decoder, but not to a last convolution or a sum of their scores."""
+    sums = {path.rpartition(".")[0] for path in last}
+    sums = {path for path in sums if path.count(".") > 1}  # below the decoder itself, which has other sums
 
     def inner(node: torch.fx.Node) -> bool:
         if node.op != "call_function":
             return True  # weights, which name no module
         paths = [path.removeprefix("L['self'].") for path, _ in node.meta.get("nn_module_stack", {}).values()]
         inside = any(path.startswith(("model.encoder", "model.decoders")) for path in paths)
-        return inside and not any(path.removeprefix("model.") in last for path in paths)
+        paths = [path.removeprefix("model.") for path in paths]
+        return inside and not (set(paths) & last or paths[-1] in sums)
 
     return inner
 

@@ -203,7 +203,7 @@ class _Quantizer:
         graph = onnx.load(self.source).graph
         pixels = pixel_grid(model.preprocess) if not power_of_two else None
         self.overrides = {name: _override(pixels[0], pixels[1]) for name in normalized(graph)} if pixels else {}
-        last = [_last_product(graph, name) for name in model.tasks]
+        last = last_products(graph, list(model.tasks))
         self.kept = [node.name for node in last if node.op_type == "Conv"]
         self.tail = _tail(graph, last)
         self.convolutions = [n.name for n in graph.node if n.op_type == "Conv" and n.name not in self.kept]
@@ -338,13 +338,19 @@ def suited(
     return model
 
 
-def _last_product(graph: Any, output: str) -> Any:
-    """The last convolution or matrix product before an output."""
+def last_products(graph: Any, outputs: Sequence[str]) -> list[Any]:
+    """The last convolutions or matrix products before the outputs; several where scores are added."""
     producers = {name: node for node in graph.node for name in node.output}
-    node = producers[output]
-    while node.op_type not in ("Conv", "MatMul"):
-        node = producers[node.input[0]]
-    return node
+    wanted, last = [*outputs], {}
+    while wanted:
+        node = producers.get(wanted.pop())
+        if node is None or node.op_type == "Shape":  # a constant, or the size that scores are resized to
+            continue
+        if node.op_type in ("Conv", "MatMul"):
+            last[node.name] = node
+        else:
+            wanted += node.input
+    return list(last.values())
 
 
 def _tail(graph: Any, last: Sequence[Any]) -> list[str]:

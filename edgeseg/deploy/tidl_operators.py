@@ -10,6 +10,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from edgeseg.deploy.quantize import last_products
+
 NEWEST_OPSET = 19
 NEWEST_IR = 8
 
@@ -122,9 +124,9 @@ def keep_channel_of_labels(graph: Any) -> None:
 
 
 def ends(graph: Any) -> Iterator[str]:
-    """Names of the tensors that the first and the last layer give, in the words of TIDL, which merges activations."""
+    """Names of the tensors that the first and the last layers give, in the words of TIDL, which merges activations."""
     products = [node for node in graph.node if node.op_type in ("Conv", "ConvTranspose", "MatMul", "Gemm")]
-    for node in (products[0], products[-1]):
+    for node in (products[0], *last_products(graph, [output.name for output in graph.output])):
         after = [each for each in graph.node if node.output[0] in each.input]
         merged = len(after) == 1 and after[0].op_type in ("Relu", "Clip", "PRelu", "BatchNormalization")
         yield after[0].output[0] if merged else node.output[0]

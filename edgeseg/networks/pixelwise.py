@@ -6,6 +6,8 @@ outputs, but it has such a matrix product.
 
 from __future__ import annotations
 
+import re
+
 from torch import Tensor, nn
 
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
@@ -36,11 +38,15 @@ def product(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def last_convolutions(model: Pixel2Pixel) -> dict[str, nn.Conv2d]:
-    """The convolution of each decoder that computes its logits, by its path in the model."""
+    """The convolutions of each decoder that compute its logits, by their paths in the model.
+
+    They are the plain 1x1 convolutions that are children of `head`, and otherwise the last convolution.
+    """
     last: dict[str, nn.Conv2d] = {}
     for name, decoder in model.decoders.items():
-        convs = [(f"decoders.{name}.{path}", m) for path, m in decoder.named_modules() if type(m) is nn.Conv2d]
-        last.update(convs[-1:])
+        convs = {path: module for path, module in decoder.named_modules() if type(module) is nn.Conv2d}
+        head = [path for path, conv in convs.items() if re.fullmatch(r"head\.\d+", path) and is_pixelwise(conv)]
+        last |= {f"decoders.{name}.{path}": convs[path] for path in head or list(convs)[-1:]}
     return last
 
 

@@ -75,7 +75,7 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, adapt: bo
         with _fitting(path):
             state = _fit_stems(_copy_to_all(own, state), own)
         anew = {key for key in own if key.startswith("encoder.fusion.") and key not in state}
-        decoders = tuple(name.removesuffix("head.1.weight") for name in _other_classes(own, state))
+        decoders = tuple(re.sub(r"head\.\d+\.weight$", "", name) for name in _other_classes(own, state))
         anew |= {key for key in own if key.startswith(decoders) and key in state and own[key].shape != state[key].shape}
     kept = {key: value for key, value in state.items() if key not in anew}
     _fill(model, kept, path, may_miss=anew)
@@ -142,7 +142,7 @@ def count_classes(path: str | os.PathLike[str]) -> int:
     if is_onnx(path):
         return original_onnx.count_classes(path)
     for key, value in read_weights(path).items():
-        if re.fullmatch(r"decoders\.(0\.pred\.1\.0|[^.]+\.head\.1)\.weight", key) and value.ndim == 4:
+        if re.fullmatch(r"decoders\.(0\.pred\.1\.0|[^.]+\.head\.\d+)\.weight", key) and value.ndim == 4:
             return len(value)
     raise ValueError(f"{path} has no prediction layer of a decoder")
 
@@ -316,7 +316,7 @@ def _fill(
 
 def _other_classes(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, tuple[list[int], list[int]]]:
     """Shapes, in the model and in the file, of the prediction layers for another number of classes."""
-    names = [key for key in own if re.fullmatch(r"decoders\.[^.]+\.head\.1\.weight", key) and key in state]
+    names = [key for key in own if re.fullmatch(r"decoders\.[^.]+\.head\.\d+\.weight", key) and key in state]
     shapes = {key: (list(own[key].shape), list(state[key].shape)) for key in names}
     return {key: (ours, theirs) for key, (ours, theirs) in shapes.items() if ours[0] != theirs[0]}
 

@@ -76,7 +76,7 @@ ZOO: dict[str, ModelSpec] = {
     "fpnsum_mobilenetv4_conv_small":               fpnsum(encoder="mobilenetv4_conv_small"),
     "fpnsum_mobilenetv4_conv_medium":              fpnsum(encoder="mobilenetv4_conv_medium"),
     "fpnsum_efficientnet_lite0":                   fpnsum(encoder="efficientnet_lite0", activation="relu6"),
-    "fpnsum_efficientnet_lite2":                   fpnsum(encoder="tf_efficientnet_lite2", activation="relu6"),
+    "fpnsum_tf_efficientnet_lite2":                fpnsum(encoder="tf_efficientnet_lite2", activation="relu6"),
     "fpnsum_regnetx400mf":                         fpnsum(encoder="regnetx400mf"),
 
     # The networks of EdgeNets, whose published weights know Cityscapes and VOC.

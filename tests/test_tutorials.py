@@ -1,0 +1,40 @@
+"""The tutorials run from the first cell to the last, and end with a picture."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import ROOT
+
+nbformat = pytest.importorskip("nbformat", reason="needs nbclient: pip install edgeseg[dev]")
+nbclient = pytest.importorskip("nbclient", reason="needs nbclient: pip install edgeseg[dev]")
+pytest.importorskip("ipykernel", reason="needs ipykernel: pip install edgeseg[dev]")
+
+TUTORIALS = sorted((ROOT / "docs/tutorials").glob("*.ipynb"))
+
+
+def pictures(cell: Any) -> int:
+    return sum("image/png" in output.get("data", {}) for output in cell.get("outputs", []))
+
+
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+def test_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
+    notebook = nbformat.read(path, as_version=4)
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    assert "%pip install" in code[0]
+    nbclient.NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
+    ).execute()  # raises the error of a cell
+    assert pictures(notebook.cells[-1]) == 1
+
+
+def test_no_outputs_are_stored() -> None:
+    assert len(TUTORIALS) == 4
+    for path in TUTORIALS:
+        cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+        assert not any(cell.outputs or cell.execution_count for cell in cells), path.name
