@@ -124,7 +124,7 @@ class Predictor(ABC):
                 overlap by a quarter, and each is resized by the same factor as the whole photo would be. For photos
                 that do not fit into memory; near the seams the network sees less of a pixel's surroundings.
             batch_size: Number of successive photos of one size that go through the network together.
-            max_pixels: Height times width above which files are refused; by default Pillow's limit.
+            max_pixels: Height times width above which files and PIL images are refused; by default Pillow's limit.
 
         Returns:
             One map [H, W] per image, of the image's own size, with class ids (uint8, or uint16 beyond 256 classes) or

@@ -64,8 +64,8 @@ def read_photo(image: ImageLike, channels: int = 3, *, max_pixels: int | None = 
     Args:
         image: See `ImageLike`. Arrays and tensors have the channels already; a gray array is repeated for RGB.
         channels: Number of channels.
-        max_pixels: Height times width above which a file is refused; by default Pillow's limit, which is twice
-            `Image.MAX_IMAGE_PIXELS` and is left as it is.
+        max_pixels: Height times width above which a file or a PIL image, which may not be decoded yet, is refused; by
+            default Pillow's limit, which is twice `Image.MAX_IMAGE_PIXELS` and is left as it is.
 
     Returns:
         uint8 [H, W, channels], 0 to 255.
@@ -85,6 +85,7 @@ def read_photo(image: ImageLike, channels: int = 3, *, max_pixels: int | None = 
             return bands
         return to_channels(open_picture(path, max_pixels), channels)
     if isinstance(image, Image.Image):
+        _check_pixels(image, max_pixels, "the image")
         return to_channels(_loaded(image), channels)
     if isinstance(image, np.ndarray):
         return _fitted(image, channels, "the image")
@@ -148,6 +149,11 @@ def photo_size(path: Path) -> tuple[int, int]:
         return (image.width, image.height) if turned else (image.height, image.width)
 
 
+def _check_pixels(image: Image.Image, max_pixels: int | None, name: str) -> None:
+    if max_pixels is not None and image.width * image.height > max_pixels:
+        raise OSError(f"{name} has {image.width} x {image.height} pixels, more than max_pixels {max_pixels}")
+
+
 def _open_up_to(max_pixels: int, file: IO[bytes]) -> Image.Image:
     """`Image.open` with another limit. Pillow has one for the whole process, and other threads may rely on it."""
     Image.init()
@@ -160,8 +166,7 @@ def _open_up_to(max_pixels: int, file: IO[bytes]) -> Image.Image:
             image = factory(file, "")
         except (SyntaxError, LookupError, TypeError, struct.error):
             continue  # as in `Image.open`: of another format after all
-        if image.width * image.height > max_pixels:
-            raise OSError(f"it has {image.width} x {image.height} pixels, more than max_pixels {max_pixels}")
+        _check_pixels(image, max_pixels, "it")
         if hasattr(image, "_tile_size"):  # TIFF files are checked again when they are decoded, unless they have memory
             image.im = Image.new(image.mode, image._tile_size).im
         return image
