@@ -95,7 +95,7 @@ def measure_all(options: argparse.Namespace) -> None:
     photos = [whole[index][0] for index in range(0, len(whole), len(whole) // CALIBRATION_IMAGES)]
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        workers = {}
+        workers: dict[tuple[str, str], Worker] = {}
         for name, build in NETWORKS.items():
             # The last weights, since random ones are quantized worse.
             model = build(whole.tasks, None)

@@ -1,8 +1,9 @@
 """Compares runtimes and precisions on one machine: python benchmarks/runtimes.py CAMVID [--write]
 
 Exports each network to the format of every runtime that is installed, and runs the files in turns, each in a process
-of its own. Writes results/runtimes.json, its table in docs/benchmarks.md and its picture docs/images/runtimes.svg.
-Needs pip install edgeseg[all].
+of its own. Writes results/runtimes.json, its table in docs/benchmarks.md and its picture docs/images/runtimes.svg; what
+was measured before on the same machine with the same libraries stays if it is not measured again. Needs pip install
+edgeseg[all].
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from edgeseg.deploy.formats import FORMATS, Precision
 from edgeseg.engine import evaluate
 from edgeseg.predict.load import RUNTIMES
 
+FILE = RESULTS / "runtimes.json"
 SIZES = ((360, 480), (384, 768))
 NETWORKS = (
     "fpn_aspp_mobilenetv2_tv_edgeailite.camvid",
@@ -119,6 +121,14 @@ def measure(name: str, size: tuple[int, int], options: argparse.Namespace, folde
     return [*rows, *refused]
 
 
+def add(networks: list[dict[str, Any]], result: dict[str, Any]) -> None:
+    """Adds a result in the order of the networks and sizes, in place of an earlier one."""
+    keys = [(name, f"{width}x{height}") for name in NETWORKS for height, width in SIZES]
+    networks[:] = [each for each in networks if (each["network"], each["size"]) != (result["network"], result["size"])]
+    networks.append(result)
+    networks.sort(key=lambda each: keys.index((each["network"], each["size"])))
+
+
 def table(results: dict[str, Any]) -> str:
     """Returns the results as a Markdown table."""
     lines = []
@@ -163,23 +173,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("camvid", type=Path, help="folder of the CamVid dataset")
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), metavar="NAME", help="networks to measure")
+    sizes = [f"{width}x{height}" for height, width in SIZES]
+    parser.add_argument("--sizes", nargs="+", default=sizes, choices=sizes, help="width x height (default both)")
     parser.add_argument("--rounds", type=int, default=25, help="number of turns (default 25)")
     parser.add_argument("--every", type=int, default=4, help="score every N-th test frame (default 4)")
     parser.add_argument("--write", action="store_true", help="write the results file, the document and its picture")
     options = parser.parse_args()
-    networks = []
+    libraries = ("torch", "onnxruntime", "openvino", "ai-edge-litert", "executorch")
+    results: dict[str, Any] = {"machine": machine(libraries=libraries), "networks": []}
+    if options.write and FILE.is_file():
+        before = json.loads(FILE.read_text())
+        results["networks"] = before["networks"] if before["machine"] == results["machine"] else []
     for name in options.networks:
         for size in SIZES:
-            with tempfile.TemporaryDirectory() as folder:
-                rows = measure(name, size, options, Path(folder))
-            networks.append({"network": name, "size": f"{size[1]}x{size[0]}", "rows": rows})
-            print(json.dumps(networks[-1]), file=sys.stderr)
-    libraries = ("torch", "onnxruntime", "openvino", "ai-edge-litert", "executorch")
-    results = {"machine": machine(libraries=libraries), "networks": networks}
+            title = f"{size[1]}x{size[0]}"
+            if title in options.sizes:
+                with tempfile.TemporaryDirectory() as folder:
+                    rows = measure(name, size, options, Path(folder))
+                print(json.dumps([name, title, rows]), file=sys.stderr)
+                add(results["networks"], {"network": name, "size": title, "rows": rows})
+                if options.write:
+                    FILE.write_text(json.dumps(results, indent=2) + "\n")
     if not options.write:
         print(table(results))
         return
-    (RESULTS / "runtimes.json").write_text(json.dumps(results, indent=2) + "\n")
     draw(results, ROOT / "docs/images/runtimes.svg")
     write_table("benchmarks.md", "runtimes", table(results))
 

@@ -40,7 +40,7 @@ def test_scores_of_three_levels_are_added() -> None:
                 for parameter, value in zip(conv.parameters(), values, strict=True):
                     parameter.copy_(value)
     assert all(float(part.std()) > 0 for part in parts)
-    assert torch.allclose(sum(parts), whole, atol=1e-5)
+    assert torch.allclose(torch.stack(parts).sum(0), whole, atol=1e-5)
 
 
 def test_other_classes_start_all_levels_anew(tmp_path: Path) -> None:

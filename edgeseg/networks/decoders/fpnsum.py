@@ -67,10 +67,7 @@ class ScoreSum(nn.ModuleList):
     """
 
     def __init__(self, widths: Sequence[int], task: Task) -> None:
-        super().__init__(nn.Conv2d(width, task.channels, 1) for width in widths)
-        for conv in self:
-            nn.init.normal_(conv.weight, std=START)
-            nn.init.zeros_(conv.bias)
+        super().__init__(_prediction(width, task.channels) for width in widths)
         if task.range is not None:
             self.append(Clamp(*task.range))
 
@@ -83,3 +80,10 @@ class ScoreSum(nn.ModuleList):
         for clamp in convs[len(levels) :]:
             scores = clamp(scores)
         return scores
+
+
+def _prediction(width: int, channels: int) -> nn.Conv2d:
+    conv = nn.Conv2d(width, channels, 1)
+    nn.init.normal_(conv.weight, std=START)
+    nn.init.constant_(conv.get_parameter("bias"), 0)
+    return conv
