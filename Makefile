@@ -9,7 +9,7 @@ check:  ## linter, formatter, type checker
 	$(PYTHON) -m mypy
 
 test:  ## the default tests, on two processes
-	$(PYTHON) -m pytest -n 2
+	$(PYTHON) -m pytest -n 2 --dist loadfile
 
 docs:  ## the site of the documents, in the folder site
 	$(PYTHON) -m sphinx -q -n -W docs site
