@@ -11,8 +11,8 @@ check:  ## linter, formatter, type checker
 test:  ## the default tests, on two processes
 	$(PYTHON) -m pytest -n 2 --dist loadfile
 
-docs:  ## the site of the documents, in the folder site
-	$(PYTHON) -m sphinx -q -n -W docs site
+docs:  ## the site of the documents with its page for browsers, in the folder site
+	$(PYTHON) -m sphinx -q -n -W -t try docs site
 
 table:  ## MODEL_ZOO.md is in step with the code and the measurements
 	$(PYTHON) benchmarks/zoo_table.py --check

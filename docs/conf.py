@@ -7,6 +7,7 @@ from urllib.request import urlopen
 from sphinx.util.inspect import TypeAliasForwardRef
 from sphinx.util.nodes import make_refnode
 
+import edgeseg
 from edgeseg import __version__
 
 
@@ -106,6 +107,14 @@ def setup(app: Any) -> None:
     """Connects what makes links lead to where they should."""
     app.connect("source-read", _to_the_page)
     app.connect("missing-reference", _to_the_type)
+    app.connect("build-finished", _try_it)
+
+
+def _try_it(app: Any, error: Any) -> None:
+    """With `sphinx-build -t try`, adds the page that segments photos in the browser."""
+    if error is None and app.tags.has("try"):
+        model = edgeseg.create_model("fpn_aspp_mobilenetv2_tv_edgeailite.camvid").eval()
+        edgeseg.export_web(model, app.outdir / "try", size=(360, 480), bundle=True)
 
 
 def _to_the_type(app: Any, env: Any, node: Any, shown: Any) -> Any:
