@@ -32,13 +32,14 @@ def plain_network(decoder: str, classes: int) -> Any:
     return architecture("mobilenet_v2", encoder_weights=None, classes=classes)
 
 
-def network(decoder: str, tasks: Mapping[str, Task], imagenet: Path) -> Pixel2Pixel:
-    """Creates a model with torchvision's ImageNet weights in its encoder and their normalization."""
+def network(decoder: str, tasks: Mapping[str, Task], imagenet: Path | None) -> Pixel2Pixel:
+    """Creates a model with the normalization of torchvision's ImageNet weights, and these in its encoder if given."""
     ((name, task),) = tasks.items()
     plain = plain_network(decoder, task.channels)
-    plain.encoder.load_state_dict(
-        {key: value for key, value in load_file(imagenet).items() if not key.startswith("classifier.")}
-    )
+    if imagenet is not None:
+        plain.encoder.load_state_dict(
+            {key: value for key, value in load_file(imagenet).items() if not key.startswith("classifier.")}
+        )
     config = edgeseg.ModelConfig(
         name=f"segmentation_models_pytorch.{ARCHITECTURES[decoder]}",
         tasks=tasks,
