@@ -160,6 +160,7 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
     panel.set_xlabel("milliseconds at 480x360: hollow 8 bit, filled float32")
     panel.set_title("mIoU on a held-out drive, percent", loc="left")
     panel.margins(x=0.25, y=0.2)
+    panel.set_xlim(left=0)
     panel.grid(alpha=0.5)
     save(figure, path)
 

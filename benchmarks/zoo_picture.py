@@ -59,4 +59,5 @@ def _panel(axis: Any, points: Sequence[Point], title: str) -> None:
     axis.grid(alpha=0.5)
     texts = [axis.text(*point[:2], point.text, fontsize=10, color=INK) for point in points]
     axis.figure.draw_without_rendering()
-    adjust_text(texts, ax=axis, arrowprops={"arrowstyle": "-", "color": GRAY, "linewidth": 0.6})
+    # A limit of steps, since one of seconds would give another chart each time.
+    adjust_text(texts, ax=axis, iter_lim=500, time_lim=None, arrowprops={"arrowstyle": "-", "color": GRAY, "linewidth": 0.6})

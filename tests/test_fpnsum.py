@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import edgeseg
+from edgeseg.deploy.quantize import quantize_onnx
 from edgeseg.networks.pixelwise import last_convolutions
 from edgeseg.networks.quantized import QuantizedConv2d, quantize_aware
 from edgeseg.spec import Task
@@ -73,3 +75,15 @@ def test_values_stay_in_the_range_of_the_task() -> None:
 def test_from_any_stride(stride: int) -> None:
     model = edgeseg.create_model("fpnsum", encoder=TINY, channels=16, num_classes=2, prediction_stride=stride).eval()
     assert model.decode(torch.zeros(1, 3, 64, 96))["segmentation"].shape[-2:] == (64 // stride, 96 // stride)
+
+
+def test_all_convolutions_compute_in_8_bit(tmp_path: Path) -> None:
+    """The three products of scores too: a float32 product would keep the convolutions before it in float32."""
+    onnx = pytest.importorskip("onnx")
+    photos = [np.random.default_rng(i).integers(0, 256, (64, 96, 3), dtype=np.uint8) for i in range(2)]
+    quantize_onnx(network(), tmp_path / "int8.onnx", photos, size=(64, 96), dynamic=(), calibration="minmax")
+    graph = onnx.load(tmp_path / "int8.onnx").graph
+    rounded = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    products = [node for node in graph.node if node.op_type in ("Conv", "MatMul", "Gemm")]
+    assert sum(node.op_type == "MatMul" for node in products) == 3
+    assert all(set(node.input[:2]) <= rounded for node in products)

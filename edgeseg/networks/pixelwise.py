@@ -31,10 +31,9 @@ class PixelwiseConv2d(nn.Module):
 
 def product(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
     """Multiplies every pixel of [N, in, H, W] by a matrix [in, out]; returns [N, out, H, W]."""
-    y = x.permute(0, 2, 3, 1) @ matrix
-    if bias is not None:
-        y = y + bias
-    return y.permute(0, 3, 1, 2)
+    y = (x.permute(0, 2, 3, 1) @ matrix).permute(0, 3, 1, 2)
+    # Behind the permutation: onnxruntime would make one float32 product of a product and a sum that follow each other.
+    return y if bias is None else y + bias.view(-1, 1, 1)
 
 
 def last_convolutions(model: Pixel2Pixel) -> dict[str, nn.Conv2d]:
