@@ -60,4 +60,6 @@ def _panel(axis: Any, points: Sequence[Point], title: str) -> None:
     texts = [axis.text(*point[:2], point.text, fontsize=10, color=INK) for point in points]
     axis.figure.draw_without_rendering()
     # A limit of steps, since one of seconds would give another chart each time.
-    adjust_text(texts, ax=axis, iter_lim=500, time_lim=None, arrowprops={"arrowstyle": "-", "color": GRAY, "linewidth": 0.6})
+    adjust_text(
+        texts, ax=axis, iter_lim=500, time_lim=None, arrowprops={"arrowstyle": "-", "color": GRAY, "linewidth": 0.6}
+    )
