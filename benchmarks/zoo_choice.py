@@ -75,7 +75,7 @@ def chooser(zoo: Figures) -> str:
             f"{each.gmacs:.2f}",
             f"{each.parameters / 1e6:.2f} M",
             f"{each.milliseconds:.1f}" if each.milliseconds else "",
-            " ".join(f"`{tag}`" for tag in each.tags if not tag.endswith("_qat")),
+            ", ".join(tag for tag in each.tags if not tag.endswith("_qat")),
         )
         for each in choices(zoo)
     ]
