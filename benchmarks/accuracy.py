@@ -147,7 +147,7 @@ def table(results: Mapping[str, Any]) -> str:
 def draw(results: Mapping[str, Any], path: Path) -> None:
     """Draws mIoU against milliseconds: filled marks in float32, hollow ones in 8 bit."""
     figure, (panel,) = chart([3.4])
-    for row in results["networks"]:
+    for row in (row for row in results["networks"] if row["miou"]):
         color = BLUE if row["network"].startswith("edgeseg") else GRAY
         mean = statistics.mean(row["miou"])
         spread = [[mean - min(row["miou"])], [max(row["miou"]) - mean]]

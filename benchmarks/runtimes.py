@@ -121,14 +121,6 @@ def measure(name: str, size: tuple[int, int], options: argparse.Namespace, folde
     return [*rows, *refused]
 
 
-def add(networks: list[dict[str, Any]], result: dict[str, Any]) -> None:
-    """Adds a result in the order of the networks and sizes, in place of an earlier one."""
-    keys = [(name, f"{width}x{height}") for name in NETWORKS for height, width in SIZES]
-    networks[:] = [each for each in networks if (each["network"], each["size"]) != (result["network"], result["size"])]
-    networks.append(result)
-    networks.sort(key=lambda each: keys.index((each["network"], each["size"])))
-
-
 def table(results: dict[str, Any]) -> str:
     """Returns the results as a Markdown table."""
     lines = []
@@ -184,6 +176,7 @@ def main() -> None:
     if options.write and FILE.is_file():
         before = json.loads(FILE.read_text())
         results["networks"] = before["networks"] if before["machine"] == results["machine"] else []
+    known = {(each["network"], each["size"]): each for each in results["networks"]}
     for name in options.networks:
         for size in SIZES:
             title = f"{size[1]}x{size[0]}"
@@ -191,7 +184,8 @@ def main() -> None:
                 with tempfile.TemporaryDirectory() as folder:
                     rows = measure(name, size, options, Path(folder))
                 print(json.dumps([name, title, rows]), file=sys.stderr)
-                add(results["networks"], {"network": name, "size": title, "rows": rows})
+                known[name, title] = {"network": name, "size": title, "rows": rows}
+                results["networks"] = list(known.values())
                 if options.write:
                     FILE.write_text(json.dumps(results, indent=2) + "\n")
     if not options.write:

@@ -25,8 +25,8 @@ from edgeseg.predict.segmenter import FileSegmenter
 FileRuntime = Literal["onnxruntime", "openvino"]
 SUFFIXES: dict[str, str] = {"onnxruntime": ".onnx", "openvino": ".xml"}
 KEPT = 16  # number of networks in the cache; those that were not used for longest are removed
-# Number of photos from which on an export takes less time than it saves: 876 for the lite FPN with its weights for
-# CamVid, at 800x600 on two threads of an AMD EPYC.
+# Number of photos from which on an export takes less time than it saves: the seconds of `optimize(runtime=...)` divided
+# by what `predict` then saves per photo against PyTorch. 876 for the FPN for CamVid, on two threads of an AMD EPYC.
 WORTHWHILE = 1000
 
 

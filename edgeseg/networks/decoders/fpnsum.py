@@ -73,11 +73,11 @@ class ScoreSum(nn.ModuleList):
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """[N, width, h, w] per level, from coarse to fine; returns [N, channels, H, W] at the size of the finest."""
-        convs = list(self)
+        convs, clamps = list(self)[: len(levels)], list(self)[len(levels) :]
         scores = convs[0](levels[0])
-        for conv, level in zip(convs[1:], levels[1:], strict=False):
+        for conv, level in zip(convs[1:], levels[1:], strict=True):
             scores = resize(scores, level.shape[-2:]) + conv(level)
-        for clamp in convs[len(levels) :]:
+        for clamp in clamps:
             scores = clamp(scores)
         return scores
 
