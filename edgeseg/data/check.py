@@ -322,7 +322,7 @@ def fingerprint(
 def _cached(path: Path, key: str) -> DataReport | None:
     """The report in a file, if it is of the same dataset."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         return DataReport.from_json(content["report"]) if content["key"] == key else None
     except (OSError, ValueError, KeyError, TypeError):
         return None  # a damaged file is written anew
@@ -331,7 +331,7 @@ def _cached(path: Path, key: str) -> DataReport | None:
 def _store(path: Path, key: str, report: DataReport) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps({"key": key, "report": asdict(report)}, indent=1) + "\n")
+        temporary.write_text(json.dumps({"key": key, "report": asdict(report)}, indent=1) + "\n", encoding="utf-8")
 
 
 def _tally(counts: Mapping[str, int]) -> str:

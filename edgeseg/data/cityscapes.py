@@ -146,7 +146,7 @@ class Cityscapes(LabelledImages):
             return super().read_target(name, path, files)
         camera_path = Path(str(path).replace("disparity", "camera")).with_suffix(".json")
         with value_errors(camera_path, f"{camera_path} is not a camera of Cityscapes"):
-            camera = json.loads(camera_path.read_text())
+            camera = json.loads(camera_path.read_text(encoding="utf-8"))
             scale = float(camera["intrinsic"]["fx"]) * float(camera["extrinsic"]["baseline"])
             if not 0 < scale < math.inf:
                 raise ValueError(f"focal length times baseline is {scale}")

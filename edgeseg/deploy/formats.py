@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from edgeseg.deploy.calibration import Frame
 from edgeseg.deploy.facts import check_folder
+from edgeseg.deploy.graph import one_at_a_time
 from edgeseg.deploy.verify import Exported
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 
@@ -72,6 +73,7 @@ FORMATS = {
 # fmt: on
 
 
+@one_at_a_time
 def export(
     model: Pixel2Pixel,
     path: str | os.PathLike[str],

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, ParamSpec, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,9 @@ from edgeseg.networks.modes import evaluating
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.tasks import kind_of
 
+P = ParamSpec("P")
+R = TypeVar("R")
+_EXPORT = threading.RLock()
 Output = Literal["logits", "labels", "small_logits", "small_labels"]
 AXES = {0: "batch", 2: "height", 3: "width"}
 DIMENSIONS = tuple(AXES.values())
@@ -122,6 +127,17 @@ class Graph(nn.Module):
                 logits = kind_of(self.model.tasks[name]).in_graph(logits)
             outputs.append(logits)
         return tuple(outputs)
+
+
+def one_at_a_time(export: Callable[P, R]) -> Callable[P, R]:
+    """Lets a function that traces networks wait for other threads: torch.export changes the process while it works."""
+
+    @functools.wraps(export)
+    def alone(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _EXPORT:
+            return export(*args, **kwargs)
+
+    return alone
 
 
 def trace_graph(graph: Graph) -> torch.export.ExportedProgram:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from edgeseg.deploy.facts import check_fit, check_folder, facts_of
-from edgeseg.deploy.graph import AXES, DIMENSIONS, Ends, Graph, Output, trace_graph
+from edgeseg.deploy.graph import AXES, DIMENSIONS, Ends, Graph, Output, one_at_a_time, trace_graph
 from edgeseg.deploy.grids import simplify
 from edgeseg.deploy.opset import as_asked, check_versions, exporter_opset, opset_of
 from edgeseg.deploy.same_padding import same_padding_as_attribute
@@ -27,6 +28,7 @@ from edgeseg.networks.quantized import exporting
 from edgeseg.predict.segmenter import Fit
 
 
+@one_at_a_time
 def export_onnx(
     model: Pixel2Pixel,
     path: str | os.PathLike[str],
@@ -78,7 +80,7 @@ def export_onnx(
         raise ImportError(f"exporting ONNX needs {error.name}: pip install edgeseg[onnx]") from error
     check_folder(path)
     check_versions(opset, ir_version)
-    graph = Graph(model, Ends.of(model, size, dynamic, output, preprocess))
+    graph = Graph(copy.deepcopy(model).eval(), Ends.of(model, size, dynamic, output, preprocess))
     check_fit(fit, graph.ends.dynamic)
     file = as_asked(_converted(graph, opset), opset, ir_version)
     for name, fact in facts_of(graph, size, fit).items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from io import BytesIO
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from edgeseg.deploy.facts import check_folder, facts_of
-from edgeseg.deploy.graph import DIMENSIONS, Ends, Graph, Output, trace_graph
+from edgeseg.deploy.graph import DIMENSIONS, Ends, Graph, Output, one_at_a_time, trace_graph
 from edgeseg.deploy.verify import Exported, verify
 from edgeseg.machine.files import replacing
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
@@ -26,6 +27,7 @@ def write(
     return export_program(model, path, **options)
 
 
+@one_at_a_time
 def export_program(
     model: Pixel2Pixel,
     path: str | os.PathLike[str],
@@ -54,7 +56,7 @@ def export_program(
             sizes that it is compared at; it is not kept.
     """
     check_folder(path)
-    graph = Graph(model, Ends.of(model, size, dynamic, output, preprocess))
+    graph = Graph(copy.deepcopy(model).eval(), Ends.of(model, size, dynamic, output, preprocess))
     program = trace_graph(graph)
     with replacing(Path(path)) as temporary:
         content = BytesIO()  # torch.export.save warns of a path without the suffix .pt2

@@ -46,9 +46,11 @@ class Log(Callback):
     def on_run_start(self, run: Run) -> None:
         """Keeps the rows of epochs that are done. Later rows are removed, since these epochs run again."""
         self.path = run.output / "metrics.jsonl"
-        kept = self.path.read_text().splitlines()[: run.epoch] if run.epoch and self.path.is_file() else []
+        kept = (
+            self.path.read_text(encoding="utf-8").splitlines()[: run.epoch] if run.epoch and self.path.is_file() else []
+        )
         with replacing(self.path) as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in kept))
+            temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         try:
             from torch.utils.tensorboard import SummaryWriter  # in the extra edgeseg[tensorboard]
         except ImportError:
@@ -67,7 +69,7 @@ class Log(Callback):
     def on_epoch_end(self, run: Run, row: Mapping[str, float]) -> None:
         """Writes the figures of one epoch; `row["epoch"]` is its number, counted from 1."""
         rounded = {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in row.items()}
-        with full_disk_named(self.path), self.path.open("a") as file:
+        with full_disk_named(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(rounded) + "\n")
         say("  ".join(f"{name} {value:.4g}" for name, value in rounded.items()))
         self.said = time.monotonic()
@@ -120,9 +122,9 @@ def write_scores(scores: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     """
     with replacing(path) as temporary:
         if path.suffix == ".json":
-            temporary.write_text(json.dumps(scores, indent=2) + "\n")
+            temporary.write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
             return
-        with temporary.open("w", newline="") as file:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["task", "name", "value"])
             writer.writerows([task, name, value] for task, figures in scores.items() for name, value in rows(figures))
@@ -136,7 +138,7 @@ def draw_curves(folder: Path) -> None:
         return
     log = folder / "metrics.jsonl"
     with value_errors(log, f"{log} is damaged"):
-        rows = [dict(json.loads(line)) for line in log.read_text().splitlines()]
+        rows = [dict(json.loads(line)) for line in log.read_text(encoding="utf-8").splitlines()]
     figure = Figure(figsize=(12, 3.5), layout="constrained")
     panels = {"loss": ("loss",), "scores in percent": ("miou", "iou", "ard"), "lr": ("lr",)}
     for axes, (title, kinds) in zip(figure.subplots(1, 3), panels.items(), strict=True):

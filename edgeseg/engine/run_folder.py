@@ -58,7 +58,7 @@ def _epoch(state: dict[str, Any], folder: Path) -> int:
     if "steps" in state:
         return int(state["step"]) // int(state["steps"])
     log = folder / "metrics.jsonl"  # of an edgeseg that did not store the number of steps
-    return len(log.read_text().splitlines()) if log.is_file() else 0
+    return len(log.read_text(encoding="utf-8").splitlines()) if log.is_file() else 0
 
 
 def check(folder: Path, *, resume: bool, overwrite: bool) -> None:

@@ -143,7 +143,7 @@ class SoftLabels:
         summary = self.folder / SUMMARY
         if summary.is_file():
             with value_errors(summary, f"{summary} is damaged; delete the folder"):
-                before = dict(json.loads(summary.read_text()))
+                before = dict(json.loads(summary.read_text(encoding="utf-8")))
             if before.get("digest") != teacher.digest:
                 raise ValueError(
                     f"{self.folder} has the soft labels of another teacher ({before.get('teacher')}), or of other "
@@ -152,7 +152,7 @@ class SoftLabels:
         else:
             content = {"format": FORMAT, "teacher": teacher.name, "classes": teacher.classes, "digest": teacher.digest}
             with replacing(summary) as temporary:
-                temporary.write_text(json.dumps(content, indent=2) + "\n")
+                temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     def prepare(self, dataset: LabelledDataset, tasks: Mapping[str, Task], inputs: Mapping[str, Input]) -> Tensor:
         """Computes what is missing for the photos of a dataset; under torchrun each process does its share.

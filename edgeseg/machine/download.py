@@ -288,13 +288,13 @@ def file_sha256(path: Path) -> str:
 def record_sha256(path: Path) -> None:
     """Records the hash of a file, which is known to be whole."""
     with replacing(record_file(path)) as temporary:
-        temporary.write_text(f"{file_sha256(path)}\n")
+        temporary.write_text(f"{file_sha256(path)}\n", encoding="utf-8")
 
 
 def recorded_sha256(path: Path) -> str:
     """The hash of a file when it was known to be whole, as recorded here or by huggingface_hub; "" if there is none."""
     record = record_file(path)
-    digest = record.read_text(errors="replace").strip() if record.is_file() else _hub_sha256(path)
+    digest = record.read_text(encoding="utf-8", errors="replace").strip() if record.is_file() else _hub_sha256(path)
     return digest if SHA256.fullmatch(digest) else ""
 
 

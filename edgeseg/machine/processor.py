@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def cpu_facts() -> dict[str, str]:
     """What Linux says of the last core, such as its "model name" and its "flags"; empty on other systems."""
     file = Path("/proc/cpuinfo")
-    lines = file.read_text().splitlines() if file.is_file() else []
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     return dict(re.split(r"\s*:\s*", line, maxsplit=1) for line in lines if ":" in line)
 
 

@@ -29,8 +29,14 @@ def printable_lines(text: object) -> str:
 
 
 def show(text: object = "", *, file: TextIO | None = None, flush: bool = False) -> None:
-    """Prints the `printable_lines` of a text, by default to standard output."""
-    print(printable_lines(text), file=file, flush=flush)
+    r"""Prints the `printable_lines` of a text, by default to standard output.
+
+    Characters that the terminal or file cannot encode, such as those of a class name under `LC_ALL=C` or on Windows,
+    are written as in Python, such as `\xe9`.
+    """
+    stream = file or sys.stdout
+    lines, encoding = printable_lines(text), getattr(stream, "encoding", None) or "utf-8"
+    print(lines.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=flush)
 
 
 @contextmanager
@@ -51,7 +57,7 @@ def say(text: str) -> None:
     try:
         show(text, flush=True)
     except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (until the process ends)
 
 
 def progress_bar(

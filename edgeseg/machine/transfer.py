@@ -114,7 +114,7 @@ def _request(url: str, partial: Path) -> bool:
         Whether the file is complete; False if the server has no rest of the file that was begun, which is then dropped.
     """
     version_file = partial.with_name(f"{partial.name}.version")
-    version = version_file.read_text() if version_file.is_file() else ""
+    version = version_file.read_text(encoding="utf-8") if version_file.is_file() else ""
     start = _size(partial) if version else 0
     headers = {"Accept-Encoding": "identity"}  # a part of a compressed answer is of no use
     if start:
@@ -129,7 +129,7 @@ def _request(url: str, partial: Path) -> bool:
         if not (rest and start):
             version_file.unlink(missing_ok=True)
             partial.write_bytes(b"")
-            version_file.write_text(_version(response))
+            version_file.write_text(_version(response), encoding="utf-8")
         _receive(response, partial)
     total = part.rpartition("/")[2]
     if total.isdecimal() and _size(partial) != int(total):

@@ -1,0 +1,123 @@
+"""Trainings that are killed and downloads that are cut: resumed, they end as if nothing had happened."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+from unittest import mock
+
+from huggingface_hub import constants
+
+from edgeseg.machine import transfer
+from edgeseg.machine.download import fetch, file_sha256
+
+from ..hub_server import serve
+from .drill import NAME, Drill, expect
+from .models import ENCODER
+
+PLAN = f"{NAME}.json"  # what is to happen in a try
+RUN = [
+    sys.executable, "-m", "edgeseg", "train", "--quiet", "--dataset", "streets", "--length", "8", "--model", "fpn",
+    "--encoder", ENCODER, "--option", "channels=8", "--img-resize", "32", "64", "--rand-crop", "32", "64",
+    "--epochs", "4", "--batch-size", "2", "--workers", "0", "--save-every", "0", "--resume", "auto", "-o",
+]  # fmt: skip
+CONTENT = Random(0).randbytes(300_000)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+PAGE = b"<!DOCTYPE html><title>Sign in</title>"
+FILE = f"/{NAME}.bin"
+
+
+def train_once(folder: Path) -> None:
+    """A run that nothing disturbs, and how long it takes."""
+    start = time.monotonic()
+    subprocess.run([*RUN, folder / "run"], check=True, capture_output=True)
+    (folder / "seconds").write_text(str(time.monotonic() - start))
+
+
+def plan_kills(rng: Random, seeds: Path, work: Path) -> None:
+    seconds = float((seeds / "seconds").read_text())
+    shutil.copytree(seeds / "run", work / "whole")
+    # Most of the time goes to imports, before which there is nothing to lose.
+    kills = [(rng.uniform(0.3, 1.0) * seconds, rng.choice(("SIGKILL", "SIGKILL", "SIGTERM"))) for _ in range(2)]
+    (work / PLAN).write_text(json.dumps(kills))
+
+
+def kill_and_resume(work: Path) -> None:
+    run = work / NAME
+    for seconds, name in json.loads((work / PLAN).read_text()):
+        with subprocess.Popen([*RUN, run], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            try:
+                process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                process.send_signal(getattr(signal, name))
+    last = subprocess.run([*RUN, run], capture_output=True, text=True, check=False)
+    expect(last.returncode == 0, f"the run is not resumed: {last.stderr[-300:]}")
+    for name in ("last.safetensors", "best.safetensors"):
+        expect(file_sha256(run / name) == file_sha256(work / "whole" / name), f"{name} differs")
+    files = [sorted(path.name for path in folder.iterdir()) for folder in (run, work / "whole")]
+    expect(files[0] == files[1], f"the folder has {files[0]} and not {files[1]}")
+
+
+def _nothing(_: Path) -> None:
+    """Cut downloads need no valid files."""
+
+
+def plan_cuts(rng: Random, _: Path, work: Path) -> None:
+    plan = {
+        "cuts": [rng.randrange(len(CONTENT) // 2) for _ in range(rng.randrange(5))],
+        "statuses": [rng.choice((429, 500, 502, 503, 504)) for _ in range(rng.randrange(4))],
+        "gone": rng.choice((0, 0, 0, 403, 404)),
+        "page": rng.random() < 0.2,
+        "known": rng.random() < 0.5,
+        "before": rng.choice(("", "", "damaged", "part", "damaged part")),
+    }
+    (work / PLAN).write_text(json.dumps(plan))
+
+
+def _check(path: Path) -> None:
+    """The content is checked as that of weights is, if its hash is not known."""
+    if path.read_bytes() != CONTENT:
+        raise ValueError(f"{path} is not the file")
+
+
+def cut_and_fetch(work: Path) -> None:
+    plan, home = json.loads((work / PLAN).read_text()), work / "home"
+    hub = serve()
+    address = hub.url + FILE
+    hub.files[FILE] = PAGE if plan["page"] else CONTENT
+    hub.cut[FILE] = plan["cuts"]
+    hub.statuses[FILE] = [(status, {}) for status in plan["statuses"] + ([plan["gone"]] if plan["gone"] else [])]
+    folder = home / "edgeseg/drill"
+    folder.mkdir(parents=True)
+    if "part" in plan["before"]:  # what an earlier process has left
+        (folder / f".{NAME}.bin.partial.version").write_text(f'"{SHA256}"')
+    if plan["before"]:
+        name = f".{NAME}.bin.partial" if "part" in plan["before"] else f"{NAME}.bin"
+        (folder / name).write_bytes(CONTENT[:1000] + b"?" * ("damaged" in plan["before"]))
+    sha256 = SHA256 if plan["known"] else None
+    without_pauses = mock.patch.object(transfer, "time", SimpleNamespace(sleep=lambda _: None))
+    with mock.patch.object(constants, "HF_HOME", str(home)), without_pauses:
+        try:
+            path = fetch([address], "drill", sha256=sha256, check=_check)
+        except (ValueError, OSError) as error:
+            if plan["page"] or NAME not in str(error):
+                raise
+            path = fetch([address], "drill", sha256=sha256, check=_check)  # without what was damaged
+    expect(not plan["page"], "a page for a browser was accepted")
+    expect(path.read_bytes() == CONTENT, "the download differs")
+    left = [file.name for file in folder.iterdir() if file.suffix not in (".bin", ".sha256", ".lock")]
+    expect(not left, f"{left} is left")
+
+
+DRILLS = (
+    Drill("kills", train_once, plan_kills, kill_and_resume, 50),
+    Drill("cuts", _nothing, plan_cuts, cut_and_fetch, 50),
+)

@@ -1,0 +1,152 @@
+"""Four threads that call one network at once, each another or the same function."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from functools import cache, partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import edgeseg
+from edgeseg.engine import evaluate
+
+from .drill import NAME, Drill, expect
+from .models import PHOTO, SIZE, kept
+
+THREADS = 4
+CALLS = 6  # of each thread
+PLAN = f"{NAME}.json"
+OTHER = PHOTO[:, ::-1].copy()
+
+
+def _saved(save: Callable[[edgeseg.Pixel2Pixel, Path], object], file: str, model: edgeseg.Pixel2Pixel) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        save(model, Path(folder) / file)
+        return next(path.read_bytes() for path in Path(folder).rglob("model*.safetensors"))
+
+
+def _score(model: edgeseg.Pixel2Pixel) -> float:
+    labels = np.zeros(PHOTO.shape[:2], np.uint8)
+    samples = [(torch.from_numpy(PHOTO.transpose(2, 0, 1).copy()), torch.from_numpy(labels).long())]
+    return evaluate(model, samples, workers=0).pixel_accuracy  # type: ignore[arg-type]
+
+
+@cache
+def _segmenter() -> edgeseg.OnnxSegmenter:
+    """The network in an ONNX file, read by one segmenter that all threads use."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        edgeseg.export_onnx(kept(), path, size=SIZE)
+        segmenter = edgeseg.load_segmenter(path, threads=1)
+        assert isinstance(segmenter, edgeseg.OnnxSegmenter)
+        return segmenter
+
+
+@cache
+def _optimized() -> edgeseg.Pixel2Pixel:
+    return edgeseg.optimize(kept())
+
+
+def _input() -> torch.Tensor:
+    return torch.linspace(-1, 1, 3 * SIZE[0] * SIZE[1]).reshape(1, 3, *SIZE)
+
+
+def _logits(network: Callable[[torch.Tensor], Mapping[str, torch.Tensor]]) -> torch.Tensor:
+    with torch.inference_mode():
+        return network(_input())["segmentation"]
+
+
+def _gradients(model: edgeseg.Pixel2Pixel) -> torch.Tensor:
+    return torch.autograd.grad(model(_input())["segmentation"].sum(), next(model.parameters()))[0]
+
+
+ACTIONS: dict[str, Callable[[edgeseg.Pixel2Pixel], Any]] = {
+    "predict": lambda model: model.predict(PHOTO),
+    "predict another": lambda model: model.predict(OTHER),
+    "predict tasks": lambda model: model.predict_tasks(PHOTO)["segmentation"],
+    "draw": lambda model: np.asarray(model.draw(PHOTO)),
+    "prepare": lambda model: model.prepare(PHOTO)[0],
+    "forward": lambda model: _logits(model),
+    "decode": lambda model: _logits(model.decode),
+    "gradients": _gradients,
+    "copy": lambda model: _logits(copy.deepcopy(model)),
+    "pickle": lambda model: _logits(pickle.loads(pickle.dumps(model))),
+    "optimize": lambda model: _logits(edgeseg.optimize(model)),
+    "optimized": lambda _: _logits(_optimized()),
+    "segmenter": lambda _: _segmenter().predict(PHOTO),
+    "complexity": lambda model: str(edgeseg.complexity(model, SIZE)),
+    "evaluate": _score,
+    "save_checkpoint": partial(_saved, edgeseg.save_checkpoint, "model.safetensors"),
+    "save_pretrained": partial(_saved, edgeseg.Pixel2Pixel.save_pretrained, "folder"),
+    "create_model": lambda model: len(edgeseg.create_model("fpn", encoder="test_efficientnet").state_dict()),
+    "model_info": lambda _: str(asdict(edgeseg.model_info("fpn_aspp_mobilenetv2_tv_edgeailite"))),
+    "export": lambda model: _exported(model),
+}
+
+
+def _exported(model: edgeseg.Pixel2Pixel) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        edgeseg.export_onnx(model, path, size=SIZE)
+        return edgeseg.load_segmenter(path, threads=1).predict(PHOTO)
+
+
+def plan(rng: Random, _: Path, work: Path) -> None:
+    # An export takes seconds, all others milliseconds.
+    names = [name for name in ACTIONS if name != "export" or rng.random() < 0.9]
+    calls = [[rng.choice(names) for _ in range(CALLS)] for _ in range(THREADS)]
+    (work / PLAN).write_text(json.dumps(calls))
+
+
+@cache
+def _alone(name: str) -> Any:
+    """What a function returns if it is called by one thread."""
+    return ACTIONS[name](kept())
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):  # torch.export in another thread changes the last bits
+        return float((one - other).abs().max()) <= 1e-5 * float(other.abs().max())
+    return bool(np.array_equal(one, other))
+
+
+def _state(model: nn.Module) -> list[bool]:
+    return [module.training for module in model.modules()] + [each.requires_grad for each in model.parameters()]
+
+
+def call(work: Path) -> None:
+    calls: list[list[str]] = json.loads((work / PLAN).read_text())
+    model = kept()
+    expected = {name: _alone(name) for thread in calls for name in thread}
+    before, filters, start = _state(model), len(warnings.filters), threading.Barrier(THREADS)
+
+    def run(names: list[str]) -> list[str]:
+        start.wait()
+        return [name for name in names if not _same(ACTIONS[name](model), expected[name])]
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        wrong = sorted({name for names in pool.map(run, calls) for name in names})
+    expect(not wrong, f"{', '.join(wrong)} differs in threads")
+    expect(_state(model) == before, "the modes of the network have changed")
+    expect(len(warnings.filters) == filters, "the filters of warnings have changed")
+    expect(torch.is_grad_enabled(), "gradients are off")
+
+
+def nothing(_: Path) -> None:
+    """These drills need no valid files."""
+
+
+DRILLS = (Drill("threads", nothing, plan, call, 500, "onnxscript"),)
