@@ -14,8 +14,6 @@ from .drills.falls import FALLS
 from .drills.pool import Limits, Pool, pool
 from .drills.table import DRILLS
 
-TRIES = 12
-
 
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
@@ -25,8 +23,9 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
 
 @pytest.mark.parametrize("name", DRILLS)
 def test_damaged_files_are_read_rightly_or_refused_by_name(name: str, processes: Pool) -> None:
-    result = processes.run(DRILLS[name], TRIES)
-    assert result.tries == TRIES
+    drill = DRILLS[name]
+    result = processes.run(drill, drill.sample)
+    assert result.tries == drill.sample
     assert not result.falls
 
 

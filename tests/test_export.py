@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +155,25 @@ def test_difference_is_an_error_and_nothing_is_left(
     ):
         edgeseg.export_onnx(model, tmp_path / "model.onnx")
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("model.onnx", b"before")]
+
+
+def test_other_threads_use_the_network_meanwhile(model: edgeseg.Pixel2Pixel, photo: Path, tmp_path: Path) -> None:
+    """torch.export puts stand-ins in place of the weights of what it traces, which would be another thread's too."""
+    expected, done, wrong = model.predict(photo), threading.Event(), []
+
+    def predict() -> None:
+        while not done.is_set():
+            wrong.extend([] if (model.predict(photo) == expected).mean() > 0.999 else ["other labels"])
+
+    with ThreadPoolExecutor(3) as pool:
+        predicting = pool.submit(predict)
+        try:
+            exports = [pool.submit(edgeseg.export, model, tmp_path / f"{n}.onnx", size=(32, 64)) for n in range(2)]
+            assert all(export.result().differences for export in exports)
+        finally:
+            done.set()
+        predicting.result()
+    assert not wrong
 
 
 def test_wrong_calls(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:

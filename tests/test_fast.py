@@ -13,7 +13,7 @@ from PIL import Image
 import edgeseg
 from edgeseg.cli import main
 from edgeseg.deploy import fast
-from edgeseg.machine.download import cache_folder
+from edgeseg.machine.download import cache_folder, make_in_cache
 from edgeseg.predict.segmenter import FileSegmenter
 
 from .conftest import TINY
@@ -125,3 +125,15 @@ def test_evaluate(saved: str, cache: Path, capsys: pytest.CaptureFixture[str]) -
     assert len(tables[0]) > 2
     np.testing.assert_allclose(tables[0], tables[1], atol=0.1)
     assert len(list(cache.glob("*.onnx"))) == 1
+
+
+def test_without_a_cache(
+    network: edgeseg.Pixel2Pixel, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A home that cannot be written to costs an export per process."""
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "file/home"))
+    segmenter = edgeseg.optimize(network, runtime="onnxruntime")
+    assert (segmenter.predict(photo) == network.predict(photo)).mean() > 0.999
+    with pytest.raises(OSError, match=r"cannot be created .*; set HF_HOME to a folder that can be written to"):
+        make_in_cache(cache_folder() / "drill")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import edgeseg
 from edgeseg.data.classes import read_classes
 from edgeseg.engine.report import print_scores
 from edgeseg.labels import LABELS, distinct_palette, generic_palette, palette_of
-from edgeseg.machine.terminal import printable
+from edgeseg.machine.terminal import printable, show
 from edgeseg.tasks.pictures import picture_of, with_key
 from edgeseg.vision import fonts
 from edgeseg.vision.fonts import text_and_font
@@ -146,6 +147,10 @@ def test_control_characters_are_escaped() -> None:
     assert printable("a\x1b[31mred\nb\u202ec") == r"a\x1b[31mred\nb\u202ec"
     assert printable(Path("straße 道路.jpg")) == "straße 道路.jpg"
     assert printable("\ud800") == r"\ud800"
+    stream = io.TextIOWrapper(io.BytesIO(), "ascii", newline="\n")
+    show("straße\n道", file=stream)  # LC_ALL=C, or a pipe on Windows
+    stream.seek(0)
+    assert stream.read() == "stra\\xdfe\n\\u9053\n"
     assert text_and_font("two\nlines", 20)[0] == r"two\nlines"
 
 

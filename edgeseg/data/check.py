@@ -7,6 +7,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -329,9 +330,11 @@ def _cached(path: Path, key: str) -> DataReport | None:
 
 
 def _store(path: Path, key: str, report: DataReport) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps({"key": key, "report": asdict(report)}, indent=1) + "\n", encoding="utf-8")
+    # Without a place to keep it, the dataset is read again the next time.
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps({"key": key, "report": asdict(report)}, indent=1) + "\n", encoding="utf-8")
 
 
 def _tally(counts: Mapping[str, int]) -> str:

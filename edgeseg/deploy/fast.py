@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import importlib.metadata
 import importlib.util
 import json
 import os
+import shutil
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, overload
 
@@ -123,7 +127,7 @@ def _exported(model: Pixel2Pixel, runtime: str) -> Path:
     if all(has_its_hash(path) for path in _parts(place)):
         os.utime(place)
         return place
-    place.parent.mkdir(parents=True, exist_ok=True)
+    place = _writable(place.parent) / place.name
     export(model, place, output="small_logits", preprocess=True)
     for path in _parts(place):
         record_sha256(path)
@@ -136,6 +140,17 @@ def _exported(model: Pixel2Pixel, runtime: str) -> Path:
             part.unlink(missing_ok=True)
             record_file(part).unlink(missing_ok=True)
     return place
+
+
+def _writable(folder: Path) -> Path:
+    """`folder`, or one that is removed when the process ends if nothing can be written there."""
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    if os.access(folder, os.W_OK):
+        return folder
+    temporary = Path(tempfile.mkdtemp(prefix="edgeseg-"))
+    atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+    return temporary
 
 
 def _parts(path: Path) -> list[Path]:

@@ -20,7 +20,7 @@ from edgeseg.data.class_maps import NOTHING, class_map
 from edgeseg.data.samples import checked_sample
 from edgeseg.engine import distributed
 from edgeseg.labels import class_names
-from edgeseg.machine.download import cache_folder
+from edgeseg.machine.download import cache_folder, make_in_cache
 from edgeseg.machine.errors import value_errors
 from edgeseg.machine.files import replacing
 from edgeseg.machine.terminal import progress_bar
@@ -139,6 +139,8 @@ class SoftLabels:
         self.teacher, self.task, self.classes = teacher, teacher.task, teacher.classes
         self.digest, self.notes = teacher.digest, teacher.notes
         self.folder = Path(folder) if folder is not None else cache_folder() / "soft_labels" / teacher.digest[:16]
+        if folder is None:
+            make_in_cache(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         summary = self.folder / SUMMARY
         if summary.is_file():

@@ -46,6 +46,20 @@ def cache_folder() -> Path:
     return Path(constants.HF_HOME) / "edgeseg"
 
 
+def make_in_cache(folder: Path) -> None:
+    """Creates a folder of the cache.
+
+    Raises:
+        OSError: it cannot be created; says how to choose another place.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"{folder} cannot be created ({error.strerror or error}); set HF_HOME to a folder that can be written to"
+        ) from error
+
+
 def fetch(addresses: Sequence[str], folder: str, *, sha256: str | None = None, check: Check | None = None) -> Path:
     """Fetches a file from the first of `addresses` that works.
 
@@ -215,7 +229,7 @@ def download(url: str, folder: Path, *, sha256: str | None = None, check: Check 
         return path
     if _offline() and not path.is_file():
         raise ConnectionError(OFFLINE.format(public_address(url)))
-    folder.mkdir(parents=True, exist_ok=True)
+    make_in_cache(folder)
     with FileLock(folder / f".{path.name}.lock"):
         if has_its_hash(path, known):
             return path

@@ -24,6 +24,8 @@ class Wrong(Exception):
 class Drill:
     """Valid files, a way to damage them, and the code that reads them.
 
+    What is damaged may also be the run itself: then the files say when it is killed, or in which surroundings it runs.
+
     Args:
         name: Name on the command line and in the table.
         make: Writes valid files into an empty folder, once per run of the program.
@@ -33,6 +35,7 @@ class Drill:
             are refused, and `Wrong` if what it read cannot be right.
         tries: Number of tries of the long form.
         needs: A module without which the drill is left out.
+        sample: Number of tries in the tests.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Drill:
     read: Callable[[Path], object]
     tries: int
     needs: str = ""
+    sample: int = 12
 
 
 def outcome(drill: Drill, seeds: Path, work: Path, number: int, seed: int) -> str:

@@ -118,6 +118,6 @@ def cut_and_fetch(work: Path) -> None:
 
 
 DRILLS = (
-    Drill("kills", train_once, plan_kills, kill_and_resume, 50),
+    Drill("kills", train_once, plan_kills, kill_and_resume, 50, sample=1),
     Drill("cuts", _nothing, plan_cuts, cut_and_fetch, 50),
 )
