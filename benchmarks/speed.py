@@ -25,13 +25,12 @@ from pathlib import Path
 import torch
 from charts import BLUE, FONT, GRAY, INK, chart, save
 from measuring import RESULTS, ROOT, Worker, in_turns, machine, markdown, spread, write_table
-from ways import PLAIN, Setting, Ways, prepare
+from ways import IN_A_FILE, PLAIN, Setting, Ways, prepare
 
 from edgeseg.deploy.timing import alternating
 
 FILE = RESULTS / "speed.csv"
-
-
+PEERS = ("segmentation_models_pytorch", "torchvision")
 # Names in the chart, which is narrow.
 SHORT = {
     "plain eager": "FPN, eager", "edgeseg.optimize": "FPN, optimize", "onnxruntime": "FPN, onnxruntime",
@@ -139,16 +138,23 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     figure, axes = chart([2.9] * len(panels))
     for axis, size in zip(axes, panels, strict=True):
         for row in [row for row in rows if (row.size, row.batch) == (size, 1)]:
-            own = row.way.startswith(("edgeseg", "onnx"))
-            name = row.way
-            for long, short in SHORT.items():
-                name = name.replace(long, short)
+            own = not row.way.startswith(PEERS)
             error = [[row.images_per_second - row.lowest], [row.highest - row.images_per_second]]
-            axis.barh(name, row.images_per_second, xerr=error, color=BLUE if own else GRAY, ecolor=INK)
+            axis.barh(_bar(row.way), row.images_per_second, xerr=error, color=BLUE if own else GRAY, ecolor=INK)
         axis.invert_yaxis()
         axis.set_title(size, loc="left")
-    figure.supxlabel("images per second: blue edgeseg, gray eager PyTorch", fontsize=FONT)
+    figure.supxlabel("images per second: blue edgeseg, gray other libraries", fontsize=FONT)
     save(figure, path)
+
+
+def _bar(way: str) -> str:
+    """The name of a bar, which says what runs the network."""
+    name, runtime = way.removesuffix(IN_A_FILE), ""
+    if way.startswith(PEERS):
+        runtime = ", onnxruntime" if way.endswith(IN_A_FILE) else ", eager"
+    for long, short in SHORT.items():
+        name = name.replace(long, short)
+    return name + runtime
 
 
 def merge(path: Path, rows: Sequence[Row]) -> list[Row]:

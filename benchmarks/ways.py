@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from fvcore.nn import FlopCountAnalysis
+from onnxruntime import InferenceSession
 from smp_networks import ARCHITECTURES, decoder_of, pad_to_32, plain_network
 from torch import Tensor, nn
 
@@ -23,6 +24,7 @@ from edgeseg.tasks import KINDS
 
 CLASSES = 11
 PLAIN = "plain eager"
+IN_A_FILE = " onnxruntime"  # what the names of peers end in that do not run in PyTorch
 # Networks of torchvision, by the name of their way.
 TORCHVISION = {
     "torchvision LR-ASPP MobileNetV3": "lraspp_mobilenet_v3_large",
@@ -64,6 +66,8 @@ class Ways:
             self.build["onnxruntime float32"] = partial(self._exported, "float32")
             self.build["onnxruntime int8"] = partial(self._exported, "int8")
         self.build |= {name: partial(self._plain, peer) for name, peer in self.peers.items()}
+        if self.device.type == "cpu":
+            self.build |= {f"{name}{IN_A_FILE}": partial(self._exported_peer, name) for name in self.peers}
 
     def _optimizations(self, compile: bool) -> dict[str, dict[str, Any]]:
         """Arguments of `edgeseg.optimize`, by the end of the way's name."""
@@ -100,6 +104,15 @@ class Ways:
 
         return run
 
+    def _exported_peer(self, name: str, images: Tensor) -> Run:
+        """A peer in onnxruntime, exported for these images. As in PyTorch, its logits have the size of the images."""
+        path = self.folder / f"{name} {tuple(images.shape)}.onnx"
+        if not path.is_file():
+            network = _Logits(self.peers[name]().eval())
+            torch.onnx.export(network, (images,), path, input_names=["images"], dynamo=True, verbose=False)
+        session, array = InferenceSession(path, providers=["CPUExecutionProvider"]), images.numpy()
+        return lambda: torch.from_numpy(session.run(None, {"images": array})[0]).argmax(dim=1).to(torch.uint8)
+
     def _export(self, precision: str, path: Path) -> None:
         if precision == "int8":
             streets = Streets("train", (360, 480), length=8)
@@ -114,9 +127,10 @@ class Ways:
 
     def gmacs(self, way: str, size: Sequence[int]) -> float:
         """Returns the GMACs of the convolutions per image. For peers fvcore counts them, which differs little."""
-        if way not in self.peers:
+        peer = way.removesuffix(IN_A_FILE)
+        if peer not in self.peers:
             return edgeseg.complexity(self.model, size).gmacs
-        counted = FlopCountAnalysis(self.peers[way]().eval(), torch.zeros(1, 3, *size))
+        counted = FlopCountAnalysis(self.peers[peer]().eval(), torch.zeros(1, 3, *size))
         counted.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         return float(counted.by_operator()["conv"]) / 1e9
 
@@ -149,6 +163,17 @@ def _labels(logits: Tensor, images: Tensor) -> Tensor:
 
 def _logits(output: Any) -> Tensor:
     return next(iter(output.values())) if isinstance(output, Mapping) else output
+
+
+class _Logits(nn.Module):
+    """A peer that returns logits only."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return _logits(self.network(images))
 
 
 class _Padded(nn.Module):

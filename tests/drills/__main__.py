@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import sys
 import time
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from edgeseg.machine.processor import cpu_name
 
 from .pool import Limits, Result, pool
 from .table import DRILLS
+
+LIBRARIES = ("torch", "Pillow", "safetensors", "onnxruntime", "ai-edge-litert", "executorch", "openvino")
 
 
 def main() -> int:
@@ -29,8 +36,8 @@ def main() -> int:
     unknown = [name for name in options.names if name not in DRILLS]
     if unknown:
         parser.error(f"no drill {', '.join(unknown)}; the drills are {', '.join(DRILLS)}")
-    fell = 0
-    print(f"{'drill':14} {'tries':>6} {'right':>6} {'held':>6} {'fell':>6} {'seconds':>8}  what fell", flush=True)
+    fell, first = 0, time.monotonic()
+    print("| drill | tries | right | refused | fell | seconds |\n|---|--:|--:|--:|--:|--:|", flush=True)
     with pool(options.processes, Limits(options.seconds, options.megabytes), options.fallen) as workers:
         for name in options.names or DRILLS:
             start = time.monotonic()
@@ -38,17 +45,36 @@ def main() -> int:
             result = workers.run(drill, options.tries or drill.tries, options.seed)
             print(row(result, time.monotonic() - start), flush=True)
             fell += result.fell
+    print(f"\n{setting(options.seed, options.processes, time.monotonic() - first)}")
     if fell:
         print(f"the smallest files of each fall are in {options.fallen}")
     return 1 if fell else 0
 
 
 def row(result: Result, seconds: float) -> str:
-    """One row of the table, and one line per kind of fall below it."""
-    held = result.tries - result.fell
-    falls = [f"{count} {what}" for what, count in result.falls.most_common()]
-    first = f"{result.name:14} {result.tries:6} {result.right:6} {held:6} {result.fell:6} {seconds:8.0f}  "
-    return first + ("\n" + " " * len(first)).join(falls)
+    """One row of a Markdown table, and below it one line per kind of fall."""
+    refused = result.tries - result.fell - result.right
+    cells = (result.name, result.tries, result.right, refused, result.fell, f"{seconds:.0f}")
+    falls = [f"    {count} {what}" for what, count in result.falls.most_common()]
+    return "\n".join(["| " + " | ".join(map(str, cells)) + " |", *falls])
+
+
+def setting(seed: int, processes: int, seconds: float) -> str:
+    """When, where and with what the drills ran, in a line."""
+    libraries = [(name, find_version(name)) for name in LIBRARIES]
+    versions = ", ".join(f"{name} {version}" for name, version in libraries if version)
+    return (
+        f"{date.today()}, seed {seed}, {processes} processes, {seconds / 60:.0f} minutes. {cpu_name()}, "
+        f"{platform.system()}, Python {platform.python_version()}, {versions}."
+    )
+
+
+def find_version(name: str) -> str:
+    """The version of a library; "" if it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
 
 
 if __name__ == "__main__":
