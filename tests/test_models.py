@@ -10,6 +10,7 @@ import torch
 
 import edgeseg
 from edgeseg import Task
+from edgeseg.engine import TrainConfig
 from edgeseg.networks.layers import conv_groups
 from edgeseg.zoo.networks import ZOO
 
@@ -54,6 +55,25 @@ def test_two_inputs_three_tasks_train(name: str) -> None:
         and (parameter.grad is None or not torch.isfinite(parameter.grad).all())
     ]
     assert lost == []
+
+
+@pytest.mark.parametrize("name", [name for name in ZOO if not name.endswith("_edgeailite")])
+def test_every_tap_is_trained(name: str) -> None:
+    """At the crops of the usual recipe, no dilation of a decoder reaches beyond the feature from most of its cells."""
+    model, crop, reaches = edgeseg.create_model(name).eval(), TrainConfig().rand_crop, []
+    assert crop is not None
+
+    def note(conv: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        taps = [size * dilation for size, dilation in zip(conv.kernel_size, conv.dilation, strict=True) if size > 1]
+        reaches.append(max(taps, default=0) / min(inputs[0].shape[-2:]))
+
+    for module in model.decoders.modules():
+        if isinstance(module, torch.nn.Conv2d) and max(module.dilation) > 1:
+            module.register_forward_pre_hook(note)
+    with torch.inference_mode():
+        model(torch.zeros(1, 3, *crop))
+    assert all(reach < 1 for reach in reaches)
+    assert reaches or name.startswith("espnetv2_")
 
 
 def test_parameter_counts(reference: Callable[[str], Any]) -> None:

@@ -11,6 +11,7 @@ from edgeseg.spec import ModelSpec
 
 # A family has the fields that its members share; a row has those in which one of them differs.
 fpn = partial(ModelSpec, decoder="fpn")
+near_fpn = partial(fpn, dilations=(1, 2, 3))
 unet = partial(ModelSpec, decoder="unet", prediction_stride=2)
 deeplabv3plus = partial(ModelSpec, decoder="deeplabv3plus", output_stride=16)
 bifpn = partial(ModelSpec, decoder="bifpn", channels=128)
@@ -63,13 +64,13 @@ ZOO: dict[str, ModelSpec] = {
     "bifpn_aspp_regnetx1p6gf_edgeailite":          bifpn(encoder="regnetx1p6gf", channels=168),
     "bifpn_aspp_regnetx3p2gf_edgeailite":          bifpn(encoder="regnetx3p2gf", channels=192),
 
-    # Newer encoders of timm, which TI's zoo lacks.
-    "fpn_aspp_mobilenetv3_large_100":              fpn(encoder="mobilenetv3_large_100"),
-    "fpn_aspp_mobilenetv4_conv_small":             fpn(encoder="mobilenetv4_conv_small"),
-    "fpn_aspp_mobilenetv4_conv_medium":            fpn(encoder="mobilenetv4_conv_medium"),
-    "fpn_aspp_efficientnet_lite0":                 fpn(encoder="efficientnet_lite0"),
-    "fpn_aspp_repvit_m1_0":                        fpn(encoder="repvit_m1_0"),
-    "fpn_aspp_fastvit_t8":                         fpn(encoder="fastvit_t8"),
+    # Newer encoders of timm, which TI's zoo lacks, with dilations that fit the stride-32 feature of a crop.
+    "fpn_aspp_mobilenetv3_large_100":              near_fpn(encoder="mobilenetv3_large_100"),
+    "fpn_aspp_mobilenetv4_conv_small":             near_fpn(encoder="mobilenetv4_conv_small"),
+    "fpn_aspp_mobilenetv4_conv_medium":            near_fpn(encoder="mobilenetv4_conv_medium"),
+    "fpn_aspp_efficientnet_lite0":                 near_fpn(encoder="efficientnet_lite0"),
+    "fpn_aspp_repvit_m1_0":                        near_fpn(encoder="repvit_m1_0"),
+    "fpn_aspp_fastvit_t8":                         near_fpn(encoder="fastvit_t8"),
 
     # A decoder of edgeseg's own, see docs/networks.md.
     "fpnsum_mobilenetv2":                          fpnsum(encoder="mobilenetv2", activation="relu6"),
