@@ -61,6 +61,8 @@ extensions = [
 exclude_patterns = ["pictures.py"]
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 html_title = f"edgeseg {__version__}"
 # The address at which the site is published, which pictures of previews need.
 html_baseurl = os.environ.get("EDGESEG_DOCS_URL", "")
