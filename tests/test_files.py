@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import edgeseg
 from edgeseg.machine.files import NotWritten, replacing, replacing_folder
 
 from .conftest import TINY
@@ -53,6 +54,19 @@ def test_full_disk(tmp_path: Path) -> None:
         assert line == f"cannot write {name}: File too large", process.stderr
         assert (tmp_path / name).read_bytes() == b"the good file"
     assert {path.name for path in tmp_path.iterdir()} == set(NAMES)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions of POSIX")
+def test_others_can_read_weights(tmp_path: Path) -> None:
+    """Weights have the permissions that any new file gets, and those of the file that they replace."""
+    model = edgeseg.create_model("fpn", encoder=TINY, channels=8)
+    plain, saved = tmp_path / "plain", tmp_path / "net.safetensors"
+    plain.touch()
+    edgeseg.save_checkpoint(model, saved)
+    assert saved.stat().st_mode == plain.stat().st_mode
+    saved.chmod(0o640)
+    edgeseg.save_checkpoint(model, saved)
+    assert saved.stat().st_mode & 0o777 == 0o640
 
 
 def fill_file(path: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -32,7 +33,9 @@ class NotWritten(OSError):
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary file to write. It replaces `path` when the block ends, and is deleted if the block fails.
 
-    Temporary files that killed processes have left in the folder are removed.
+    The file gets the permissions of the one that it replaces, or those of any new file: some libraries, safetensors
+    among them, write files that only their owner can read. Temporary files that killed processes have left in the folder
+    are removed.
 
     Raises:
         NotWritten: the block failed because the disk is full, whatever error the writing library raised.
@@ -41,7 +44,11 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{_writer()}.tmp")
     try:
         with full_disk_named(path, temporary):
+            temporary.touch()
+            mode = stat.S_IMODE((path if path.exists() else temporary).stat().st_mode)
+            temporary.unlink()
             yield temporary
+            temporary.chmod(mode)
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
