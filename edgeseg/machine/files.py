@@ -34,8 +34,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary file to write. It replaces `path` when the block ends, and is deleted if the block fails.
 
     The file gets the permissions of the one that it replaces, or those of any new file: some libraries, safetensors
-    among them, write files that only their owner can read. Temporary files that killed processes have left in the folder
-    are removed.
+    among them, write files that only their owner can read. Temporary files that killed processes have left in the
+    folder are removed.
 
     Raises:
         NotWritten: the block failed because the disk is full, whatever error the writing library raised.
