@@ -149,4 +149,4 @@ def nothing(_: Path) -> None:
     """These drills need no valid files."""
 
 
-DRILLS = (Drill("threads", nothing, plan, call, 500, "onnxscript", sample=6),)
+DRILLS = (Drill("threads", nothing, plan, call, 200, "onnxscript", sample=6),)
