@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -31,19 +33,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: after `--help` and `--version`, and with status 2 for words that are no options of the command.
     """
+    if arguments is None:  # the process belongs to this command, and not to a program that calls this function
+        _own_process()
     parser = _parser()
     options = parser.parse_args(arguments)
     quiet = getattr(options, "quiet", False)
-    if arguments is None:  # the process belongs to this command, and not to a program that calls this function
-        keep_freed_memory()
-        warnings.formatwarning = _formatted
-        os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # otherwise a line per retry; our error says it in one
-        if quiet:
-            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if arguments is None and quiet:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         with showing(remarks=not (quiet or getattr(options, "json", False)), bars=not quiet):
             status = int(options.run(options))
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return status
     except KeyboardInterrupt as error:
         words = in_shell_words(str(error), parser.names(options.verb))
@@ -55,6 +56,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words = in_shell_words(printable_lines(error), parser.names(options.verb))
         show(f"edgeseg {options.verb}: error: {words}", file=sys.stderr)
         return 2
+
+
+def _own_process() -> None:
+    """Sets up what belongs to the whole process: streams, signals, memory and messages of libraries."""
+    # Streams may be closed (`>&-`), and the next files to be opened would get their numbers.
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (until the process ends)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _end)
+    keep_freed_memory()
+    warnings.formatwarning = _formatted
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # otherwise a line per retry; our error says it in one
+
+
+def _end(number: int, _: Any) -> None:
+    """Ends the process as an exception does: temporary files and processes that were started end with it."""
+    raise SystemExit(128 + number)
 
 
 def _formatted(message: Warning | str, *place: Any, **line: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,6 @@ def _report(dataset: Any, split: str, options: argparse.Namespace) -> DataReport
     from edgeseg.data.check import check_dataset
     from edgeseg.machine.download import cache_folder
 
-    place = f"{options.dataset}-{split}-{Path(options.data_path or '.').resolve().name}.json"
+    place = f"{options.dataset}-{split}-{Path(os.path.realpath(options.data_path or '.')).name}.json"
     cache = None if options.no_cache else cache_folder() / "data" / place.replace("/", "-")
     return check_dataset(dataset, limit=options.limit, workers=options.workers, cache=cache)

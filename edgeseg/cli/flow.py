@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -63,7 +64,7 @@ def _flow_of_two(options: argparse.Namespace) -> int:
     target: Path = options.output / f"{options.current.stem}.png" if options.output.is_dir() else options.output
     if target.suffix.lower() != ".png":
         raise ValueError(f"--output {target}: flow is written as .png; choose such a name, or an existing folder")
-    if target.resolve() in (options.previous.resolve(), options.current.resolve()):
+    if os.path.realpath(target) in map(os.path.realpath, (options.previous, options.current)):
         raise ValueError(f"--output {target} would overwrite a frame; choose another name")
     require_folder(target.parent)
     flow = farneback_flow(read_photo(options.previous), read_photo(options.current))

@@ -55,15 +55,15 @@ def _is_cityscapes(task: Task) -> bool:
 
 def require_other_files(model: Predictor, files: Sequence[tuple[Path, str]], options: argparse.Namespace) -> None:
     """Raises a ValueError if the results of one file would overwrite another file of the input."""
-    sources = {path.resolve(): path for path, _ in files}
+    sources = {os.path.realpath(path): path for path, _ in files}  # Path.resolve raises for a loop of links
     endings = {*options.outputs, *DATA} if "labels" in options.outputs else set(options.outputs)
     for path, name in files:
         for task in model.tasks:
-            begin = target_of(options.output, name, task, model.tasks).resolve()
+            begin = os.path.realpath(target_of(options.output, name, task, model.tasks))
             for ending in (f"{begin}_{each}.{suffix}" for each in endings for suffix in ("png", "mkv", "mp4")):
-                if Path(ending) in sources:
+                if ending in sources:
                     raise ValueError(
-                        f"the results of {path} would overwrite {sources[Path(ending)]}; choose another --output"
+                        f"the results of {path} would overwrite {sources[ending]}; choose another --output"
                     )
 
 

@@ -16,7 +16,7 @@ from edgeseg.data.base import Files, LabelledImages, require
 from edgeseg.data.classes import class_file, find_classes
 from edgeseg.data.splits import check_undivided, part
 from edgeseg.labels import IGNORE
-from edgeseg.vision.listing import PHOTO_SUFFIXES, by_stem, list_files, photo_suffixes
+from edgeseg.vision.listing import PHOTO_SUFFIXES, by_stem, list_files, photo_suffixes, real
 from edgeseg.vision.masks import read_mask
 
 LAYOUT = """\
@@ -103,13 +103,13 @@ class ImagesMasks(LabelledImages):
 
     def _photos(self, suffix: str | None, mask_suffix: str, channels: int) -> dict[str, Path]:
         """The photos by their names without suffix."""
-        inside = self.image_folder.resolve() in self.mask_folder.resolve().parents
+        inside = real(self.image_folder) in real(self.mask_folder).parents
         suffixes = photo_suffixes(channels)
         photos = list_files(self.image_folder, suffixes, without=self.mask_folder if inside else None)
         if suffix is not None:
             _check_suffix("image_suffix", suffix, "_image.jpg", suffixes)
             photos = _ending(photos, suffix)
-        if self.image_folder.resolve() == self.mask_folder.resolve():
+        if real(self.image_folder) == real(self.mask_folder):
             masks = set(_ending(photos, mask_suffix))
             if masks == set(photos):
                 raise ValueError(

@@ -127,10 +127,17 @@ def open_picture(path: Path, max_pixels: int | None = None) -> Picture:
     Raises:
         OSError: the file is missing, damaged, too large or not an image; names the file.
     """
-    with path.open("rb") as file:
+    with _opened(path) as file:
         with named_errors(str(path)):
             image = Image.open(file) if max_pixels is None else _open_up_to(max_pixels, file)
         return _loaded(image, str(path))
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """Opens a file. A pipe is refused: whoever opens it waits until something is written to it."""
+    if path.is_fifo():
+        raise OSError(f"cannot read {path}: it is a pipe, and photos are read from files")
+    return path.open("rb")
 
 
 def photo_size(path: Path) -> tuple[int, int]:
@@ -143,7 +150,7 @@ def photo_size(path: Path) -> tuple[int, int]:
     if path.suffix.lower() == ".npy":
         height, width = _load_array(path, mmap_mode="r").shape[:2]
         return height, width
-    with path.open("rb") as file, named_errors(str(path)):
+    with _opened(path) as file, named_errors(str(path)):
         image = Image.open(file)
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
         return (image.width, image.height) if turned else (image.height, image.width)

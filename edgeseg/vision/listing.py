@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -44,14 +45,19 @@ def list_files(
         OSError: a folder is missing or cannot be read; names it.
         ValueError: `without` is the folder itself.
     """
-    excluded = None if without is None else without.resolve()
-    if folder.resolve() == excluded:
+    excluded = None if without is None else real(without)
+    if real(folder) == excluded:
         raise ValueError(
             f"{folder} is both the input and the output folder, so that the next run would read the pictures of this "
             f"one; choose another output folder, such as {folder / 'output'}"
         )
-    files = _walk(folder, frozenset([folder.resolve()]), excluded, recursive)
+    files = _walk(folder, frozenset([real(folder)]), excluded, recursive)
     return sorted(path for path in files if path.suffix.lower() in suffixes)
+
+
+def real(path: Path) -> Path:
+    """`path` without links and dots, as `Path.resolve`, which raises a RuntimeError for a loop of links."""
+    return Path(os.path.realpath(path))
 
 
 def _walk(folder: Path, above: frozenset[Path], excluded: Path | None, recursive: bool) -> Iterator[Path]:
@@ -60,7 +66,7 @@ def _walk(folder: Path, above: frozenset[Path], excluded: Path | None, recursive
         if path.name.startswith("."):
             continue
         if path.is_dir():
-            resolved = path.resolve()
+            resolved = real(path)
             if recursive and resolved != excluded and resolved not in above:
                 yield from _walk(path, above | {resolved}, excluded, recursive)
         elif path.is_file() or not path.exists():
