@@ -293,6 +293,50 @@ def test_a_reader_that_leaves() -> None:
     assert process.wait(timeout=60) == 0
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell of POSIX")
+def test_closed_streams() -> None:
+    def run(words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(f"{sys.executable} -m edgeseg {words}", shell=True, capture_output=True, text=True)
+
+    listed = run("list >&-")
+    assert (listed.returncode, listed.stderr) == (0, "")
+    failed = run("info nothing 2>&-")
+    assert (failed.returncode, failed.stdout) == (2, "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links and pipes of POSIX")
+def test_links_in_a_circle_and_pipes(
+    checkpoint: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "good.png").write_bytes(photo.read_bytes())
+    (folder / "circle.png").symlink_to("circle.png")
+    call = ["predict", str(folder), "-o", str(tmp_path / "out"), "--checkpoint", str(checkpoint)]
+    assert main(call) == 1
+    assert "circle.png" in capsys.readouterr().err
+    assert list((tmp_path / "out").glob("good*"))
+    os.mkfifo(tmp_path / "pipe.png")
+    assert main([*call[:1], str(tmp_path / "pipe.png"), *call[2:]]) == 1
+    assert "pipe.png: it is a pipe" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc tells the processes")
+def test_sigterm_leaves_no_processes() -> None:
+    words = ["--dataset", "streets", "--inputs", "flow", "image", "--tasks", "semantic", "depth", "motion"]
+    words += ["--length", "4000", "--split", "test", "--workers", "1"]
+    words += ["--model", "deeplabv3plus_mobilenetv2_tv_edgeailite.streets"]
+    command = [sys.executable, "-m", "edgeseg", "evaluate", *words]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while not (started := children.read_text().split()):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    assert not [each for each in started if Path(f"/proc/{each}").exists()]
+
+
 def test_a_word_is_a_pattern(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "FPN"]) == 0
     assert capsys.readouterr().out.splitlines() == edgeseg.list_models("*fpn*")
