@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import struct
 import zlib
@@ -56,7 +57,7 @@ def damaged_json(rng: Random, text: str) -> str:
 def _damaged_value(rng: Random, content: Any) -> Any:
     places = list(_places(content))
     if not places:
-        return rng.choice(PLAIN)
+        return copy.deepcopy(rng.choice(PLAIN))
     holder, key = rng.choice(places)
     match rng.randrange(6):
         case 0:
@@ -71,7 +72,7 @@ def _damaged_value(rng: Random, content: Any) -> Any:
             first = next(iter(holder[key].values()))
             holder[key] |= {f"n{i}": first for i in range(rng.choice((1, 3000)))}
         case _:
-            holder[key] = rng.choice(PLAIN)
+            holder[key] = copy.deepcopy(rng.choice(PLAIN))
     return content
 
 

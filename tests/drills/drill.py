@@ -64,7 +64,10 @@ def outcome(drill: Drill, seeds: Path, work: Path, number: int, seed: int) -> st
     work.mkdir(parents=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        drill.damage(Random(f"{seed} {drill.name} {number}"), seeds, work)
+        try:
+            drill.damage(Random(f"{seed} {drill.name} {number}"), seeds, work)
+        except Exception as error:
+            return f"the drill itself: {type(error).__name__} in try {number}"
         return judged(drill.read, work)
 
 

@@ -84,7 +84,7 @@ ODD: tuple[Callable[[torch.Tensor], Any], ...] = (
     lambda t: t.to("meta"), lambda t: torch.zeros(1).expand(10**12), lambda t: torch.zeros(1).expand(10**6, 10**6),
     lambda t: torch.zeros(0, 10**12), lambda t: t.to(torch.int8), lambda t: t.bool(), lambda t: t.double(),
     lambda t: t.half(), lambda t: t.float().to(torch.float8_e4m3fn), lambda t: t.view(-1), lambda t: torch.tensor(1.0),
-    lambda t: torch.zeros(*t.shape, dtype=torch.uint16), lambda t: {"weight": t}, lambda t: [t], lambda t: (t, t),
+    lambda t: torch.zeros(t.shape, dtype=torch.uint16), lambda t: {"weight": t}, lambda t: [t], lambda t: (t, t),
     *(_plain(value) for value in PLAIN if value not in (DEEP, "\ud800")),
 )  # fmt: skip
 
