@@ -31,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0; 1 if some inputs failed or nothing matched; 2 for an error; 130 if the user stopped it.
 
     Raises:
-        SystemExit: after `--help` and `--version`, and with status 2 for words that are no options of the command.
+        SystemExit: after `--help` and `--version`, with status 2 for words that are no options of the command, and with
+            status 143 after SIGTERM.
     """
     if arguments is None:  # the process belongs to this command, and not to a program that calls this function
         _own_process()

@@ -47,6 +47,10 @@ class Drill:
     sample: int = 12
 
 
+def no_files(_: Path) -> None:
+    """The `make` of drills that need no valid files."""
+
+
 def outcome(drill: Drill, seeds: Path, work: Path, number: int, seed: int) -> str:
     """Makes one try.
 

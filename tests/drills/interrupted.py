@@ -20,7 +20,7 @@ from edgeseg.machine import transfer
 from edgeseg.machine.download import fetch, file_sha256
 
 from ..hub_server import serve
-from .drill import NAME, Drill, expect
+from .drill import NAME, Drill, expect, no_files
 from .models import ENCODER
 
 PLAN = f"{NAME}.json"  # what is to happen in a try
@@ -64,10 +64,6 @@ def kill_and_resume(work: Path) -> None:
         expect(file_sha256(run / name) == file_sha256(work / "whole" / name), f"{name} differs")
     files = [sorted(path.name for path in folder.iterdir()) for folder in (run, work / "whole")]
     expect(files[0] == files[1], f"the folder has {files[0]} and not {files[1]}")
-
-
-def _nothing(_: Path) -> None:
-    """Cut downloads need no valid files."""
 
 
 def plan_cuts(rng: Random, _: Path, work: Path) -> None:
@@ -119,5 +115,5 @@ def cut_and_fetch(work: Path) -> None:
 
 DRILLS = (
     Drill("kills", train_once, plan_kills, kill_and_resume, 50, sample=1),
-    Drill("cuts", _nothing, plan_cuts, cut_and_fetch, 50),
+    Drill("cuts", no_files, plan_cuts, cut_and_fetch, 50),
 )

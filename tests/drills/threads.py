@@ -23,7 +23,7 @@ from torch import nn
 import edgeseg
 from edgeseg.engine import evaluate
 
-from .drill import NAME, Drill, expect
+from .drill import NAME, Drill, expect, no_files
 from .models import PHOTO, SIZE, kept
 
 THREADS = 4
@@ -145,8 +145,4 @@ def call(work: Path) -> None:
     expect(torch.is_grad_enabled(), "gradients are off")
 
 
-def nothing(_: Path) -> None:
-    """These drills need no valid files."""
-
-
-DRILLS = (Drill("threads", nothing, plan, call, 200, "onnxscript", sample=6),)
+DRILLS = (Drill("threads", no_files, plan, call, 200, "onnxscript", sample=6),)
