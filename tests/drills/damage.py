@@ -77,7 +77,17 @@ def _damaged_value(rng: Random, content: Any) -> Any:
 
 
 def _damaged_number(rng: Random, number: float) -> Any:
-    return rng.choice((number + 1, number - 1, -number, number * 2, number * 1000, number / 3, rng.choice(EDGES)))
+    return rng.choice(
+        (
+            number + 1,
+            number - 1,
+            -number,
+            number * 2,
+            number * 1000,
+            number * 0.3 if abs(number) < 1e300 else 0.3,
+            rng.choice(EDGES),
+        )
+    )
 
 
 def _places(content: Any) -> Any:
