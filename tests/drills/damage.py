@@ -77,17 +77,8 @@ def _damaged_value(rng: Random, content: Any) -> Any:
 
 
 def _damaged_number(rng: Random, number: float) -> Any:
-    return rng.choice(
-        (
-            number + 1,
-            number - 1,
-            -number,
-            number * 2,
-            number * 1000,
-            number * 0.3 if abs(number) < 1e300 else 0.3,
-            rng.choice(EDGES),
-        )
-    )
+    third = number / 3 if abs(number) < 1e300 else 1 / 3
+    return rng.choice((number + 1, number - 1, -number, number * 2, number * 1000, third, rng.choice(EDGES)))
 
 
 def _places(content: Any) -> Any:
