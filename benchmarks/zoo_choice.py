@@ -106,7 +106,9 @@ def shipped(zoo: Figures, runtimes: Path) -> str:
         if row["format"] != "safetensors":
             continue
         cost = edgeseg.complexity(edgeseg.create_model(name), SMALL)
-        both = [times.get((name, precision)) for precision in ("float32", "int8")]
+        # The time does not depend on the weights, so it may have been taken without any.
+        either = (name, name.rpartition(".")[0])
+        both = [next(filter(None, (times.get((n, kind)) for n in either)), None) for kind in ("float32", "int8")]
         cells.append(
             (
                 f"`{name}`",

@@ -147,6 +147,12 @@ WEIGHTS: dict[str, Weights] = {
         sha256="558db3e336744b69a32a979671e8320e46820d6b60baebbb774fca8cdca951e3",
         measured_miou=63.44,
     ),
+    "fpnsum_mobilenetv2.camvid": camvid(
+        addresses=("package:fpnsum_mobilenetv2.camvid.safetensors",),
+        sha256="0f5605059e81b7e075fb83aeca3e41199b467351a01bc1a504da8cffdac699eb",
+        measured_miou=66.38,
+        license="non-commercial research only: CamVid (CC BY-NC 4.0), IDD Lite and LabelMeFacade (research)",
+    ),
     "deeplabv3plus_mobilenetv2_tv_edgeailite.streets": Weights(
         addresses=("package:deeplabv3plus_mobilenetv2_tv_edgeailite.streets.safetensors",),
         sha256="829a0ec43f52add3c2de5bf91b66b64e9eadbf0b8d2b46a460f3f7785265f7a0",
