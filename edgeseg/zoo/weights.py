@@ -150,7 +150,7 @@ WEIGHTS: dict[str, Weights] = {
     "fpnsum_mobilenetv2.camvid": camvid(
         addresses=("package:fpnsum_mobilenetv2.camvid.safetensors",),
         sha256="0f5605059e81b7e075fb83aeca3e41199b467351a01bc1a504da8cffdac699eb",
-        measured_miou=66.38,
+        measured_miou=66.38, default=True,
         license="non-commercial research only: CamVid (CC BY-NC 4.0), IDD Lite and LabelMeFacade (research)",
     ),
     "deeplabv3plus_mobilenetv2_tv_edgeailite.streets": Weights(
