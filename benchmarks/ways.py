@@ -127,17 +127,21 @@ class Ways:
 
     def gmacs(self, way: str, size: Sequence[int]) -> float:
         """Returns the GMACs of the convolutions per image. For peers fvcore counts them, which differs little."""
-        peer = way.removesuffix(IN_A_FILE)
-        if peer not in self.peers:
+        network = self._network(way)
+        if network is self.model:
             return edgeseg.complexity(self.model, size).gmacs
-        counted = FlopCountAnalysis(self.peers[peer]().eval(), torch.zeros(1, 3, *size))
+        counted = FlopCountAnalysis(network.eval(), torch.zeros(1, 3, *size))
         counted.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         return float(counted.by_operator()["conv"]) / 1e9
 
     def parameters(self, way: str) -> int:
         """Returns the number of parameters."""
-        network = self.peers[way]() if way in self.peers else self.model
-        return sum(each.numel() for each in network.parameters())
+        return sum(each.numel() for each in self._network(way).parameters())
+
+    def _network(self, way: str) -> nn.Module:
+        """What a way runs: a new peer, in whatever runtime, or the network of the zoo."""
+        peer = self.peers.get(way.removesuffix(IN_A_FILE))
+        return self.model if peer is None else peer()
 
 
 def prepare(setting: Setting, way: str, size: Sequence[int], batch: int) -> Run:

@@ -8,7 +8,7 @@ import platform
 import sys
 import time
 from datetime import date
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 
 from edgeseg.machine.processor import cpu_name
@@ -61,20 +61,11 @@ def row(result: Result, seconds: float) -> str:
 
 def setting(seed: int, processes: int, seconds: float) -> str:
     """When, where and with what the drills ran, in a line."""
-    libraries = [(name, find_version(name)) for name in LIBRARIES]
-    versions = ", ".join(f"{name} {version}" for name, version in libraries if version)
+    versions = ", ".join(f"{each.name} {each.version}" for name in LIBRARIES for each in distributions(name=name))
     return (
         f"{date.today()}, seed {seed}, {processes} processes, {seconds / 60:.0f} minutes. {cpu_name()}, "
         f"{platform.system()}, Python {platform.python_version()}, {versions}."
     )
-
-
-def find_version(name: str) -> str:
-    """The version of a library; "" if it is not installed."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
 
 
 if __name__ == "__main__":

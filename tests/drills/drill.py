@@ -14,6 +14,8 @@ RIGHT, REFUSED = "right", "refused"
 HELD = (RIGHT, REFUSED)
 NAME = "damaged"
 """What the names of damaged files begin with, by which a message is known to name them."""
+PLAN = f"{NAME}.json"
+"""The file that says what is to happen in a try, where no file is damaged."""
 
 
 class Wrong(Exception):

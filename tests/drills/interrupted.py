@@ -20,10 +20,9 @@ from edgeseg.machine import transfer
 from edgeseg.machine.download import fetch, file_sha256
 
 from ..hub_server import serve
-from .drill import NAME, Drill, expect, no_files
+from .drill import NAME, PLAN, Drill, expect, no_files
 from .models import ENCODER
 
-PLAN = f"{NAME}.json"  # what is to happen in a try
 RUN = [
     sys.executable, "-m", "edgeseg", "train", "--quiet", "--dataset", "streets", "--length", "8", "--model", "fpn",
     "--encoder", ENCODER, "--option", "channels=8", "--img-resize", "32", "64", "--rand-crop", "32", "64",

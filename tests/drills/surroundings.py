@@ -17,10 +17,9 @@ from PIL import Image
 
 import edgeseg
 
-from .drill import NAME, Drill, expect
+from .drill import NAME, PLAN, Drill, expect
 from .models import ENCODER, PHOTO, small
 
-PLAN = f"{NAME}.json"
 DAY = 86_400.0
 NOWHERE = "/proc/edgeseg"  # a folder that not even root can make
 TRAIN = [
@@ -29,7 +28,7 @@ TRAIN = [
     "--val-split", "none", "-o", "{out}",
 ]  # fmt: skip
 CODE = """
-import multiprocessing, os, sys, edgeseg
+import multiprocessing, sys, edgeseg
 from pathlib import Path
 from PIL import Image
 def saved(paths):

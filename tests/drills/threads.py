@@ -22,13 +22,13 @@ from torch import nn
 
 import edgeseg
 from edgeseg.engine import evaluate
+from edgeseg.predict.predictor import Predictor
 
-from .drill import NAME, Drill, expect, no_files
-from .models import PHOTO, SIZE, kept
+from .drill import PLAN, Drill, expect, no_files
+from .models import ENCODER, PHOTO, SIZE, kept
 
 THREADS = 4
 CALLS = 6  # of each thread
-PLAN = f"{NAME}.json"
 OTHER = PHOTO[:, ::-1].copy()
 
 
@@ -44,15 +44,17 @@ def _score(model: edgeseg.Pixel2Pixel) -> float:
     return evaluate(model, samples, workers=0).pixel_accuracy
 
 
-@cache
-def _segmenter() -> edgeseg.OnnxSegmenter:
-    """The network in an ONNX file, read by one segmenter that all threads use."""
+def _exported(model: edgeseg.Pixel2Pixel) -> Predictor:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        edgeseg.export_onnx(kept(), path, size=SIZE)
-        segmenter = edgeseg.load_segmenter(path, threads=1)
-        assert isinstance(segmenter, edgeseg.OnnxSegmenter)
-        return segmenter
+        edgeseg.export_onnx(model, path, size=SIZE)
+        return edgeseg.load_segmenter(path, threads=1)
+
+
+@cache
+def _segmenter() -> Predictor:
+    """One segmenter that all threads use."""
+    return _exported(kept())
 
 
 @cache
@@ -79,7 +81,7 @@ ACTIONS: dict[str, Callable[[edgeseg.Pixel2Pixel], Any]] = {
     "predict tasks": lambda model: model.predict_tasks(PHOTO)["segmentation"],
     "draw": lambda model: np.asarray(model.draw(PHOTO)),
     "prepare": lambda model: model.prepare(PHOTO)[0],
-    "forward": lambda model: _logits(model),
+    "forward": _logits,
     "decode": lambda model: _logits(model.decode),
     "gradients": _gradients,
     "copy": lambda model: _logits(copy.deepcopy(model)),
@@ -91,17 +93,10 @@ ACTIONS: dict[str, Callable[[edgeseg.Pixel2Pixel], Any]] = {
     "evaluate": _score,
     "save_checkpoint": partial(_saved, edgeseg.save_checkpoint, "model.safetensors"),
     "save_pretrained": partial(_saved, edgeseg.Pixel2Pixel.save_pretrained, "folder"),
-    "create_model": lambda model: len(edgeseg.create_model("fpn", encoder="test_efficientnet").state_dict()),
+    "create_model": lambda model: len(edgeseg.create_model("fpn", encoder=ENCODER).state_dict()),
     "model_info": lambda _: str(asdict(edgeseg.model_info("fpn_aspp_mobilenetv2_tv_edgeailite"))),
-    "export": lambda model: _exported(model),
+    "export": lambda model: _exported(model).predict(PHOTO),
 }
-
-
-def _exported(model: edgeseg.Pixel2Pixel) -> Any:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        edgeseg.export_onnx(model, path, size=SIZE)
-        return edgeseg.load_segmenter(path, threads=1).predict(PHOTO)
 
 
 def plan(rng: Random, _: Path, work: Path) -> None:
