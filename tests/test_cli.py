@@ -293,6 +293,21 @@ def test_a_reader_that_leaves() -> None:
     assert process.wait(timeout=60) == 0
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="locales of Linux")
+def test_names_that_the_locale_lacks(camvid: Path, tmp_path: Path) -> None:
+    """With LC_ALL=C and without UTF-8 mode, Python has surrogates in place of the letters of a path."""
+    data, output = tmp_path / "straße", tmp_path / "läufe"
+    camvid.rename(data)
+    size = ["--img-resize", "64", "64", "--rand-crop", "64", "64", "--batch-size", "2", "--workers", "0"]
+    words = ["train", "--dataset", "camvid", "--data-path", str(data), "--model", NAME, *size]
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = call(*words, "--epochs", "1", "--val-split", "none", "-o", str(output), **locale)
+    assert done.returncode == 0, done.stderr
+    assert (output / "last.safetensors").is_file()
+    checked = call("data", "check", "--dataset", "camvid", "--data-path", str(data), "--split", "train", **locale)
+    assert checked.returncode == 0, checked.stderr
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell of POSIX")
 def test_closed_streams() -> None:
     def run(words: str) -> subprocess.CompletedProcess[str]:

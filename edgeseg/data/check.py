@@ -316,7 +316,7 @@ def fingerprint(
             state = os.stat(path)
         except OSError:
             return ""  # reading it says what is wrong
-        digest.update(f"{path}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(path) + f"\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 

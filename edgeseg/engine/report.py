@@ -55,7 +55,10 @@ class Log(Callback):
             from torch.utils.tensorboard import SummaryWriter  # in the extra edgeseg[tensorboard]
         except ImportError:
             return
-        self.tensorboard = SummaryWriter(run.output / "tensorboard", purge_step=run.epoch + 1)
+        try:
+            self.tensorboard = SummaryWriter(run.output / "tensorboard", purge_step=run.epoch + 1)
+        except UnicodeError:  # LC_ALL=C, and a name beyond ASCII
+            say(f"TensorBoard cannot write to {run.output}; metrics.jsonl has the same figures")
 
     def on_step_end(self, run: Run, losses: Mapping[str, float]) -> None:
         """Prints how far the epoch is, every minute."""
