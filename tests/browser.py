@@ -116,18 +116,26 @@ class Page:
                                    f" ? document.getElementById('{name}').innerText : ''")  # fmt: skip
         return found
 
+    def problem(self) -> str:
+        """What the page reports; nothing while it only has the words that it shows until it has started.
+
+        A page that takes more than five seconds to load shows these for a moment, which a busy machine does.
+        """
+        started = self.evaluate("!document.getElementById('problem')?.classList.contains('later')")
+        return self.text("problem") if started else ""
+
     def wait_for(self, name: str, words: str) -> str:
         """Waits until an element shows these words; returns its text.
 
         Raises:
             AssertionError: it does not, or the page reports another problem than before; says what it shows.
         """
-        end, before = time.monotonic() + SECONDS, self.text("problem")
+        end, before = time.monotonic() + SECONDS, self.problem()
         while time.monotonic() < end:
             text = self.text(name)
             if words in text:
                 return text
-            problem = self.text("problem")
+            problem = self.problem()
             assert name == "problem" or problem in ("", before), problem
             time.sleep(0.05)
         raise AssertionError(f"{words!r} is not in {text!r}")
