@@ -34,7 +34,8 @@ PEERS = ("segmentation_models_pytorch", "torchvision")
 # Names in the chart, which is narrow.
 SHORT = {
     "plain eager": "FPN, eager", "edgeseg.optimize": "FPN, optimize", "onnxruntime": "FPN, onnxruntime",
-    "segmentation_models_pytorch": "smp", "torchvision": "tv", "bfloat16": "bf16", "compiled": "comp.", " MobileNetV3": "",
+    "segmentation_models_pytorch": "smp", "torchvision": "tv", "bfloat16": "bf16", "compiled": "comp.",
+    " MobileNetV3": "",
 }  # fmt: skip
 
 
