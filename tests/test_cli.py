@@ -339,7 +339,7 @@ def test_links_in_a_circle_and_pipes(
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc tells the processes")
 def test_sigterm_leaves_no_processes() -> None:
     words = ["--dataset", "streets", "--inputs", "flow", "image", "--tasks", "semantic", "depth", "motion"]
-    words += ["--length", "4000", "--split", "test", "--workers", "1"]
+    words += ["--length", "4000", "--split", "test", "--workers", "1", "--runtime", "torch"]
     words += ["--model", "deeplabv3plus_mobilenetv2_tv_edgeailite.streets"]
     command = [sys.executable, "-m", "edgeseg", "evaluate", *words]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -535,7 +535,7 @@ def test_bars(tiny: edgeseg.Pixel2Pixel, photo: Path, tmp_path: Path, monkeypatc
         "evaluation": ["evaluate", "--dataset", "streets", "--length", "4", "--split", "test", *model],
         "streets": ["demo", "--sequences", "1", *model, "-o", str(tmp_path / "demo.png")],
         "photos": ["predict", str(tmp_path / "photos"), "-o", str(tmp_path / "out"), *model],
-        "calibration": ["quantize", *photos, "-o", str(tmp_path / "int8.onnx")],
+        "calibration": ["quantize", *photos, "--fixed", "-o", str(tmp_path / "int8.onnx")],
     }  # fmt: skip
     for title, words in calls.items():
         streams = ((Terminal(), True), (io.StringIO(), False))[: 1 + (title == "evaluation")]

@@ -95,6 +95,9 @@ def test_frozen_encoder(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_precisions(name: str) -> None:
     model = randomize(edgeseg.create_model(name, num_classes=3)).eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.weight.data.mul_(0.5)  # else what deep networks compute without training is beyond float16
     image = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0)) - 0.5
     with torch.inference_mode():
         exact = model.double()(image.double())["segmentation"]

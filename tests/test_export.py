@@ -153,7 +153,7 @@ def test_difference_is_an_error_and_nothing_is_left(
     with pytest.raises(
         RuntimeError, match=r"segmentation in the exported file differs from the network by .*, more than 1e-12"
     ):
-        edgeseg.export_onnx(model, tmp_path / "model.onnx")
+        edgeseg.export_onnx(model, tmp_path / "model.onnx", dynamic=())
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("model.onnx", b"before")]
 
 
@@ -168,7 +168,7 @@ def test_other_threads_use_the_network_meanwhile(model: edgeseg.Pixel2Pixel, pho
     with ThreadPoolExecutor(3) as pool:
         predicting = pool.submit(predict)
         try:
-            exports = [pool.submit(edgeseg.export, model, tmp_path / f"{n}.onnx", size=(32, 64)) for n in range(2)]
+            exports = [pool.submit(edgeseg.export, model, tmp_path / f"{n}.onnx", dynamic=()) for n in range(2)]
             assert all(export.result().differences for export in exports)
         finally:
             done.set()

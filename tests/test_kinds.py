@@ -116,7 +116,7 @@ def test_a_kind_of_ones_own(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
     assert np.abs(loaded.predict(photo, task="normals") - maps["normals"]).max() < 1e-3
     for output in ("labels", "small_logits"):
         path = tmp_path / f"{output}.onnx"
-        edgeseg.export_onnx(trained, path, size=(64, 96), output=output)
+        edgeseg.export_onnx(trained, path, size=(64, 96), output=output, dynamic=())
         segmenter = edgeseg.OnnxSegmenter(path)
         found = segmenter.predict(photo, task="normals")
         assert found.shape == (60, 90, 3)

@@ -323,7 +323,7 @@ def test_files_beside_photos_of_one_stem(tmp_path: Path, capsys: pytest.CaptureF
 def test_quantize_lists_photos(predict: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("onnxruntime")
     clutter(photo(tmp_path / "photos/a.jfif").parent)
-    call = ["quantize", *predict[1:5], "--calibration", "minmax", "--img-resize", "32", "32", "-o"]
+    call = ["quantize", *predict[1:5], "--calibration", "minmax", "--img-resize", "32", "32", "--fixed", "-o"]
     assert main([*call, str(tmp_path / "int8.onnx"), "--images", str(tmp_path / "photos")]) == 0
     (tmp_path / "empty").mkdir()
     assert main([*call, str(tmp_path / "int8.onnx"), "--images", str(tmp_path / "empty")]) == 2

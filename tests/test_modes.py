@@ -69,7 +69,7 @@ CALLS: dict[str, Callable[[edgeseg.Pixel2Pixel, Path], object]] = {
     "complexity": lambda model, folder: edgeseg.complexity(model, 64),
     "fvcore": lambda model, folder: edgeseg.complexity(model, 64).fvcore,
     "trace": lambda model, folder: trace(model),
-    "export_onnx": lambda model, folder: edgeseg.export_onnx(model, folder / "a.onnx", size=(64, 96)),
+    "export_onnx": lambda model, folder: edgeseg.export_onnx(model, folder / "a.onnx", size=(64, 96), dynamic=()),
     "export_program": lambda model, folder: edgeseg.export_program(model, folder / "a.pt2", size=(64, 96)),
     "quantize_aware": lambda model, folder: quantize_aware(model),
     "equalize": lambda model, folder: equalize_channels(model, [model.prepare(photo(0))]),
@@ -140,7 +140,7 @@ def test_costs_on_the_meta_device() -> None:
 
 
 def test_segmenters_are_pickled(tiny: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
-    edgeseg.export_onnx(tiny, tmp_path / "tiny.onnx", size=(64, 96))
+    edgeseg.export_onnx(tiny, tmp_path / "tiny.onnx", size=(64, 96), dynamic=())
     segmenter = edgeseg.OnnxSegmenter(tmp_path / "tiny.onnx")
     content = pickle.dumps(segmenter)
     (tmp_path / "tiny.onnx").unlink()  # it opens anew from its own bytes

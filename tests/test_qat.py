@@ -181,7 +181,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "float.safetensors"
 
 
-@pytest.fixture(scope="module", params=["per_channel", "power_of_two"])
+@pytest.fixture(scope="module", params=["per_channel", pytest.param("power_of_two", marks=pytest.mark.slow)])
 def run(request: pytest.FixtureRequest, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Trained on with rounding, by the command line."""
     folder = tmp_path_factory.mktemp(request.param)

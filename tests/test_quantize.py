@@ -81,7 +81,7 @@ def test_pixels_as_they_are(small: edgeseg.Pixel2Pixel, images: list[torch.Tenso
 def _before_the_first_convolution(
     model: edgeseg.Pixel2Pixel, images: list[torch.Tensor], folder: Path
 ) -> tuple[list[str], tuple[float, int]]:
-    done = quantize_onnx(model, folder / "int8.onnx", images, calibration="minmax", preprocess=True)
+    done = quantize_onnx(model, folder / "int8.onnx", images, calibration="minmax", preprocess=True, dynamic=())
     assert done.agreement["segmentation"] > 0.9
     graph = onnx.load(done.path).graph
     makers = {name: node for node in graph.node for name in node.output}
@@ -94,6 +94,7 @@ def _before_the_first_convolution(
     return kinds, scale
 
 
+@pytest.mark.slow
 def test_nothing_is_converted_in_vain(images: list[torch.Tensor], tmp_path: Path) -> None:
     """What is only concatenated has the scale of the result: the branches of the context block, not a feature of the
     encoder that is read elsewhere too. Sizes are those of 8-bit tensors."""
@@ -123,7 +124,7 @@ def small() -> edgeseg.Pixel2Pixel:
 
 def test_powers_of_two(small: edgeseg.Pixel2Pixel, images: list[torch.Tensor], tmp_path: Path) -> None:
     """All scales of tensors, weights too; symmetric about zero, or from zero on. Biases have the products."""
-    done = quantize_onnx(small, tmp_path / "int8.onnx", images, calibration="minmax", power_of_two=True)
+    done = quantize_onnx(small, tmp_path / "int8.onnx", images, calibration="minmax", power_of_two=True, dynamic=())
     file = onnx.load(done.path)
     found = scales(file)
     assert len(found) > 50

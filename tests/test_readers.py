@@ -155,7 +155,7 @@ def test_pixels_are_the_same_everywhere(own: Path, tmp_path: Path) -> None:
     model = network(3)
     expected = model.prepare(pixels)[0]
     assert torch.equal(model.prepare(path)[0], expected)
-    edgeseg.export_onnx(model, tmp_path / "model.onnx")
+    edgeseg.export_onnx(model, tmp_path / "model.onnx", dynamic=())
     assert (edgeseg.OnnxSegmenter(tmp_path / "model.onnx").feed(path)["image"] == expected.numpy()).all()
 
 
@@ -488,7 +488,7 @@ def test_calibration_photos(own: Path, tmp_path: Path, capsys: pytest.CaptureFix
     folder = own / "images/train"
     (folder / "0.png").write_bytes((folder / "0.png").read_bytes()[:-300])
     call = ["quantize", "--images", str(folder), "-o", str(tmp_path / "int8.onnx"), "--calibration", "minmax"]
-    call += ["--model", "fpn", "--checkpoint", str(tmp_path / "tiny.safetensors")]
+    call += ["--fixed", "--model", "fpn", "--checkpoint", str(tmp_path / "tiny.safetensors")]
     assert main(call) == 2
     assert f"cannot read {folder / '0.png'}" in capsys.readouterr().err
     assert main([*call, "--skip-unreadable"]) == 0

@@ -153,7 +153,7 @@ def test_origin_goes_along(camvid: Path, tmp_path: Path) -> None:
     sets = [CamVid(camvid, split) for split in ("train", "val")]
     data, val = ([each[index] for index in range(len(each))] for each in sets)
     trained = train(model, data, val, replace(SMALL, lr=0.001), tmp_path / "run")
-    edgeseg.export_onnx(trained, tmp_path / "model.onnx", output="small_logits")
+    edgeseg.export_onnx(trained, tmp_path / "model.onnx", output="small_logits", dynamic=())
     for name in ("best", "last"):
         config = read_checkpoint_config(tmp_path / f"run/{name}.safetensors")
         assert config is not None
@@ -186,7 +186,7 @@ def test_origin_of_int8(tmp_path: Path) -> None:
     model = edgeseg.create_model("fpn", encoder=TINY, channels=16, num_classes=3).eval()
     model.configure(notes={"license": "CC BY-NC", "started_from": "x.camvid"})
     images = [torch.randint(0, 256, (3, 32, 48), dtype=torch.uint8) for _ in range(2)]
-    quantize_onnx(model, tmp_path / "int8.onnx", images, size=(32, 48))
+    quantize_onnx(model, tmp_path / "int8.onnx", images, size=(32, 48), dynamic=())
     assert edgeseg.OnnxSegmenter(tmp_path / "int8.onnx").config.notes["license"] == "CC BY-NC"
     facts = {entry.key: entry.value for entry in onnx.load(tmp_path / "int8.onnx").metadata_props}
     assert facts["started_from"] == "x.camvid"

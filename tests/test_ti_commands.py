@@ -167,7 +167,7 @@ def check_run(run: Path, command: Sequence[str], encoder: str, state: dict[str, 
     assert compared > 40
 
 
-@pytest.mark.parametrize("number", range(1, 5))
+@pytest.mark.parametrize("number", [1, *(pytest.param(each, marks=pytest.mark.slow) for each in range(2, 5))])
 def test_training(
     number: int,
     data: Path,

@@ -274,7 +274,9 @@ def test_folders_that_exist(model: edgeseg.Pixel2Pixel, tmp_path: Path, monkeypa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "full", "ti"]
 
 
-@pytest.mark.parametrize(("scheme", "kind"), [("power_of_two", 1), ("per_channel", 4)])
+@pytest.mark.parametrize(
+    ("scheme", "kind"), [("power_of_two", 1), pytest.param("per_channel", 4, marks=pytest.mark.slow)]
+)
 def test_scales_of_training(model: edgeseg.Pixel2Pixel, scheme: Any, kind: int, tmp_path: Path) -> None:
     quantized = quantize_aware(model, Quantization(scheme=scheme)).train()
     for _ in range(2):

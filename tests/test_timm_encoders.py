@@ -87,6 +87,7 @@ def test_padding_with_two_inputs() -> None:
         edgeseg.create_model("fpn", encoder="selecsls42b", in_channels=(3, 3))
 
 
+@pytest.mark.slow
 def test_export_of_a_padded_encoder(tmp_path: Path) -> None:
     """The file takes any size, beyond those at which it was traced and compared too."""
     ort = pytest.importorskip("onnxruntime")
