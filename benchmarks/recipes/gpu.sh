@@ -36,7 +36,7 @@ PYTHON
 
 # The first starts from its shipped weights, and the second from ImageNet.
 part=$((seconds / 8))
-train mobilenetv2 $((3 * part)) --model fpnsum_mobilenetv2 --pretrained fpnsum_mobilenetv2.camvid "${camvid[@]}"
+train mobilenetv2 $((3 * part)) --model fpnsum_mobilenetv2.camvid "${camvid[@]}"
 lite2=(--model fpnsum_tf_efficientnet_lite2)
 train lite2_streets $((2 * part)) "${lite2[@]}" --encoder-weights "$packed/lite2.safetensors" "${teachers[@]}" "${streets[@]}"
 train lite2 $((end - $(date +%s))) "${lite2[@]}" --pretrained "$runs/lite2_streets/last.safetensors" "${camvid[@]}"

@@ -64,7 +64,7 @@ def add_encoder(group: Group) -> None:
     group.add_argument(
         "--encoder", metavar="NAME",
         help="encoder of a free combination, such as resnet18 or any other of timm, with --model fpn, unet, "
-        "deeplabv3plus or bifpn",
+        "deeplabv3plus, bifpn or fpnsum",
     )  # fmt: skip
     group.add_argument(
         "--option", action="append", default=[], metavar="KEY=VALUE",
