@@ -195,15 +195,15 @@ def _line(cells: Sequence[object]) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def with_table(path: Path, mark: str, text: str) -> str:
-    """Returns the content of a file with other text between `<!-- MARK -->` and `<!-- end -->`."""
-    before, place = path.read_text(), rf"(?s)(<!-- {mark} -->\n).*?(?=<!-- end -->)"
-    assert re.search(place, before), f"{path} does not have the mark <!-- {mark} -->"
-    return re.sub(place, lambda match: f"{match[1]}{text.strip()}\n", before, count=1)
+def with_table(document: str, mark: str, text: str) -> str:
+    """Returns a document with other text between `<!-- MARK -->` and `<!-- end -->`."""
+    place = rf"(?s)(<!-- {mark} -->\n).*?(?=<!-- end -->)"
+    assert re.search(place, document), f"the document does not have the mark <!-- {mark} -->"
+    return re.sub(place, lambda match: f"{match[1]}{text.strip()}\n", document, count=1)
 
 
 def write_table(document: str, mark: str, text: str) -> None:
     """Replaces the text between `<!-- MARK -->` and `<!-- end -->` in a file in docs/, and prints it."""
     path = ROOT / "docs" / document
-    path.write_text(with_table(path, mark, text))
+    path.write_text(with_table(path.read_text(), mark, text))
     print(text)

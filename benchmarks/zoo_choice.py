@@ -142,7 +142,7 @@ def needs(zoo: Figures) -> str:
         measured = row["miou_measured"]
         return f"`{name}`", f"mIoU {measured or row['miou_published']:.2f} %, {'measured' if measured else 'published'}"
 
-    timed = [each for each in rows if each.milliseconds]
+    timed = [each for each in rows if each.milliseconds and each.miou]
     quick = [each for each in timed if each.size == "768x384" and (each.milliseconds or 0) <= BUDGET_MS]
     balanced, accurate = (max(among, key=lambda each: each.miou or 0) for among in (quick, rows))
     fast = min(timed, key=lambda each: each.milliseconds or 0)
@@ -154,7 +154,7 @@ def needs(zoo: Figures) -> str:
         ("segment everyday objects, in VOC's 21 classes", *best("voc")),
         ("segment rooms and landscapes, in 32 classes of ADE20K", *best("ade20k32")),
         (f"train the most accurate one that takes {BUDGET_MS} ms", f"`{balanced.name}`", _figures(balanced)),
-        ("train the fastest one that was timed", f"`{fast.name}`", _figures(fast)),
+        ("train the fastest one with a published mIoU", f"`{fast.name}`", _figures(fast)),
         ("train the smallest one", f"`{small.name}`", _figures(small)),
         ("train the most accurate one", f"`{accurate.name}`", _figures(accurate)),
         ("use several inputs or tasks", *best("streets")),
@@ -164,9 +164,8 @@ def needs(zoo: Figures) -> str:
 
 def _figures(choice: Choice) -> str:
     """The figures of a network in words."""
-    parts = [f"{choice.gmacs:.2f} GMACs", f"{choice.parameters / 1e6:.2f} M parameters"]
-    if choice.milliseconds:
-        parts.insert(0, f"{choice.milliseconds:.1f} ms")
+    time = f"{choice.milliseconds:.1f} ms and " if choice.milliseconds else ""
+    parts = [f"{time}{choice.gmacs:.2f} GMACs at 768x384", f"{choice.parameters / 1e6:.2f} M parameters"]
     if choice.miou:
-        parts.append(f"mIoU {_miou(choice)} on Cityscapes, published")
+        parts.append(f"mIoU {choice.miou:.2f} % at {choice.size} on Cityscapes, published")
     return ", ".join(parts)

@@ -17,13 +17,13 @@ NOT_READ = [("DeepLabV3 MobileNetV3-Large-Lite", 60.80), ("LR-ASPP MobileNetV3-L
 HEADER = """\
 # Model zoo
 
-The networks that have trained weights or a published mIoU, the fastest first, and those that were not timed last:
+The networks that have trained weights or a published mIoU, sorted by speed; untimed networks come last:
 
 {chooser}
 
-- **mIoU** is in percent, on Cityscapes' validation images, as published. **GMACs** count convolutions. Both are for
-  images of 768x384 (width x height) where nothing else is stated.
-- **ms** are milliseconds for such an image in onnxruntime, float32, on {machine}.
+- **mIoU** is in percent, on Cityscapes' validation images, as published. Like GMACs and ms, it
+  is for images of 768x384 (width x height), or for larger ones where the table says so: these cost more than its row.
+- **GMACs** count convolutions. **ms** are milliseconds in onnxruntime, float32, on {machine}.
 - **weights** are tags: `edgeseg.create_model("NAME.TAG")` loads them. Their scores are [below](#trained-weights).
 
 [Which model?](docs/choosing.md) chooses by need and by device.
@@ -108,7 +108,7 @@ def other_tasks_section(rows: Sequence[Figures]) -> str:
     )
     return (
         "## Several inputs and tasks\n\n768x384, convolutions only. The scores of these networks on synthetic streets "
-        f"are in docs/multitask.md.\n\n{table}\n"
+        f"are in [several inputs and tasks](docs/multitask.md).\n\n{table}\n"
     )
 
 

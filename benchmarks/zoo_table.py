@@ -63,9 +63,10 @@ def main() -> None:
     texts = {ROOT / "MODEL_ZOO.md": render(zoo), FILE: json.dumps(zoo, indent=1) + "\n"}
     for path, mark, table in (
         (ROOT / "README.md", "shipped", shipped(zoo, RESULTS / "runtimes.json")),
+        (ROOT / "README.md", "needs", needs(zoo)),
         (ROOT / "docs/choosing.md", "needs", needs(zoo)),
     ):
-        texts[path] = with_table(path, mark, table)
+        texts[path] = with_table(texts.get(path) or path.read_text(), mark, table)
     if options.check:
         stale = [str(path) for path, text in texts.items() if not path.is_file() or path.read_text() != text]
         if stale:

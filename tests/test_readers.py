@@ -155,7 +155,7 @@ def test_pixels_are_the_same_everywhere(own: Path, tmp_path: Path) -> None:
     model = network(3)
     expected = model.prepare(pixels)[0]
     assert torch.equal(model.prepare(path)[0], expected)
-    edgeseg.export_onnx(model, tmp_path / "model.onnx", dynamic=())
+    edgeseg.export_onnx(model, tmp_path / "model.onnx")
     assert (edgeseg.OnnxSegmenter(tmp_path / "model.onnx").feed(path)["image"] == expected.numpy()).all()
 
 

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Trains and tests ESPNetv2 for CamVid, from its published weights for Cityscapes: bash FILE CAMVID_FOLDER
+set -euo pipefail
+data=(--dataset camvid --data-path "$1") model=espnetv2_s2p0
+
+# The classes start as the classes of Cityscapes that they are nearest to.
+mkdir -p runs
+python - <<PYTHON
+import edgeseg
+import torch
+from edgeseg.data.camvid import CamVid
+
+STARTS = {"pavement": "sidewalk", "tree": "vegetation", "sign": "traffic sign", "pedestrian": "person", "bicyclist": "rider"}
+source = edgeseg.create_model("$model.cityscapes")
+model = edgeseg.create_model("$model.cityscapes", tasks={"segmentation": CamVid.task})
+names = source.tasks["segmentation"].classes
+rows = [names.index(STARTS.get(name, name)) for name in CamVid.task.classes]
+with torch.no_grad():
+    for key, value in model.decoders["segmentation"].head[1].named_parameters():
+        value.copy_(source.decoders["segmentation"].head[1].get_parameter(key)[rows])
+edgeseg.save_checkpoint(model, "runs/${model}_start.safetensors", **model.config.notes)
+PYTHON
+
+edgeseg train "${data[@]}" --model $model --pretrained runs/${model}_start.safetensors \
+    --train-split trainval --val-split none --resume auto --epochs 15 --warmup-epochs 1 --lr 0.005 \
+    --img-resize 600 800 --rand-crop 384 512 -o runs/$model.camvid
+# Shipped with convolutions in float16.
+python - <<PYTHON
+import edgeseg
+import torch
+
+model = edgeseg.create_model("$model", checkpoint_path="runs/$model.camvid/last.safetensors")
+edgeseg.save_checkpoint(model, "runs/$model.camvid.safetensors", dtype=torch.float16, **model.config.notes)
+PYTHON
+edgeseg evaluate "${data[@]}" --split test --checkpoint runs/$model.camvid.safetensors
