@@ -123,7 +123,7 @@ def table(rows: Sequence[Row]) -> str:
 def plot(rows: Sequence[Row], path: Path) -> None:
     """Draws images per second as bars, in one panel per size, for single images."""
     panels = list(dict.fromkeys(row.size for row in rows))
-    figure, axes = chart([2.9] * len(panels))
+    figure, axes = chart([3.6] * len(panels))
     for axis, size in zip(axes, panels, strict=True):
         for row in [row for row in rows if (row.size, row.batch) == (size, 1)]:
             own = not row.way.startswith(PEERS)
