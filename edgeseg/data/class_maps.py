@@ -75,6 +75,12 @@ def read_class_map(path: Path) -> dict[str, str]:
     A line is "class of the teacher: class to learn", or "class of the teacher: -" for a class that teaches nothing.
     Empty lines and lines that begin with "#" are skipped.
 
+    Args:
+        path: The text file.
+
+    Returns:
+        The class to learn for each class of the teacher, in lower case; "-" where there is none.
+
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a line of another form, or a class that occurs twice; has the file and the line.

@@ -35,5 +35,12 @@ def register_kind(name: str, kind: Kind) -> None:
 
 
 def kind_of(task: Task) -> Kind:
-    """Returns the kind of a task, which knows the fields of the task that its maps depend on."""
+    """Finds the kind of a task.
+
+    Args:
+        task: A task of a registered kind.
+
+    Returns:
+        The kind, which knows the fields of the task that its maps depend on.
+    """
     return KINDS[task.kind].of(task)

@@ -272,14 +272,28 @@ def upsampled(views: Sequence[Tensor], size: Sequence[int]) -> list[Tensor]:
 
 
 def to_target(values: np.ndarray) -> np.ndarray:
-    """A map in the layout of the ground truth: class ids stay [H, W], values become [C, H, W]."""
+    """Puts a map into the layout of the ground truth.
+
+    Args:
+        values: Class ids [H, W], or values [H, W] or [H, W, C] in floating point.
+
+    Returns:
+        Class ids [H, W] as they are, or values [C, H, W].
+    """
     if values.dtype.kind in "iu":
         return values
     return values[None] if values.ndim == 2 else np.moveaxis(values, -1, 0)
 
 
 def to_map(target: np.ndarray) -> np.ndarray:
-    """The reverse of `to_target`."""
+    """Puts ground truth into the layout of a map, the reverse of `to_target`.
+
+    Args:
+        target: Class ids [H, W], or values [C, H, W].
+
+    Returns:
+        Class ids [H, W] as they are, or values [H, W] of one channel or [H, W, C] of several.
+    """
     if target.ndim == 2:
         return target
     return target[0] if len(target) == 1 else np.moveaxis(target, 0, -1)

@@ -188,7 +188,14 @@ def _matching(names: Iterable[str], pattern: str | Sequence[str]) -> list[str]:
 
 
 def is_model(name: str) -> bool:
-    """Whether `name`, without a weights tag, is in the zoo or registered."""
+    """Tells whether a name is in the zoo or registered.
+
+    Args:
+        name: A name without a weights tag.
+
+    Returns:
+        True for names of `list_models()` and for their aliases.
+    """
     return name in ZOO or name in BUILDERS or name in ALIASES
 
 

@@ -8,7 +8,14 @@ from torch import nn
 
 
 class Block(NamedTuple):
-    """One step of an encoder. `stride` is the stride of its output relative to the image."""
+    """One step of an encoder.
+
+    Args:
+        name: Name of the module within the encoder.
+        module: Takes a feature [N, C, h, w] and returns the next one.
+        channels: Channels of its output.
+        stride: Stride of its output relative to the image.
+    """
 
     name: str
     module: nn.Module
@@ -17,7 +24,12 @@ class Block(NamedTuple):
 
 
 class Trunk(NamedTuple):
-    """An encoder for one input. With several inputs, the first `stem` blocks exist once per input."""
+    """An encoder for one input.
+
+    Args:
+        blocks: The blocks in their order.
+        stem: Number of blocks at the beginning that exist once per input if there are several inputs.
+    """
 
     blocks: list[Block]
     stem: int
