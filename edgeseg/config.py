@@ -12,6 +12,7 @@ from edgeseg.spec import DEFAULT_THRESHOLD, Input, ModelSpec, Preprocess, Quanti
 
 FORMAT = 2
 DEEPEST = 20  # levels of notes and options
+MOST = 64  # tasks and inputs
 REQUIRED = ("name", "spec", "tasks", "inputs", "preprocess", "notes")  # keys that every file has
 DEFAULT_TASKS = {"segmentation": Task("segmentation", 19)}
 FLOW: Literal["flow"] = "flow"
@@ -58,6 +59,7 @@ class ModelConfig(Record):
         )
         self.require(len(self.tasks) > 0, "tasks", "has at least one task")
         self.require(len(self.inputs) > 0, "inputs", "has at least one input")
+        self.require(len(self.tasks) + len(self.inputs) <= MOST, "tasks", f"are at most {MOST} with the inputs")
         for name in (*self.tasks, *self.inputs):
             if not name.strip() or any(mark in name for mark in "./\\") or not name.isprintable():
                 raise ValueError(

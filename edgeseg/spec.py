@@ -23,7 +23,8 @@ KIND_CLASSES = {"binary": ("background", "foreground")}
 
 DEFAULT_THRESHOLD = 0.5
 # Limits of what a record may say, far beyond what networks use, so that every record that is read can be computed with.
-LARGEST_SIZE = 2**26  # pixels
+LARGEST_SIZE = 2**23  # pixels
+MOST_CLASSES = 2**16  # of 16-bit maps
 LARGEST_DILATION = 256
 LARGEST_VALUE = 1e6  # of means, standard deviations and depths
 SMALLEST_STD = 1e-3
@@ -111,7 +112,7 @@ class Task(Record):
         """The kind is known, and names and colours are as many as channels."""
         if self.kind not in KIND_NAMES:
             raise ValueError(f"unknown task kind {self.kind!r}; the kinds are {', '.join(sorted(KIND_NAMES))}")
-        self.require(self.channels >= 1, "channels", "is at least 1")
+        self.require(1 <= self.channels <= MOST_CLASSES, "channels", f"is 1 to {MOST_CLASSES}")
         low, high = self.range or (0, 1)
         self.require(low < high, "range", "is a lower and a higher value")
         self.require(max(-low, high) <= LARGEST_VALUE, "range", f"is within {LARGEST_VALUE:g} of 0")

@@ -55,6 +55,7 @@ def test_names_alone(tmp_path: Path) -> None:
         (b"1 a\n2 b\n", r"line 1: '1 a' does not begin with id 0"),
         (b"a 0 0 300\n", r"line 1: .*colour beyond 0 to 255"),
         (b"a # the first\n", r"line 1: .*comments stand on lines of their own"),
+        (b"a\n" + b"b," * 1000 + b"c\n", "line 2: 2001 characters are too many"),
         (b"stra\xdfe\n", "not UTF-8 text.*save it as UTF-8"),
         ("a\nb\n".encode("utf-16-le"), "not UTF-8 text"),
     ],

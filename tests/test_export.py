@@ -202,6 +202,18 @@ def test_wrong_files(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
         edgeseg.OnnxSegmenter(tmp_path / "other.onnx", providers=["NoSuchProvider"])
 
 
+def test_weights_of_another_file(model: edgeseg.Pixel2Pixel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file cannot have files of the current folder, or of its own, read as its weights."""
+    path = edgeseg.export_onnx(model, tmp_path / "model.onnx", size=(32, 64), dynamic=()).path
+    file = onnx.load(path)
+    onnx.external_data_helper.convert_model_to_external_data(file, location="others", size_threshold=100)
+    onnx.save(file, path)
+    assert (tmp_path / "others").is_file()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"onnxruntime cannot load .*model\.onnx.*[Ee]xternal"):
+        edgeseg.load_segmenter(path)
+
+
 def test_program(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
     done = edgeseg.export_program(model, tmp_path / "model.pt2", output="labels", preprocess=True)
     loaded = torch.export.load(done.path).module()

@@ -135,7 +135,9 @@ def test_models_are_printed_in_short(tiny: edgeseg.Pixel2Pixel, tmp_path: Path) 
     assert len(text.splitlines()) < 10
     assert "training mode" in repr(tiny.train())
     assert "Conv2d" in repr(tiny.encoder)
-    edgeseg.export_onnx(tiny, tmp_path / "tiny.onnx", size=(64, 64))
+    tiny.configure(notes={"license": "\x1b[2J"})
+    assert "\x1b" not in repr(tiny)
+    edgeseg.export_onnx(tiny, tmp_path / "tiny.onnx", size=(64, 64), dynamic=())
     assert repr(edgeseg.OnnxSegmenter(tmp_path / "tiny.onnx")).startswith("OnnxSegmenter fpn\n")
     two = edgeseg.create_model(
         "unet_aspp_mobilenetv2_tv_edgeailite", tasks={"depth": Task("depth")}, in_channels=(3, 1)

@@ -30,7 +30,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             photo = Image.open(io.BytesIO(self.rfile.read(int(length))))
             labels = segmenter.predict(photo, max_pixels=PIXELS)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
             return self.send_error(400, "no photo", str(error))
         answer = io.BytesIO()
         Image.fromarray(labels).save(answer, "PNG")

@@ -32,6 +32,7 @@ COLOR = re.compile(
     r"^(?P<name>.*?)(?:[\s,;:]+)(?P<r>[0-9]{1,9})[\s,;]+(?P<g>[0-9]{1,9})[\s,;]+(?P<b>[0-9]{1,9})[\s,;:]*$"
 )
 NUMBERED = re.compile(r"^(?P<id>[0-9]{1,9})[\s,;:.)]+(?P<name>\S.*)$")
+LONGEST = 1000  # characters of a line
 CLASS_FILES = ("classes.txt", "labelmap.txt", "labels.txt")
 IGNORED = "__ignore__"
 """The line of labelme's labels.txt for ignored pixels."""
@@ -103,7 +104,7 @@ def read_class_list(path: Path) -> ClassList:
 
 def _yaml_names(path: Path, text: str) -> list[str]:
     """The list `names`: in brackets, or lines "- name" or "0: name" below."""
-    inline = re.search(r"^names:\s*\[(.*?)\]", text, re.MULTILINE | re.DOTALL)
+    inline = re.search(r"^names:\s*\[([^\[\]]*)\]", text, re.MULTILINE)
     below = re.search(r"^names:[ \t]*\n((?:[ \t]*(?:-|\d+:).*\n?)+)", text, re.MULTILINE)
     if inline:
         items = inline[1].split(",")
@@ -122,6 +123,9 @@ def _parse(numbered: list[tuple[int, str]], place: str) -> ClassList:
     lines = [(number, line) for number, line in stripped if line and not line.startswith("#")]
     if not lines:
         raise ValueError(f"{source} has no classes; write one name per line")
+    for number, line in lines:
+        if len(line) > LONGEST:
+            raise ValueError(f"{place} {number}: {len(line)} characters are too many for a class")
     _check_heading(place, *lines[0])
     lines, ignored = _without_ids(place, lines)
     names: dict[str, int] = {}

@@ -112,6 +112,9 @@ class OnnxSegmenter(FileSegmenter):
         options.intra_op_num_threads = self.threads
         # As fast (docs/benchmarks.md), and between runs the cores are free for what else there is.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        # A file could name files of the current folder as its weights.
+        nowhere = os.path.join(os.devnull, "no-folder")
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", nowhere)
         for name, length in sizes.items():
             options.add_free_dimension_override_by_name(name, length)
         return onnxruntime.InferenceSession(self._content, options, providers=self.providers)

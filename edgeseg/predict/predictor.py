@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from edgeseg.config import ModelConfig, origin
+from edgeseg.machine.terminal import printable_lines
 from edgeseg.predict.pipeline import equal_runs
 from edgeseg.spec import Input, Preprocess, Task
 from edgeseg.tasks import kind_of
@@ -68,7 +69,7 @@ class Predictor(ABC):
             lines.append(
                 f"  task {name}: {task.kind}, {counts}" + (f" ({_names(task.classes)})" if task.classes else "")
             )
-        return "\n".join([*lines, f"  {self.preprocess!r}"])
+        return printable_lines("\n".join([*lines, f"  {self.preprocess!r}"]))
 
     @abstractmethod
     def _maps(

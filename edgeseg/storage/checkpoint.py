@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import pickletools
 import warnings
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import torch
 from safetensors import safe_open
@@ -28,6 +29,8 @@ WRAPPERS = ("state_dict", "model_state", "model", "state_dict_ema", "model_ema",
 # model), torch.compile (_orig_mod), averaged weights (ema, ema_model).
 PREFIXES = ("module.", "_orig_mod.", "net.", "model.", "ema.", "ema_model.")
 
+DEPTH = 8  # prefixes of one name
+PICKLES = 5  # before the tensors in a file that is no archive
 EXPANDED = 1 << 24  # bytes that a tensor may have whose values repeat in the file
 
 
@@ -113,7 +116,22 @@ def load_pickled(path: Path, *, mmap: bool = False) -> Any:
         with zipfile.ZipFile(path) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
                 raise ValueError("its parts are compressed or overlap, which those that torch.save writes do not")
+            for entry in archive.infolist():
+                if entry.filename.endswith("data.pkl"):
+                    _check_pickle(archive.open(entry))
+    else:
+        with path.open("rb") as file:
+            for _ in range(PICKLES):
+                if file.peek(1):
+                    _check_pickle(file)
     return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+
+
+def _check_pickle(file: IO[bytes]) -> None:
+    """Raises a ValueError if a pickle, whose end is found, could take memory that it has no data for."""
+    for opcode, argument, _ in pickletools.genops(file):
+        if opcode.name == "GLOBAL" and str(argument).endswith("bytearray"):
+            raise ValueError("it has an array of bytes, which weights do not have")
 
 
 def wrong_tensor(key: object, value: Tensor) -> str:
@@ -132,7 +150,7 @@ def wrong_tensor(key: object, value: Tensor) -> str:
 def _unwrapped(tensors: dict[str, Tensor], path: Path, own: tuple[str, ...]) -> dict[str, Tensor]:
     """The tensors without the prefixes of wrappers."""
     removed, beside = [], []
-    while True:
+    while len(removed) < DEPTH:
         used = [prefix for prefix in PREFIXES if not any(key.startswith(prefix) for key in own)]
         groups = {prefix: [key for key in tensors if key.startswith(prefix)] for prefix in used}
         groups = {prefix: keys for prefix, keys in groups.items() if keys}

@@ -162,7 +162,7 @@ def _check_size(source: _Source) -> None:
     channels = sum(task.channels for task in config.tasks.values()) + sum(config.in_channels)
     if channels > values:
         raise ValueError(f"{too_large}: {channels:,} channels of tasks and inputs, {values:,} values in the file")
-    if config.name != source.name or _is_registered(config):
+    if config.name != source.name:
         return
     try:
         if config.spec is None:
@@ -170,6 +170,8 @@ def _check_size(source: _Source) -> None:
         with torch.device("meta"):
             model = _build(replace(config, quantization=None))
     except Exception as error:  # of torch too, for widths that cannot be
+        if _is_registered(config):
+            return
         raise ValueError(f"{source.where}: {error}") from error
     # Without biases and batch norms, which an 8-bit network has folded.
     needed = sum(parameter.numel() for parameter in model.parameters() if parameter.ndim > 1)
@@ -260,7 +262,12 @@ def _build(config: ModelConfig) -> Pixel2Pixel:
     for task in config.tasks.values():
         kind_of(task).check(task)
     if config.name in BUILDERS and config.spec is None:
-        return BUILDERS[config.name](config, **config.options)
+        try:
+            return BUILDERS[config.name](config, **config.options)
+        except TypeError as error:
+            if not config.options:
+                raise
+            raise ValueError(f"{config.name} cannot be built with the options {config.options}: {error}") from error
     from edgeseg.networks.build import build
 
     model = build(replace(config, quantization=None))

@@ -32,7 +32,7 @@ def damage(rng: Random, seeds: Path, work: Path) -> None:
 def read(work: Path) -> None:
     model = edgeseg.create_model(f"local-dir:{work / NAME}").eval()
     photos = [PHOTO[..., : each.channels] for each in model.inputs.values()]
-    if all(each.channels <= 3 for each in model.inputs.values()) and model.preprocess.size in ((32, 64), None):
+    if all(each.channels <= 3 for each in model.inputs.values()):
         for values in model.predict_tasks(*photos).values():
             expect_map(values)
     repr(model)

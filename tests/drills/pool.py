@@ -7,10 +7,11 @@ import multiprocessing
 import os
 import re
 import shutil
+import signal
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -102,6 +103,9 @@ class Worker:
         if not self.busy:
             self.connection.send(None)
             self.process.join(10)
+        if self.process.pid:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)  # what it has started too
         self.process.kill()
         self.process.join()
         self.connection.close()
@@ -181,6 +185,7 @@ def pool(
 
 def _serve(connection: Connection, work: Path, modules: Sequence[str]) -> None:
     """What a process does: one job after another until there are none."""
+    os.setsid()  # so that what a try starts ends with it
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch reads this when it is imported
     for name in modules:
         importlib.import_module(name)

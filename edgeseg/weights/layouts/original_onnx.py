@@ -24,6 +24,8 @@ from edgeseg.networks.wiring import trace
 Place: TypeAlias = tuple[Any, ...]
 """The place of a convolution: its own geometry and the places of the convolutions before it, down to the images."""
 
+MOST_SOURCES = 200  # convolutions whose outputs are added up or joined without another one between
+
 
 @dataclass
 class Conv:
@@ -167,6 +169,8 @@ def _convolutions(graph: Any) -> dict[str, Conv]:
         else:
             _refuse_other_weights(node, constants)
             before = {name for value in node.input for name in sources.get(value, set())}
+            if len(before) > MOST_SOURCES:
+                raise _AnotherNetwork(f"{node.name or f'node {i}'} adds up more than {MOST_SOURCES} convolutions")
             if node.op_type == "BatchNormalization":
                 (name,) = before
                 _fold(convs[name], [constants[value] for value in node.input[1:]], attributes.get("epsilon", 1e-5))
