@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import get_session
 from onnx import helper
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v2
 
 import edgeseg
 from edgeseg.cli import main
-from edgeseg.machine.download import is_address, public_address
+from edgeseg.machine.download import download, is_address, public_address, record_file
 from edgeseg.storage.checkpoint import read_checkpoint_config, read_weights
-from edgeseg.zoo.pretrained import holds_encoder, local_file
+from edgeseg.zoo.pretrained import encoder_file, holds_encoder, local_file
 from edgeseg.zoo.weights import ENCODER_WEIGHTS, WEIGHTS
 
 from .conftest import SMALL_RUN, TINY
@@ -69,6 +74,16 @@ def test_addresses_are_told_from_files(text: str) -> None:
 
 def test_public_address() -> None:
     assert public_address("https://me:secret@x.org:8443/a/b.pth?key=secret#top") == "https://x.org:8443/a/b.pth"
+
+
+@pytest.mark.parametrize("host", ["ex\u2100mple.com", "[::1", "host:99999", "host:pass/word@x.org"])
+@pytest.mark.parametrize("user", ["", "me:password@", "me:pass?word@", "me:pass/word@"])
+def test_no_password_of_a_malformed_address(user: str, host: str) -> None:
+    for call in (public_address, local_file):
+        with pytest.raises(ValueError, match="is not an address: its host or port is malformed") as caught:
+            call(f"https://{user}{host}/net.onnx?key=secret")
+        assert not any(word in str(caught.value) for word in ("pass", "word", "secret"))
+        assert caught.value.__suppress_context__
 
 
 def test_encoder_by_address(hub: HubServer, tmp_path: Path) -> None:
@@ -213,6 +228,84 @@ def test_what_a_file_holds(hub: HubServer, tiny: edgeseg.Pixel2Pixel, tmp_path: 
     assert not holds_encoder(serve_weights(hub, "/parallel.pth", {"state_dict": wrapped}, tmp_path), MOBILENET)
     espnet = {"base_net.level1.conv.weight": torch.zeros(1), "bu_dec_l1.merge_layer.3.weight": torch.zeros(1)}
     assert not holds_encoder(serve_weights(hub, "/espnet.pth", espnet, tmp_path), "espnetv2_s2p0")
+
+
+# What vouches for a file
+
+
+def test_digits_in_a_name_do_not_replace_the_reader(hub: HubServer, tmp_path: Path) -> None:
+    name = f"net-{hashlib.sha256(PAGE).hexdigest()[:8]}.pth"
+    hub.files[f"/{name}"] = PAGE
+    with pytest.raises(ValueError, match="it is a page for a browser"):
+        local_file(f"{hub.url}/{name}")
+    assert cached(tmp_path) == []
+
+
+def test_a_date_is_no_hash(hub: HubServer, tmp_path: Path) -> None:
+    local_file(serve_weights(hub, "/unet-20210405.pth", mobilenet_v2().state_dict(), tmp_path))
+
+
+def test_a_damaged_record(hub: HubServer, tiny: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
+    """The file is kept while no other was accepted, and the record is that of the file again."""
+    url = serve_model(hub, "/tiny.safetensors", tiny, tmp_path)
+    path = local_file(url)
+    content, record = path.read_bytes(), record_file(path)
+    good = record.read_text()
+    record.write_text("0" * 8 + good[8:])
+    hub.files["/tiny.safetensors"] = PAGE
+    with pytest.warns(UserWarning, match="has changed"), pytest.raises(ValueError, match="not the file it should be"):
+        local_file(url)
+    assert path.read_bytes() == content
+    hub.files["/tiny.safetensors"] = content
+    with pytest.warns(UserWarning, match="has changed"):
+        local_file(url)
+    assert record.read_text() == good
+    hub.requests.clear()
+    assert local_file(url) == path
+    assert hub.requests == []
+
+
+def test_a_clock_that_was_set_back(hub: HubServer, tmp_path: Path) -> None:
+    """A file is converted again if its source is another one, whatever the times of the files are."""
+    url = serve_weights(hub, "/net.pth", mobilenet_v2().state_dict(), tmp_path)
+    converted = encoder_file(url, None)
+    source = converted.with_suffix(".pth")
+    os.utime(record_file(source), (2e9, 2e9))
+    before = converted.stat().st_mtime_ns
+    assert encoder_file(url, None).stat().st_mtime_ns == before
+    source.unlink()
+    record_file(source).unlink()
+    other = mobilenet_v2().state_dict()
+    serve_weights(hub, "/net.pth", other, tmp_path)
+    os.utime(converted, (2e9, 2e9))
+    found = read_weights(encoder_file(url, None))
+    assert all(torch.equal(found[key], value) for key, value in other.items())
+
+
+def test_cookies_are_not_kept(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeseg.machine.transfer.time", SimpleNamespace(sleep=lambda _: None))
+    hub.files["/net.onnx"] = b"network"
+    hub.statuses["/net.onnx"] = [(500, {"Set-Cookie": "tracker=1"})]
+    before = dict(get_session().cookies)
+    download(f"{hub.url}/net.onnx", tmp_path)
+    assert dict(get_session().cookies) == before
+
+
+def test_no_way_back_to_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redirects from this machine over another one do not lead to this machine again."""
+    ways = {"127.0.0.1": "https://example.com/net.onnx", "example.com": "http://localhost/net.onnx"}
+    asked = []
+
+    def answer(request: Any) -> Any:
+        asked.append(request.url.host)
+        return client.Response(302, headers={"Location": ways[request.url.host]})
+
+    client: Any = import_module(type(get_session()).__module__.partition(".")[0])
+    session = client.Client(transport=client.MockTransport(answer))
+    monkeypatch.setattr("huggingface_hub.get_session", lambda: session)
+    with pytest.raises(ValueError, match=r"refused http://localhost/net\.onnx"):
+        download("http://127.0.0.1/net.onnx", tmp_path)
+    assert asked == ["127.0.0.1", "example.com"]
 
 
 # The command line

@@ -16,10 +16,12 @@ from torchvision.models import mobilenet_v2, resnet50
 
 import edgeseg
 from edgeseg.cli import main
+from edgeseg.config import FORMAT
 from edgeseg.spec import ModelSpec, Preprocess
 from edgeseg.storage.checkpoint import read_checkpoint_config
 from edgeseg.weights.normalization import IMAGENET
 from edgeseg.zoo import weights as catalog
+from edgeseg.zoo.pretrained import local_file
 from edgeseg.zoo.weights import ENCODER_WEIGHTS, WEIGHTS
 
 from .conftest import TINY
@@ -227,6 +229,26 @@ def test_verify_all(
     assert main(["weights", "info", ADE20K32]) == 0
     recorded = (tmp_path / "hf-home/edgeseg" / ADE20K32 / "net.onnx.sha256").read_text().strip()
     assert recorded in capsys.readouterr().out
+
+
+def test_verify_all_of_the_cache(
+    hub: HubServer, ade20k32: edgeseg.Pixel2Pixel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Files of other addresses are rows too, and nothing is downloaded in place of what is broken or has no record."""
+    torch.save({"a": torch.ones(9)}, tmp_path / "mine.pth")
+    hub.files["/mine.pth"] = (tmp_path / "mine.pth").read_bytes()
+    path = local_file(f"{hub.url}/mine.pth")
+    converted = tmp_path / "hf-home/edgeseg" / ADE20K32 / f"{ADE20K32}.{FORMAT}.safetensors"
+    converted.parent.mkdir()
+    converted.write_bytes(b"no weights")
+    hub.requests.clear()
+    for state in ("intact", "broken"):
+        assert main(["weights", "verify", "--all"]) == 1
+        rows = {line.split()[0]: line.split()[1] for line in capsys.readouterr().out.splitlines()}
+        assert rows[ADE20K32] == "broken"
+        assert rows[f"addresses/{path.parent.name}/mine.pth"] == state
+        flip(path)
+    assert hub.requests == []
 
 
 # ImageNet weights of encoders

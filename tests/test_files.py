@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,9 +14,11 @@ from pathlib import Path
 import pytest
 
 import edgeseg
+from edgeseg.data.camvid import CamVid
 from edgeseg.machine.files import NotWritten, replacing, replacing_folder
 
 from .conftest import TINY
+from .hub_server import HubServer
 
 # In a process that may write no more than 100000 bytes to a file, which is as if the disk were full.
 LIMITED = f"""
@@ -186,3 +189,34 @@ def test_threads_write_one_file(tmp_path: Path) -> None:
     content = (tmp_path / "a.txt").read_text()
     assert content == str(int(content[:2])) * 10000 or content == content[0] * 10000
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+# A dataset of many files
+
+
+def test_killed_while_camvid_is_unpacked(
+    hub: HubServer, camvid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list that tells that all is there comes last, and the next call replaces what was left."""
+    shutil.copytree(camvid, tmp_path / "SegNet/CamVid")
+    hub.files["/camvid.zip"] = Path(
+        shutil.make_archive(str(tmp_path / "camvid"), "zip", tmp_path, "SegNet")
+    ).read_bytes()
+    monkeypatch.setattr("edgeseg.data.camvid.ADDRESS", f"{hub.url}/camvid.zip")
+    root = tmp_path / "got"
+
+    def kill(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed:
+        killed.setattr("edgeseg.data.camvid.shutil.move", kill)
+        with pytest.raises(KeyboardInterrupt):
+            CamVid(root, download=True)
+    assert not (root / "train.txt").exists()
+    (root / "train/000.png").write_bytes(b"half a ph")
+    (root / "train/mine.png").write_bytes(b"of the user")
+    for split in CamVid.splits:
+        assert len(CamVid(root, split, download=True)) == len(CamVid(camvid, split))
+    assert (root / "train/000.png").read_bytes() == (camvid / "train/000.png").read_bytes()
+    assert (root / "train/mine.png").exists()
+    assert not list(tmp_path.glob(".got*"))

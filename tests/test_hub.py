@@ -138,7 +138,7 @@ def nested(levels: int) -> dict[str, Any]:
         (lambda config: config["spec"].update(encoder="convnext_xxlarge"), r"config\.json"),
         (
             change(tasks={f"task{i}": {"channels": 2} for i in range(3000)}),
-            "a larger network .* 3000 tasks and 2 inputs",
+            "tasks are at most 64 with the inputs",
         ),
         (change(tasks={}), "tasks has at least one task"),
         (change(name="no_such_model", spec=None), "no model named 'no_such_model'"),
@@ -220,6 +220,38 @@ def test_corrupt_on_the_hub(hub: HubServer, model: edgeseg.Pixel2Pixel) -> None:
     push(model)
     hub.repos["me/lakes"]["model.safetensors"] = b"not weights"
     with pytest.raises(ValueError, match="cannot read weights"):
+        edgeseg.create_model("hf-hub:me/lakes")
+
+
+def test_a_flipped_bit_in_the_configuration(hub: HubServer, model: edgeseg.Pixel2Pixel) -> None:
+    """The hub calls small files by the hash of git, and not by their SHA-256."""
+    push(model)
+    edgeseg.create_model("hf-hub:me/lakes")
+    (config,) = Path(constants.HF_HUB_CACHE).rglob("snapshots/*/config.json")
+    assert len(config.resolve().name) == 40
+    content = config.read_bytes()
+    config.write_bytes(content.replace(b"1.0", b"1.1", 1))
+    with pytest.warns(UserWarning, match=r"config\.json has changed since it was downloaded, and is downloaded again"):
+        assert same(model, edgeseg.create_model("hf-hub:me/lakes"))
+    assert config.read_bytes() == content
+
+
+@pytest.mark.parametrize("answer", [b'{"error": "please log in"}', b"[1]", b"<html>Sign in</html>", b""])
+def test_an_answer_that_is_no_configuration(answer: bytes, hub: HubServer, model: edgeseg.Pixel2Pixel) -> None:
+    push(model)
+    content, hub.repos["me/lakes"]["config.json"] = hub.repos["me/lakes"]["config.json"], answer
+    with pytest.raises(ValueError, match=r"hf-hub:me/lakes/config\.json is not the file it should be: .* was removed"):
+        edgeseg.create_model("hf-hub:me/lakes")
+    assert not list(Path(constants.HF_HUB_CACHE).rglob("config.json"))
+    hub.repos["me/lakes"]["config.json"] = content
+    assert same(model, edgeseg.create_model("hf-hub:me/lakes"))
+
+
+def test_a_hub_without_https(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://mirror.example.com")
+    with pytest.raises(
+        ValueError, match=r"refused http://mirror\.example\.com: .*; set HF_ENDPOINT to an address https"
+    ):
         edgeseg.create_model("hf-hub:me/lakes")
 
 

@@ -109,6 +109,14 @@ def test_pickled_code_is_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("archive", [True, False])
+def test_memory_without_data(archive: bool, tmp_path: Path) -> None:
+    """A file of a few bytes may not ask for an array of many."""
+    torch.save({"a": bytearray(8)}, tmp_path / "bytes.pth", _use_new_zipfile_serialization=archive)
+    with pytest.raises(ValueError, match=r"cannot read weights from .*bytes\.pth.*array of bytes"):
+        read_weights(tmp_path / "bytes.pth")
+
+
 def test_not_weights(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "log.pth")
     with pytest.raises(ValueError, match="holds no weights"):

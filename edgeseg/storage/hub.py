@@ -15,7 +15,7 @@ from edgeseg.config import ModelConfig, inherited, origin, read_config
 from edgeseg.machine.download import FOLDER, HUB, hub_file
 from edgeseg.machine.files import replacing
 from edgeseg.spec import DEFAULT_THRESHOLD
-from edgeseg.storage.checkpoint import Recorded, save_checkpoint
+from edgeseg.storage.checkpoint import Recorded, read_tensors, save_checkpoint
 
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
 LONGEST = 1 << 24  # bytes of a config.json
@@ -38,11 +38,23 @@ def open_published(name: str) -> tuple[Path, ModelConfig]:
     else:
         repo, _, revision = name.removeprefix(HUB).partition("@")
         suffix = f"@{revision}" if revision else ""
-        config_file = hub_file(f"{repo}/{CONFIG_FILE}{suffix}")
-        weights = hub_file(f"{repo}/{WEIGHTS_FILE}{suffix}")
-    if config_file.stat().st_size > LONGEST:
-        raise ValueError(f"{name}: {CONFIG_FILE} is longer than {LONGEST} bytes")
+        config_file = hub_file(f"{repo}/{CONFIG_FILE}{suffix}", check=_check_config)
+        weights = hub_file(f"{repo}/{WEIGHTS_FILE}{suffix}", check=read_tensors)
+    _check_length(config_file)
     return weights, read_config(config_file.read_text(encoding="utf-8", errors="replace"), f"{name}: {CONFIG_FILE}")
+
+
+def _check_length(path: Path) -> None:
+    if path.stat().st_size > LONGEST:
+        raise ValueError(f"{path} is longer than {LONGEST} bytes")
+
+
+def _check_config(path: Path) -> None:
+    """Raises a ValueError if a file is no record, such as an error in JSON; a record may yet be of a newer edgeseg."""
+    _check_length(path)
+    content = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+    if not isinstance(content, dict) or "format" not in content:
+        raise ValueError("it is not the configuration of an edgeseg model")
 
 
 def save_pretrained(

@@ -21,9 +21,9 @@ from edgeseg.machine.download import (
     local_copy,
     package_file,
     public_address,
-    record_file,
     record_sha256,
     recorded_sha256,
+    recorded_source,
 )
 from edgeseg.machine.files import replacing
 from edgeseg.networks.build import build
@@ -52,10 +52,11 @@ def weights_file(name: str) -> Path:
     if entry.format == "edgeseg":
         return published_file(name)
 
-    def write(path: Path) -> None:
+    def write(path: Path) -> Path:
         source = published_file(name)
         model = _load_published(name, source)
         save_checkpoint(model, path, source=source.name, sha256=file_sha256(source), license=entry.license)
+        return source
 
     return _converted_once(_converted_file(name), _copies(entry.addresses, name), write)
 
@@ -91,20 +92,22 @@ def _copies(addresses: Sequence[str], folder: str) -> list[Path]:
     return list(dict.fromkeys(copy for address in addresses if (copy := local_copy(address, folder)) is not None))
 
 
-def _converted_once(path: Path, sources: Sequence[Path], write: Callable[[Path], None]) -> Path:
-    """The file `path`, which `write` makes if it is missing, has changed since, or is older than a download of it."""
+def _converted_once(path: Path, sources: Sequence[Path], write: Callable[[Path], Path]) -> Path:
+    """The file `path`, which `write` makes if it is missing, has changed since, or was made of another download.
+
+    `write` returns the download that it has read.
+    """
     from filelock import FileLock
 
     def is_made() -> bool:
-        records = [each for each in map(record_file, sources) if each.is_file()]
-        return has_its_hash(path) and all(each.stat().st_mtime_ns <= path.stat().st_mtime_ns for each in records)
+        known = [digest for digest in map(recorded_sha256, sources) if digest]
+        return has_its_hash(path) and (not known or recorded_source(path) in known)
 
     if not is_made():
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f".{path.name}.lock")):
             if not is_made():
-                write(path)
-                record_sha256(path)
+                record_sha256(path, recorded_sha256(write(path)))
     return path
 
 
@@ -189,6 +192,14 @@ def files_here(name: str) -> dict[Path, str]:
     return files | {path: known for path in published if known}
 
 
+def other_files() -> dict[Path, str]:
+    """The files of the cache that are not of the catalog, such as those of addresses, and the hash of each."""
+    listed = {path for name in (*WEIGHTS, *ENCODER_WEIGHTS) for path in files_here(name)}
+    records = sorted(cache_folder().rglob("*.sha256"))
+    files = [path for record in records if (path := record.with_suffix("")).is_file() and path not in listed]
+    return {path: recorded_sha256(path) for path in files}
+
+
 def known_sha256(name: str) -> str:
     """The hash of the published file of the weights `name.tag`, of the catalog or of the first download; "" without."""
     return WEIGHTS[name].sha256 or next(map(recorded_sha256, _copies(WEIGHTS[name].addresses, name)), "")
@@ -209,13 +220,18 @@ def verified_sha256(name: str) -> str:
         ValueError: a hash differs.
     """
     files = files_here(name) or {published_file(name): WEIGHTS[name].sha256 or ""}
-    hashes = {path: file_sha256(path) for path in files}
-    for path, expected in files.items():
-        if not hashes[path].startswith(expected):
-            packaged = path.is_relative_to(package_file(PACKAGE))
-            remedy = "install edgeseg again" if packaged else "delete it, and edgeseg makes or downloads it again"
-            raise ValueError(f"{path} has changed: sha256 {hashes[path]}, expected {expected}; {remedy}")
-    return next(iter(hashes.values()))
+    hashes = [checked_sha256(path, expected) for path, expected in files.items()]
+    return hashes[0]
+
+
+def checked_sha256(path: Path, expected: str) -> str:
+    """The hash of a file; a ValueError if it is not the expected one, of which "" stands for any."""
+    digest = file_sha256(path)
+    if not digest.startswith(expected):
+        packaged = path.is_relative_to(package_file(PACKAGE))
+        remedy = "install edgeseg again" if packaged else "delete it, and edgeseg makes or downloads it again"
+        raise ValueError(f"{path} has changed: sha256 {digest}, expected {expected}; {remedy}")
+    return digest
 
 
 def encoder_file(source: str | os.PathLike[str], spec: ModelSpec | None) -> Path:
@@ -254,11 +270,12 @@ def _as_safetensors(source_file: Path) -> Path:
     if source_file.suffix in (".safetensors", ".onnx"):
         return source_file
 
-    def write(path: Path) -> None:
+    def write(path: Path) -> Path:
         from safetensors.torch import save_file
 
         with replacing(path) as temporary:
             save_file({key: value.contiguous() for key, value in read_weights(source_file).items()}, temporary)
+        return source_file
 
     return _converted_once(source_file.with_suffix(".safetensors"), [source_file], write)
 
