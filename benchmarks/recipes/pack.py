@@ -1,7 +1,7 @@
 """Packs what benchmarks/recipes/gpu.sh needs into a small folder: python FILE PACKED CAMVID LITE2_WEIGHTS PHOTOS...
 
-Photos become lossy WebP; label maps stay as they are. LITE2_WEIGHTS are timm's tf_efficientnet_lite2 for ImageNet, kept in
-float16. The published weights of the teacher are copied from the cache of edgeseg, and are downloaded before.
+Photos become lossy WebP; label maps stay as they are. LITE2_WEIGHTS are timm's tf_efficientnet_lite2 for ImageNet,
+kept in float16. The published weights of the teacher are copied from the cache of edgeseg, and are downloaded before.
 """
 
 from __future__ import annotations
