@@ -149,7 +149,8 @@ def wrong_tensor(key: object, value: Tensor) -> str:
 
 def _unwrapped(tensors: dict[str, Tensor], path: Path, own: tuple[str, ...]) -> dict[str, Tensor]:
     """The tensors without the prefixes of wrappers."""
-    removed, beside = [], []
+    removed: list[str] = []
+    beside: list[str] = []
     while len(removed) < DEPTH:
         used = [prefix for prefix in PREFIXES if not any(key.startswith(prefix) for key in own)]
         groups = {prefix: [key for key in tensors if key.startswith(prefix)] for prefix in used}
