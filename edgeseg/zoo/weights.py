@@ -153,6 +153,13 @@ WEIGHTS: dict[str, Weights] = {
         measured_miou=66.38, default=True,
         license="non-commercial research only: CamVid (CC BY-NC 4.0), IDD Lite and LabelMeFacade (research)",
     ),
+    "espnetv2_s2p0.camvid": camvid(
+        addresses=("package:espnetv2_s2p0.camvid.safetensors",),
+        sha256="814fe66c18b9b69fdd49f42fb931990b91aca311e6733b8ca2029810efea6fee",
+        preprocess=Preprocess(size=(600, 800), keep_aspect=True, **IMAGENET),
+        measured_miou=70.01,
+        license="CC BY-NC 4.0 (CamVid): for non-commercial use; started from weights for Cityscapes, whose terms hold",
+    ),
     "deeplabv3plus_mobilenetv2_tv_edgeailite.streets": Weights(
         addresses=("package:deeplabv3plus_mobilenetv2_tv_edgeailite.streets.safetensors",),
         sha256="829a0ec43f52add3c2de5bf91b66b64e9eadbf0b8d2b46a460f3f7785265f7a0",
