@@ -22,17 +22,7 @@ edgeseg train "${data[@]}" "${second[@]}" --model $fpn --pretrained $first -o ru
 edgeseg train "${data[@]}" "${second[@]}" --model $deeplab --encoder-weights $first -o runs/$deeplab
 edgeseg train "${data[@]}" "${second[@]}" --model $unet --encoder-weights $first -o runs/$unet
 for model in $fpn $deeplab $unet; do
-    # Shipped with convolutions in float16.
-    python - $model <<'PYTHON'
-import sys
-
-import edgeseg
-import torch
-
-name = sys.argv[1]
-model = edgeseg.create_model(name, checkpoint_path=f"runs/{name}/last.safetensors")
-notes = model.config.notes | {"license": "CC BY-NC 4.0 (CamVid): for non-commercial use"}
-edgeseg.save_checkpoint(model, f"runs/{name}.camvid.safetensors", dtype=torch.float16, **notes)
-PYTHON
+    python "$(dirname "$0")/ship.py" runs/$model/last.safetensors runs/$model.camvid.safetensors \
+        "CC BY-NC 4.0 (CamVid): for non-commercial use"
     edgeseg evaluate "${data[@]}" --split test --checkpoint runs/$model.camvid.safetensors
 done

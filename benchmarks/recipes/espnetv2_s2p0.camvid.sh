@@ -24,12 +24,6 @@ PYTHON
 edgeseg train "${data[@]}" --model $model --pretrained runs/${model}_start.safetensors \
     --train-split trainval --val-split none --resume auto --epochs 15 --warmup-epochs 1 --lr 0.005 \
     --img-resize 600 800 --rand-crop 384 512 -o runs/$model.camvid
-# Shipped with convolutions in float16.
-python - <<PYTHON
-import edgeseg
-import torch
-
-model = edgeseg.create_model("$model", checkpoint_path="runs/$model.camvid/last.safetensors")
-edgeseg.save_checkpoint(model, "runs/$model.camvid.safetensors", dtype=torch.float16, **model.config.notes)
-PYTHON
+python "$(dirname "$0")/ship.py" runs/$model.camvid/last.safetensors runs/$model.camvid.safetensors \
+    "CC BY-NC 4.0 (CamVid): for non-commercial use; it started from weights for Cityscapes, whose terms hold for use"
 edgeseg evaluate "${data[@]}" --split test --checkpoint runs/$model.camvid.safetensors

@@ -14,12 +14,5 @@ edgeseg train "${data[@]}" "${trainval[@]}" --encoder-weights "$imagenet" --phot
 # Then at 800x600 on CamVid alone, and once on test.
 edgeseg train "${data[@]}" "${trainval[@]}" --pretrained runs/${model}_streets/last.safetensors \
     --epochs 24 --img-resize 600 800 --rand-crop 384 512 -o runs/$model
-# Shipped with convolutions in float16.
-python - <<PYTHON
-import edgeseg
-import torch
-
-model = edgeseg.create_model("$model", checkpoint_path="runs/$model/last.safetensors")
-edgeseg.save_checkpoint(model, "runs/$model.camvid.safetensors", dtype=torch.float16, **model.config.notes)
-PYTHON
+python "$(dirname "$0")/ship.py" runs/$model/last.safetensors runs/$model.camvid.safetensors
 edgeseg evaluate "${data[@]}" --split test --checkpoint runs/$model.camvid.safetensors

@@ -41,16 +41,7 @@ lite2=(--model fpnsum_tf_efficientnet_lite2)
 train lite2_streets $((2 * part)) "${lite2[@]}" --encoder-weights "$packed/lite2.safetensors" "${teachers[@]}" "${streets[@]}"
 train lite2 $((end - $(date +%s))) "${lite2[@]}" --pretrained "$runs/lite2_streets/last.safetensors" "${camvid[@]}"
 
-# Shipped with convolutions in float16.
 for name in mobilenetv2 lite2; do
-    python3 - "$runs/$name/last.safetensors" "$out/$name.safetensors" <<'PYTHON'
-import sys
-
-import edgeseg
-import torch
-
-model = edgeseg.create_model("fpnsum", checkpoint_path=sys.argv[1])
-edgeseg.save_checkpoint(model, sys.argv[2], dtype=torch.float16, **model.config.notes)
-PYTHON
+    python3 "$(dirname "$0")/ship.py" "$runs/$name/last.safetensors" "$out/$name.safetensors"
     python3 -m edgeseg evaluate "${data[@]}" --split test --checkpoint "$out/$name.safetensors" | tee "$out/$name.txt"
 done

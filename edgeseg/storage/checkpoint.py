@@ -118,7 +118,8 @@ def load_pickled(path: Path, *, mmap: bool = False) -> Any:
                 raise ValueError("its parts are compressed or overlap, which those that torch.save writes do not")
             for entry in archive.infolist():
                 if entry.filename.endswith("data.pkl"):
-                    _check_pickle(archive.open(entry))
+                    with archive.open(entry) as content:
+                        _check_pickle(content)
     else:
         with path.open("rb") as file:
             for _ in range(PICKLES):
@@ -128,7 +129,7 @@ def load_pickled(path: Path, *, mmap: bool = False) -> Any:
 
 
 def _check_pickle(file: IO[bytes]) -> None:
-    """Raises a ValueError if a pickle, whose end is found, could take memory that it has no data for."""
+    """Reads a pickle to its end, and raises a ValueError if it could take memory that it has no data for."""
     for opcode, argument, _ in pickletools.genops(file):
         if opcode.name == "GLOBAL" and str(argument).endswith("bytearray"):
             raise ValueError("it has an array of bytes, which weights do not have")
