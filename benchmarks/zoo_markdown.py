@@ -24,7 +24,7 @@ The networks that have trained weights or a published mIoU, sorted by speed; unt
 - **mIoU** is in percent, on Cityscapes' validation images, as published. Like GMACs and ms, it
   is for images of 768x384 (width x height), or for larger ones where the table says so: these cost more than its row.
 - **GMACs** count convolutions. **ms** are milliseconds in onnxruntime, float32, on {machine}.
-- **weights** are tags: `edgeseg.create_model("NAME.TAG")` loads them. Their scores are [below](#trained-weights).
+- **Weights** are loaded by `edgeseg.create_model("NAME.TAG")`. Their scores are [below](#trained-weights).
 
 [Which model?](docs/choosing.md) chooses by need and by device.
 

@@ -15,7 +15,15 @@ def option(default: Any, group: str, text: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class TrainConfig(Record):
-    """A training recipe. The defaults suit a few hundred street scenes. Options of TI's zoo keep their names."""
+    """A training recipe. The defaults suit a few hundred street scenes. Options of TI's zoo keep their names.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> from edgeseg.engine import TrainConfig
+        >>> config = TrainConfig(epochs=60, img_resize=(600, 800), rand_crop=(384, 512))
+        >>> replace(config, lr=0.005).lr
+        0.005
+    """
 
     epochs: int = option(40, "schedule", "number of passes over the training set")
     batch_size: int = option(8, "schedule", "images per step over all processes; a last smaller batch is dropped")

@@ -86,6 +86,15 @@ class Task(Record):
             "foreground"); a single one is the name of the class of interest.
         palette: RGB colours, 0 to 255, one per class; a single one of a binary task is that of the class of interest.
         threshold: Of a binary task: a pixel belongs to the class of interest if its probability is above this.
+
+    Example:
+        >>> import edgeseg
+        >>> people = edgeseg.Task("binary", classes=("person",))
+        >>> people.classes
+        ('background', 'person')
+        >>> tasks = {"people": people, "depth": edgeseg.Task("depth", range=(0, 80))}
+        >>> list(edgeseg.create_model("fpn", encoder="resnet18", tasks=tasks).tasks)
+        ['people', 'depth']
     """
 
     kind: str = "segmentation"
@@ -171,6 +180,17 @@ class Preprocess(Record):
         mean: Subtracted from the pixels, in units of 0 to 255; one value per channel, or one for all.
         std: Divides the result, in the same units; one value per channel, or one for all.
         channel_order: "rgb" or "bgr".
+
+    Example:
+        >>> import edgeseg, torch
+        >>> imagenet = edgeseg.Preprocess(
+        ...     size=(512, 512), keep_aspect=True, mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4)
+        ... )
+        >>> imagenet.input_size((720, 1280))
+        (384, 683)
+        >>> photos = torch.zeros(1, 3, 720, 1280, dtype=torch.uint8)
+        >>> imagenet(photos).shape
+        torch.Size([1, 3, 384, 683])
     """
 
     size: tuple[int, int] | None = None

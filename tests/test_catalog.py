@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -185,8 +186,9 @@ def test_flipped_bits(
     for broken in ([converted], [converted, cache / "net.onnx"]):
         for path in broken:
             flip(path)
-            assert main(["weights", "verify", ADE20K32]) == 2
-            assert "has changed: sha256" in capsys.readouterr().err
+            assert main(["weights", "verify", ADE20K32]) == 1
+            assert "broken  " in (out := capsys.readouterr().out)
+            assert "has changed: sha256" in out
         asked = len(hub.paths("GET"))
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
@@ -352,7 +354,7 @@ def test_commands(
     assert main(["weights", "download", "*regnetx400mf*"]) == 0
     assert f"{name}: {tmp_path}" in capsys.readouterr().out
     assert main(["weights", "verify", name, "fpn_*.camvid"]) == 0
-    assert capsys.readouterr().out.count("every tensor in its place, finite logits") == 2
+    assert capsys.readouterr().out.count(" intact  sha256 ") == 2
     target = tmp_path / "mine.safetensors"
     command = ["weights", "convert", str(path), str(target), "--model", "fpn_aspp_regnetx400mf_edgeailite"]
     assert main([*command, "--num-classes", "32"]) == 0
@@ -365,8 +367,14 @@ def test_commands(
     assert main(["weights", "verify", "nothing.x"]) == 2
 
     (tmp_path / "hf-home/edgeseg" / name / "net.onnx").write_bytes(b"tampered")
-    assert main(["weights", "verify", name]) == 2
-    assert "has changed: sha256" in capsys.readouterr().err
+    capsys.readouterr()
+    assert main(["weights", "verify", name, "fpn_*.camvid", "--json"]) == 1
+    tampered, shipped = json.loads(capsys.readouterr().out)
+    assert tampered["name"] == name
+    assert tampered["sha256"] is None
+    assert "has changed: sha256" in tampered["error"]
+    assert shipped["sha256"] == WEIGHTS["fpn_aspp_mobilenetv2_tv_edgeailite.camvid"].sha256
+    assert not shipped["error"]
 
 
 @pytest.mark.parametrize("older", ["features.", ""])

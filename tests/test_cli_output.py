@@ -154,6 +154,27 @@ def test_json_of_data_check(document: Callable[..., Any], tmp_path: Path) -> Non
     assert (tmp_path / "page.png").is_file()
 
 
+def test_json_of_an_export(document: Callable[..., Any], model: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    words = ["-o", str(path), "--file-output", "labels", "--img-resize", "32", "48", "--fixed", *model]
+    report = document("export", *words)
+    assert report["bytes"] == path.stat().st_size
+    assert report["unit"] == "share of pixels"
+    assert report["differences"].keys() == {"semantic"}
+    assert report["was_run"]
+    assert report["scores"] == {}
+
+
+def test_json_of_a_quantization(document: Callable[..., Any], model: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "int8.onnx"
+    words = ["-o", str(path), "--calibration-count", "2", *STREETS, "--split", "val", "--keep-float", "1", *model]
+    report = document("quantize", *words, "--img-resize", "32", "48")
+    assert report["int8"]["bytes"] == path.stat().st_size
+    assert report["int8"]["scores"]["semantic"].keys() == report["float32"]["scores"]["semantic"].keys() == {"miou"}
+    assert set(report["kept_float"]) <= report["sensitivity"].keys()
+    assert report["agreement"].keys() == {"semantic"}
+
+
 # Completion
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeseg.cli.calibration import add_calibration, calibration_frames, check_calibration
-from edgeseg.cli.messages import add_quiet
+from edgeseg.cli.messages import add_json, add_quiet, print_json
 from edgeseg.cli.model import Group, add_encoder, add_model, load_model, load_split
 from edgeseg.machine.terminal import say, show
 from edgeseg.predict.facts import FACTS
@@ -66,6 +66,7 @@ def add(verbs: Any) -> None:
         help="split of --dataset on which an 8-bit file is scored; 'none' skips this (default val)",
     )  # fmt: skip
     add_quiet(verb)
+    add_json(verb, "the file, how it was compared with the network, and the scores of an 8-bit file")
     verb.set_defaults(run=_export)
 
 
@@ -175,8 +176,7 @@ def _export(options: argparse.Namespace) -> int:
     exported = export(
         model, options.output, format=options.format, precision=precision, images=frames, **choices
     )  # fmt: skip
-    _report(exported, options.file_output)
-    _print_score(options, model, options.output)
+    _report(options, exported, options.file_output, _scores(options, model, options.output))
     return 0
 
 
@@ -203,7 +203,7 @@ def _export_tidl(options: argparse.Namespace) -> int:
         load_model(options, torch.device(options.device)), options.output, size=choices["size"],
         output=choices["output"], opset=choices["opset"] or OPSET, ir_version=choices["ir_version"] or IR_VERSION,
     )  # fmt: skip
-    _report(exported, options.file_output)
+    _report(options, exported, options.file_output, {})
     return 0
 
 
@@ -228,8 +228,7 @@ def _export_web(options: argparse.Namespace) -> int:
         model, options.output, size=size, precision="int8" if options.int8 else "float32",
         images=calibration_frames(options, model) if options.int8 else (), bundle=options.bundle,
     )  # fmt: skip
-    _report(exported, "small_logits")
-    _print_score(options, model, options.output / MODEL)
+    _report(options, exported, "small_logits", _scores(options, model, options.output / MODEL))
     say(f"to try it: python3 -m http.server -d {options.output}, then open http://localhost:8000")
     return 0
 
@@ -246,9 +245,25 @@ def _choices(options: argparse.Namespace, chosen: Format) -> dict[str, Any]:
     return choices
 
 
-def _report(exported: Exported, output: str) -> None:
-    """Says how the file was compared with the network."""
-    unit = "of the pixels" if output.endswith("labels") else "standard deviations"
+def _report(
+    options: argparse.Namespace, exported: Exported, output: str, scores: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Says how the file was compared with the network, and prints the scores of an 8-bit file."""
+    files = [path for path in (exported.path, *exported.path.rglob("*")) if path.is_file()]
+    files += [exported.path.with_suffix(".bin")] if exported.path.suffix == ".xml" else []
+    size = sum(path.stat().st_size for path in files)
+    of_labels = output.endswith("labels")
+    if options.json:
+        print_json(
+            {
+                "path": str(exported.path), "bytes": size, "output": output, "was_run": exported.was_run,
+                "shapes": exported.sizes, "differences": dict(exported.differences),
+                "unit": "share of pixels" if of_labels else "standard deviations",
+                "agreement": dict(exported.agreement), "scores": scores,
+            }
+        )  # fmt: skip
+        return
+    unit = "of the pixels" if of_labels else "standard deviations"
     shapes = ", ".join("x".join(map(str, shape)) for shape in exported.sizes)
     if not exported.was_run:
         say("not run here: the runtime of this format does not exist on this system; the file was checked without it")
@@ -256,10 +271,10 @@ def _report(exported: Exported, output: str) -> None:
         say(f"{name}: differs from the network by {difference:.1e} {unit} at {shapes}")
     for name, share in exported.agreement.items():
         say(f"{name}: {100 * share:.2f} % of the pixels keep their float32 class")
-    files = [path for path in (exported.path, *exported.path.rglob("*")) if path.is_file()]
-    files += [exported.path.with_suffix(".bin")] if exported.path.suffix == ".xml" else []
-    size = sum(path.stat().st_size for path in files)
     say(f"wrote {exported.path}, {size / 1e6:.1f} MB")
+    for task, figures in scores.items():
+        for kind, figure in figures.items():
+            show(f"int8: {task} {kind} {figure:.2f} on {options.split}")
 
 
 def _check_calibration(options: argparse.Namespace) -> None:
@@ -270,17 +285,15 @@ def _check_calibration(options: argparse.Namespace) -> None:
         raise ValueError("--calibration-images and --dataset are for 8-bit files: add --int8")
 
 
-def _print_score(options: argparse.Namespace, model: Predictor, path: Path) -> None:
-    """Prints the headline figure of each task of an 8-bit file on --split."""
+def _scores(options: argparse.Namespace, model: Predictor, path: Path) -> dict[str, dict[str, float]]:
+    """The headline figure of each task of an 8-bit file on --split, by its name; empty without --dataset."""
     if not (options.int8 and options.dataset and options.split != "none"):
-        return
+        return {}
     from edgeseg.engine import evaluate_tasks
     from edgeseg.predict.load import load_segmenter
 
-    dataset = load_split(options, options.split, model)
-    for task, metric in evaluate_tasks(load_segmenter(path), dataset, progress="evaluation").items():
-        kind, figure = metric.headline("native")
-        show(f"int8: {task} {kind} {figure:.2f} on {options.split}")
+    metrics = evaluate_tasks(load_segmenter(path), load_split(options, options.split, model), progress="evaluation")
+    return {task: dict([metric.headline("native")]) for task, metric in metrics.items()}
 
 
 def _list(names: Iterable[str]) -> str:

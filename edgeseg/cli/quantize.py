@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from edgeseg.cli.calibration import add_calibration, calibration_frames, check_calibration
 from edgeseg.cli.export import add_file_options, check_file, file_options
-from edgeseg.cli.messages import add_quiet
+from edgeseg.cli.messages import add_json, add_quiet, print_json
 from edgeseg.cli.model import add_model, load_model, load_split
 from edgeseg.machine.terminal import show
 
 if TYPE_CHECKING:
     from edgeseg.deploy.calibration import Frame
-    from edgeseg.deploy.quantize import Quantized
     from edgeseg.predict.onnx import OnnxSegmenter
     from edgeseg.predict.predictor import Predictor
 
@@ -47,6 +46,7 @@ def add(verbs: Any) -> None:
         help="split of the dataset on which both files are scored; 'none' skips this (default val)",
     )  # fmt: skip
     add_quiet(verb)
+    add_json(verb, "the file, its size, speed and scores beside those in float32, and which convolutions suffer")
     verb.set_defaults(run=_quantize)
 
 
@@ -92,47 +92,63 @@ def _quantize(options: argparse.Namespace) -> int:
         model, options.output, frames, calibration=options.calibration, power_of_two=options.power_of_two,
         keep_float=options.keep_float, reduce_range=not options.full_range, **choices,
     )  # fmt: skip
-    _print_sensitivity(quantized, options.keep_float + MORE_NODES)
     with tempfile.TemporaryDirectory() as folder:
         float_file = Path(folder) / "float.onnx"
         export_onnx(model, float_file, **choices)
         files = {"float32": float_file, "int8": options.output}
         segmenters = {name: OnnxSegmenter(path) for name, path in files.items()}
-        _print_speed(files, segmenters, frames[0])
-        for task, share in quantized.agreement.items():
-            show(f"int8: {100 * share:.2f} % of the pixels keep their float32 class ({task})")
-        if options.dataset and options.split != "none":
-            _print_scores(options, segmenters, model)
+        shape, milliseconds = _times(segmenters, frames[0])
+        report: dict[str, Any] = {
+            "path": str(options.output), "shape": shape, "agreement": dict(quantized.agreement),
+            "sensitivity": dict(quantized.sensitivity), "kept_float": quantized.kept_float,
+        }  # fmt: skip
+        for name, path in files.items():
+            scores = _scores(options, segmenters[name], model, name)
+            report[name] = {"bytes": path.stat().st_size, "milliseconds": milliseconds[name], "scores": scores}
+    if options.json:
+        print_json(report)
+    else:
+        _print(report, options)
     return 0
 
 
-def _print_sensitivity(quantized: Quantized, count: int) -> None:
-    """Prints the `count` convolutions whose quantization changes most pixels."""
-    for node, share in list(quantized.sensitivity.items())[:count]:
-        kept = "stays in float32" if node in quantized.kept_float else "quantized"
+def _print(report: Mapping[str, Any], options: argparse.Namespace) -> None:
+    """Prints the report for people: of all convolutions that were tried, those whose quantization changes most."""
+    for node, share in list(report["sensitivity"].items())[: options.keep_float + MORE_NODES]:
+        kept = "stays in float32" if node in report["kept_float"] else "quantized"
         show(f"{node}: {100 * share:.2f} % of the pixels change if only this convolution is quantized; {kept}")
+    shape = "x".join(map(str, report["shape"]))
+    both = {name: report[name] for name in ("float32", "int8")}
+    for name, file in both.items():
+        show(f"{name}: {file['bytes'] / 1e6:.1f} MB, {file['milliseconds']:.1f} ms at {shape}")
+    show(f"int8: {both['float32']['milliseconds'] / both['int8']['milliseconds']:.2f} times as fast as float32")
+    for task, share in report["agreement"].items():
+        show(f"int8: {100 * share:.2f} % of the pixels keep their float32 class ({task})")
+    for name, file in both.items():
+        for task, figures in file["scores"].items():
+            for kind, figure in figures.items():
+                show(f"{name}: {task} {kind} {figure:.2f} on {options.split}")
 
 
-def _print_speed(files: Mapping[str, Path], segmenters: Mapping[str, OnnxSegmenter], frame: Frame) -> None:
-    """Prints the sizes of the files and their times for one frame."""
+def _times(segmenters: Mapping[str, OnnxSegmenter], frame: Frame) -> tuple[list[int], dict[str, float]]:
+    """The shape of the input that one frame becomes, and the median milliseconds of each file for it."""
     from edgeseg.deploy.timing import alternating
 
     images = frame if isinstance(frame, tuple) else (frame,)
     feed = segmenters["int8"].feed(*images)
     runs = {name: partial(segmenter.session.run, None, feed) for name, segmenter in segmenters.items()}
-    seconds = {name: statistics.median(times) for name, times in alternating(runs).items()}
-    shape = "x".join(map(str, next(reversed(feed.values())).shape))
-    for name, path in files.items():
-        show(f"{name}: {path.stat().st_size / 1e6:.1f} MB, {1000 * seconds[name]:.1f} ms at {shape}")
-    show(f"int8: {seconds['float32'] / seconds['int8']:.2f} times as fast as float32")
+    milliseconds = {name: 1000 * statistics.median(times) for name, times in alternating(runs).items()}
+    return list(next(reversed(feed.values())).shape), milliseconds
 
 
-def _print_scores(options: argparse.Namespace, segmenters: Mapping[str, OnnxSegmenter], model: Predictor) -> None:
-    """Prints the headline figure of each task on the split, for both files."""
+def _scores(
+    options: argparse.Namespace, segmenter: OnnxSegmenter, model: Predictor, name: str
+) -> dict[str, dict[str, float]]:
+    """The headline figure of each task of a file on --split, by its name; empty without --dataset."""
+    if not options.dataset or options.split == "none":
+        return {}
     from edgeseg.engine import evaluate_tasks
 
     dataset = load_split(options, options.split, model)
-    for name, segmenter in segmenters.items():
-        for task, metric in evaluate_tasks(segmenter, dataset, progress=f"evaluation of {name}").items():
-            kind, figure = metric.headline("native")
-            show(f"{name}: {task} {kind} {figure:.2f} on {options.split}")
+    metrics = evaluate_tasks(segmenter, dataset, progress=f"evaluation of {name}")
+    return {task: dict([metric.headline("native")]) for task, metric in metrics.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -106,8 +106,8 @@ def _add_verify(verbs: Any) -> None:
         "verify",
         help="check that weights are intact and load",
         description="Checks the sha256 of weights, downloading them if they are not in the cache, loads every tensor "
-        "into the model, and checks that the logits are finite. With --all, prints a table of all files in edgeseg's "
-        "cache and exits with status 1 if some are broken. Models of the hub are checked whenever they are loaded.",
+        "into the model, checks that the logits are finite, and prints what is intact and what is broken. Exits with "
+        "status 1 if something is broken. Models of the hub are checked whenever they are loaded.",
         examples=("edgeseg weights verify '*.camvid'", "edgeseg weights verify --all"),
     )
     group = _add_names(verb, "*")
@@ -115,6 +115,7 @@ def _add_verify(verbs: Any) -> None:
         "--all", action="store_true",
         help="check all files in edgeseg's cache and the weights in the package, and download nothing",
     )  # fmt: skip
+    add_json(verb, "per file its name, its sha256, and what is wrong with it")
     verb.set_defaults(run=_verify)
 
 
@@ -199,32 +200,35 @@ def _convert(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     if options.all == bool(options.names):
         raise ValueError("pass either names of weights or --all")
-    if options.all:
-        return _verify_all()
-    for name in _names(options.names):
-        show(f"{name}: sha256 {_verified(name)}, every tensor in its place, finite logits")
-    return 0
+    checks = _checks_of_all() if options.all else {name: partial(_verified, name) for name in _names(options.names)}
+    rows: list[dict[str, str | None]] = []
+    for name, verified in checks.items():
+        digest = wrong = None
+        try:
+            digest = verified()
+        except (ValueError, OSError) as error:
+            wrong = error
+        if not options.json:
+            state = "intact" if digest else "broken" if isinstance(wrong, ValueError) else "failed"
+            show(f"{name:52} {state}  {wrong or f'sha256 {digest}'}")
+        rows.append({"name": name, "sha256": digest, "error": str(wrong) if wrong else None})
+    if options.json:
+        print_json(rows)
+    return 1 if any(row["error"] for row in rows) else 0
 
 
-def _verify_all() -> int:
+def _checks_of_all() -> dict[str, Callable[[], str]]:
+    """What checks the files on this machine, by the name of the weights, or the path of files of no known weights."""
     from edgeseg.machine.download import cache_folder
     from edgeseg.zoo.pretrained import checked_sha256, files_here, other_files
     from edgeseg.zoo.weights import ENCODER_WEIGHTS, WEIGHTS
 
-    rows = [(name, partial(_verified_here, name)) for name in (*WEIGHTS, *ENCODER_WEIGHTS) if files_here(name)]
-    rows += [
-        (str(path.relative_to(cache_folder())), partial(checked_sha256, path, expected))
+    known = {name: partial(_verified_here, name) for name in (*WEIGHTS, *ENCODER_WEIGHTS) if files_here(name)}
+    others = {
+        str(path.relative_to(cache_folder())): partial(checked_sha256, path, expected)
         for path, expected in other_files().items()
-    ]
-    broken = 0
-    for name, verified in rows:
-        try:
-            state = f"intact  sha256 {verified()}"
-        except (ValueError, OSError) as error:
-            broken += 1
-            state = f"broken  {error}"
-        show(f"{name:52} {state}")
-    return 1 if broken else 0
+    }
+    return {**known, **others}
 
 
 def _verified_here(name: str) -> str:

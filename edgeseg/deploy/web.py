@@ -113,6 +113,13 @@ def export_web(
         ValueError: the network has another input or task, its weights do not have a size and none is given, the
             precision is unknown or does not fit the images, or what the registry sends has another hash.
         RuntimeError: the outputs of the file differ from those of the network; nothing is kept.
+
+    Example:
+        >>> import edgeseg
+        >>> model = edgeseg.create_model("fpn", encoder="resnet18", channels=32, num_classes=5)
+        >>> done = edgeseg.export_web(model, "page", size=(64, 96))
+        >>> sorted(path.name for path in done.path.iterdir() if path.suffix in (".html", ".onnx"))
+        ['index.html', 'model.onnx']
     """
     folder = Path(directory)
     check_folder(folder)

@@ -57,6 +57,23 @@ class Callback:
 
     All methods are called in process 0 only; what `run.stop` says there holds for all processes. An error that a
     callback raises ends the run.
+
+    Example:
+        >>> import edgeseg
+        >>> from edgeseg.data import Streets
+        >>> from edgeseg.engine import Callback, TrainConfig, train
+        >>> class FirstSteps(Callback):
+        ...     def on_step_end(self, run, losses):
+        ...         if run.step == 2:
+        ...             run.stop("two steps are enough")
+        >>> streets = Streets(size=(64, 96), length=8)
+        >>> model = edgeseg.create_model("fpn", encoder="resnet18", tasks=streets.tasks)
+        >>> config = TrainConfig(
+        ...     batch_size=2, img_resize=(64, 96), rand_crop=(64, 96), workers=0
+        ... )
+        >>> trained = train(model, streets, None, config, "runs/short", callbacks=[FirstSteps()])
+        training set, for cpu
+        ...
     """
 
     def on_run_start(self, run: Run) -> None:

@@ -19,6 +19,7 @@ from edgeseg.tasks.pictures import picture_of
 from edgeseg.vision.visualize import beside, colorize_flow, stack
 
 SEED = 7  # a town that the weights were not trained in
+GAP = 8  # pixels between columns
 
 
 def run_demo(
@@ -50,9 +51,9 @@ def run_demo(
 
 
 def draw_frame(model: Pixel2Pixel, streets: Streets, index: int) -> Image.Image:
-    """Draws a sample: one row each of inputs, ground truth and predictions.
+    """Draws a sample: the inputs in the first column, then per task a column of ground truth and prediction.
 
-    The keys of the colours are beside the inputs if there is room, else below.
+    One input and one task make one row. The keys of the colours are below the pictures.
 
     Args:
         model: As of `run_demo`.
@@ -69,18 +70,18 @@ def draw_frame(model: Pixel2Pixel, streets: Streets, index: int) -> Image.Image:
     if "depth" in maps:
         # The depth of the sky is unknown, in training too; unknown depth is drawn in black.
         maps["depth"] = np.where(_is_sky(model, maps), 0, maps["depth"].clip(min=0.01))
-    ground_truth, predicted = {}, {}
+    columns = [[_titled(picture, title) for title, picture in inputs.items()]]
     for name, values in maps.items():
-        task = model.tasks[name]
-        ground_truth[f"{name}, ground truth"] = picture_of(to_map(targets[name].numpy()), task, photo)
-        predicted[f"{name}, predicted"] = picture_of(values, task, photo)
-    rows = [[_titled(picture, title) for title, picture in row.items()] for row in (inputs, ground_truth, predicted)]
+        both = {f"{name}, ground truth": to_map(targets[name].numpy()), f"{name}, predicted": values}
+        columns.append([_titled(picture_of(each, model.tasks[name], photo), title) for title, each in both.items()])
+    if len(inputs) == len(maps) == 1:
+        columns = [[picture] for column in columns for picture in column]
     keys = stack(_keys(model, targets, photo.width))
-    room = len(inputs) < len(predicted) and keys.width <= photo.width and keys.height <= rows[0][0].height
-    if room:
-        rows[0].append(keys)
-    pages = [beside(row, gap=8) for row in rows]
-    return stack(pages if room else [*pages, keys])
+    if len(inputs) == 1 < len(maps) and keys.width <= photo.width and keys.height <= columns[0][0].height:
+        return beside([stack(column) for column in ([*columns[0], keys], *columns[1:])], gap=GAP)
+    page = beside([stack(column) for column in columns], gap=GAP)
+    first, *others = _keys(model, targets, page.width // 2)
+    return stack([page, beside([first, stack(others)]) if others else first])
 
 
 def _is_sky(model: Pixel2Pixel, maps: Mapping[str, np.ndarray]) -> np.ndarray | bool:
@@ -97,7 +98,7 @@ def _keys(model: Pixel2Pixel, targets: Mapping[str, Any], width: int) -> list[Im
 
 def _titled(picture: Image.Image, title: str) -> Image.Image:
     """The picture with a title above it."""
-    size = max(picture.width // 20, 11)
+    size = max(picture.width // 14, 11)
     page = Image.new("RGB", (picture.width, picture.height + 2 * size), "white")
     ImageDraw.Draw(page).text((2, size), title, fill="black", font=ImageFont.load_default(size), anchor="lm")
     page.paste(picture, (0, 2 * size))

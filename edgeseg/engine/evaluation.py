@@ -106,6 +106,16 @@ def evaluate_tasks(
     Raises:
         ValueError: a task that the model does not have, or one that no sample of the dataset has a target for; a
             sample that cannot be used (names the sample); a dataset whose `tasks` have other classes than the model.
+
+    Example:
+        >>> import edgeseg
+        >>> from edgeseg.data import Streets
+        >>> from edgeseg.engine import evaluate_tasks
+        >>> streets = Streets("val", size=(96, 128), length=2, targets=("semantic", "depth"))
+        >>> model = edgeseg.create_model("fpn", encoder="resnet18", tasks=streets.tasks)
+        >>> metrics = evaluate_tasks(model, streets)
+        >>> {name: metric.headline("native")[0] for name, metric in metrics.items()}
+        {'semantic': 'miou', 'depth': 'ard'}
     """
     names = list(tasks or model.tasks)
     unknown = [name for name in names if name not in model.tasks]

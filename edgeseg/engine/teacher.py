@@ -60,6 +60,16 @@ class Teacher:
 
     Raises:
         ValueError: networks or tasks of another kind, or classes that have no map.
+
+    Example:
+        >>> import edgeseg, torch
+        >>> from edgeseg.engine import Teacher
+        >>> large = edgeseg.create_model("espnetv2_s2p0.camvid")
+        >>> small = edgeseg.create_model("fpnsum_mobilenetv2", tasks=large.tasks)
+        >>> teacher = Teacher([large], small.tasks)
+        >>> photo = torch.zeros(3, 60, 90, dtype=torch.uint8)
+        >>> teacher.probabilities(photo).shape  # 11 classes, in 255ths, at half the size
+        torch.Size([11, 30, 45])
     """
 
     def __init__(

@@ -73,6 +73,13 @@ def complexity(model: Pixel2Pixel, size: int | Sequence[int]) -> Complexity:
 
     Raises:
         ValueError: the size is not positive.
+
+    Example:
+        >>> import edgeseg
+        >>> model = edgeseg.create_model("fpn_aspp_regnetx800mf_edgeailite", num_classes=19)
+        >>> cost = edgeseg.complexity(model, (384, 768))
+        >>> f"{cost.gmacs:.2f} GMACs, {cost.params:,} parameters"
+        '8.84 GMACs, 8,310,752 parameters'
     """
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < 1:

@@ -34,6 +34,14 @@ class OnnxSegmenter(FileSegmenter):
         ImportError: without onnxruntime: `pip install edgeseg[onnx]`.
         FileNotFoundError: no such file.
         ValueError: no ONNX file, one that edgeseg did not write, or a provider that this onnxruntime does not have.
+
+    Example:
+        >>> import edgeseg
+        >>> model = edgeseg.create_model("fpn", encoder="resnet18", channels=32, num_classes=5)
+        >>> done = edgeseg.export_onnx(model, "model.onnx", size=(64, 96))
+        >>> segmenter = edgeseg.OnnxSegmenter("model.onnx", threads=2)
+        >>> segmenter.predict("photo.jpg").shape  # the photo has 90x60 pixels
+        (60, 90)
     """
 
     def __init__(

@@ -60,6 +60,16 @@ def register_model(builder: Builder | str | None = None) -> Any:
 
     Raises:
         ValueError: the name is taken or has a dot.
+
+    Example:
+        >>> import edgeseg
+        >>> @edgeseg.register_model
+        ... def two_layers(config):
+        ...     from torch import nn
+        ...     classes = config.tasks["segmentation"].channels
+        ...     return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, classes, 1))
+        >>> edgeseg.create_model("two_layers", num_classes=5)[-1].out_channels
+        5
     """
     if callable(builder):
         return _register(BUILDERS, builder.__name__, builder)
@@ -79,6 +89,19 @@ def register_decoder(name: str, **defaults: Any) -> Callable[[Decorated], Decora
 
     Raises:
         ValueError: the name is taken or has a dot, or a default does not fit.
+
+    Example:
+        >>> import edgeseg
+        >>> from edgeseg.networks.decoders import Decoder
+        >>> @edgeseg.register_decoder("finest_only", prediction_stride=4)
+        ... class FinestOnly(Decoder):
+        ...     def __init__(self, pyramid, task, spec):
+        ...         super().__init__(pyramid)
+        ...         self.head = pyramid.head(pyramid.channels[0], task)
+        ...     def decode(self, *features):
+        ...         return self.head(features[0])
+        >>> edgeseg.create_model("finest_only", encoder="resnet18", num_classes=5).name
+        'finest_only'
     """
     from edgeseg.networks.decoders import DECODERS
 
@@ -106,6 +129,20 @@ def register_encoder(name: str) -> Callable[[Decorated], Decorated]:
 
     Raises:
         ValueError: the name is taken or has a dot.
+
+    Example:
+        >>> import edgeseg
+        >>> from torch import nn
+        >>> @edgeseg.register_encoder("two_poolings")
+        ... class TwoPoolings(nn.Module):
+        ...     def __init__(self, in_channels):
+        ...         super().__init__()
+        ...         self.channels, self.strides = (in_channels, in_channels), (2, 4)
+        ...         self.pool = nn.AvgPool2d(2)
+        ...     def forward(self, image):
+        ...         half = self.pool(image)
+        ...         return [half, self.pool(half)]
+        >>> model = edgeseg.create_model("fpn", encoder="two_poolings", num_classes=5, prediction_stride=2)
     """
     from edgeseg.networks.encoders import ENCODERS, USER_ENCODERS
 

@@ -57,6 +57,15 @@ class Streets(Dataset[Any]):
         inputs: Of "flow" (uint8, motion to the next frame in pixels + 128, 128 in the third channel) and "image".
         targets: Of "semantic", "depth" (metres, 0 for the sky) and "motion".
         labels: "cityscapes" (19 train ids) or "camvid" (11 classes).
+
+    Example:
+        >>> from edgeseg.data import Streets
+        >>> streets = Streets(size=(96, 128), inputs=("flow", "image"), targets=("semantic", "depth"))
+        >>> images, targets = streets[0]
+        >>> [tuple(image.shape) for image in images]
+        [(3, 96, 128), (3, 96, 128)]
+        >>> {name: tuple(target.shape) for name, target in targets.items()}
+        {'semantic': (96, 128), 'depth': (1, 96, 128)}
     """
 
     def __init__(
