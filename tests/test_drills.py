@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from .drills.drill import NAME
-from .drills.falls import FALLS
+from .drills.falls import ELSEWHERE, FALLS
 from .drills.pool import Limits, Pool, pool
 from .drills.table import DRILLS
 
@@ -39,6 +39,11 @@ def test_every_fall_is_seen_and_its_smallest_file_kept(tmp_path: Path) -> None:
         "ValueError without the name of the file",
     }  # fmt: skip
     assert sorted((each / NAME).stat().st_size for each in (tmp_path / "falls").iterdir()) == [0, 1, 2, 3, 4]
+
+
+def test_memory_of_processes_that_a_try_starts_counts() -> None:
+    with pool(1, Limits(seconds=60, megabytes=150), modules=()) as processes:
+        assert processes.run(ELSEWHERE, 1).falls == {"took more than 150 MB": 1}
 
 
 def test_damage_is_the_same_for_the_same_seed(tmp_path: Path) -> None:

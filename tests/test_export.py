@@ -224,6 +224,16 @@ def test_program(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
     assert (labels == expected).float().mean() > 0.999
 
 
+def test_program_for_the_size_that_was_asked_for(tmp_path: Path) -> None:
+    """A program of any size is traced at two cells of the coarsest feature, and may not take one."""
+    model = edgeseg.create_model("fpn", encoder=TINY, channels=8, num_classes=2).eval()
+    with pytest.raises(RuntimeError, match=r"does not take images of 32x64.*--fixed"):
+        edgeseg.export_program(model, tmp_path / "model.pt2", size=(32, 64))
+    assert not list(tmp_path.glob("*.pt2"))
+    fixed = edgeseg.export_program(model, tmp_path / "model.pt2", size=(32, 64), dynamic=())
+    assert fixed.sizes == ((1, 3, 32, 64),)
+
+
 @pytest.mark.slow
 def test_program_that_does_not_take_all_sizes(tmp_path: Path) -> None:
     """The levels that BiFPN adds have one cell at small sizes, for which torch.export makes another program."""

@@ -93,7 +93,10 @@ class Ends:
 
     @property
     def sizes(self) -> list[tuple[int, int, int]]:
-        """Batch, height and width at which a file is compared: as traced, and a smaller and a larger odd size."""
+        """Batch, height and width at which a file is compared.
+
+        These are the example, the size that was asked for, and a smaller and a larger odd size.
+        """
         batch, height, width = self.example
         one = 1 if "batch" in self.dynamic else batch
         others = [
@@ -104,7 +107,8 @@ class Ends:
             )
             for scale in (0.5, 1.25)
         ]
-        return list(dict.fromkeys([self.example, *others]))
+        asked = [(one, *self.size)] if self.size != (height, width) else []
+        return list(dict.fromkeys([self.example, *asked, *others]))
 
 
 class Graph(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import traceback
 import warnings
@@ -82,12 +83,18 @@ def judged(read: Callable[[Path], object], work: Path) -> str:
     try:
         read(work)
     except (ValueError, OSError) as error:
-        return REFUSED if NAME in str(error) else f"{_place(error)} without the name of the file"
+        return REFUSED if names_a_file(str(error), work) else f"{_place(error)} without the name of the file"
     except Wrong as error:
         return f"wrong: {error}"
     except Exception as error:
         return _place(error)
     return RIGHT
+
+
+def names_a_file(message: str, work: Path) -> bool:
+    """Whether a message names a damaged file, or, of a damaged folder, a file or folder inside."""
+    inside = [path.name for path in (work / NAME).rglob("*")] if (work / NAME).is_dir() else []
+    return NAME in message and (not inside or any(re.search(rf"{re.escape(name)}\b", message) for name in inside))
 
 
 def all_hold(work: Path, *readers: Callable[[Path], object]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from random import Random
@@ -38,4 +40,9 @@ def read(work: Path) -> None:
             raise ValueError(f"{path} is refused")
 
 
+def read_elsewhere(work: Path) -> None:
+    subprocess.run([sys.executable, "-c", "import time; held = bytearray(b'x') * 300_000_000; time.sleep(99)"])
+
+
 FALLS = Drill("falls", make, damage, read, 1)
+ELSEWHERE = Drill("elsewhere", make, damage, read_elsewhere, 1)

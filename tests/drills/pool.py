@@ -30,7 +30,8 @@ class Limits:
 
     Args:
         seconds: Time.
-        megabytes: Memory beyond that of the process before the try, where the system tells (Linux).
+        megabytes: Memory beyond that of the process before the try, with that of processes that the try starts, where
+            the system tells (Linux).
     """
 
     seconds: float = 60.0
@@ -203,10 +204,12 @@ def _serve(connection: Connection, work: Path, modules: Sequence[str]) -> None:
             connection.send(outcome(drill, seeds, work, number, seed))
 
 
-def _resident(pid: int | None) -> int:
-    """Bytes of memory that a process occupies; 0 where the system does not tell."""
+def _resident(pid: int | str | None) -> int:
+    """Bytes of memory that a process and those that it has started occupy; 0 where the system does not tell."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        own = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        tasks = Path(f"/proc/{pid}/task").glob("*/children")
+        return own + sum(map(_resident, (child for task in tasks for child in task.read_text().split())))
     except (OSError, IndexError, ValueError):
         return 0
 

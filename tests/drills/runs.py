@@ -77,7 +77,7 @@ def read(work: Path) -> None:
     try:
         _trained(model, work / NAME, 2, resume=True)
     except FloatingPointError as error:  # numbers in a state can be any, and training stops at a loss that is not one
-        raise ValueError(f"{NAME} is refused while it trains") from error
+        raise ValueError(f"{NAME}/run.pt is refused while it trains") from error
     except (ValueError, OSError):
         same = all(torch.equal(value, kept().state_dict()[key]) for key, value in model.state_dict().items())
         expect(same, "a refused state has changed the model")
