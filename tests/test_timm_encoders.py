@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,18 @@ def test_any_size(encoder: str) -> None:
 @pytest.mark.parametrize("decoder", ["fpn", "unet", "bifpn", "deeplabv3plus", "fpnsum"])
 def test_any_size_with_every_decoder(encoder: str, decoder: str) -> None:
     check(encoder, decoder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", [*QUICK, *OTHERS])
+def test_any_size_with_the_decoder_of_espnetv2(encoder: str) -> None:
+    """It needs features at four strides; an encoder without them is refused when the network is built."""
+    try:
+        edgeseg.create_model("espnetv2", encoder=encoder, num_classes=2)
+    except ValueError as error:
+        assert re.search(r"strides 2, 4, 8 and 16|ends at stride", str(error))  # noqa: PT017 (others are tried below)
+    else:
+        check(encoder, "espnetv2")
 
 
 @pytest.mark.parametrize("encoder", FIXED)
