@@ -131,7 +131,8 @@ def test_command(small: edgeseg.Pixel2Pixel, photo: Path, tmp_path: Path, capsys
         (["--target", "web", "--int8"], "--calibration-images"),
         (["--target", "web", "--calibration-images", "."], "add --int8"),
         (["--bundle"], "add --target web"),
-        (["--format", "web"], "--target web"),
+        (["--format", "web", "--fp16"], "--fp16 does not apply to --target web"),
+        (["--format", "tidl", "--target", "web"], "--format does not apply to --target web"),
     ):
         capsys.readouterr()
         assert main([*command, *wrong]) != 0

@@ -52,7 +52,8 @@ def add(verbs: Any) -> None:
     )  # fmt: skip
     group.add_argument(
         "--format", metavar="NAME",
-        help="format of the file, if its suffix does not name it: onnx, torch, litert, executorch, openvino or coreml",
+        help="format of the file, if its suffix does not name it: onnx, torch, litert, executorch, openvino or coreml; "
+        "tidl and web are as with --target",
     )  # fmt: skip
     precision = group.add_mutually_exclusive_group()
     precision.add_argument(
@@ -154,12 +155,12 @@ def file_options(options: argparse.Namespace, chosen: Format | None = None) -> d
 
 
 def _export(options: argparse.Namespace) -> int:
+    if options.format in TARGETS and options.target in (None, options.format):
+        options.target, options.format = options.format, None
     if options.bundle and options.target != "web":
         raise ValueError("--bundle is for pages: add --target web")
     if options.target:
         return TARGETS[options.target](options)
-    if options.format in TARGETS:
-        raise ValueError(f"{options.format} is a folder, not the format of a file: --target {options.format}")
     import torch
 
     from edgeseg.deploy.formats import export, format_of

