@@ -60,6 +60,18 @@ def test_full_disk(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="permissions of POSIX")
+def test_weights_reach_the_disk_before_they_have_their_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, flushed = tmp_path / "model.safetensors", []
+
+    def flush(number: int) -> None:
+        flushed.append((os.fstat(number).st_size, path.exists()))
+
+    monkeypatch.setattr(os, "fsync", flush)
+    edgeseg.save_checkpoint(edgeseg.create_model("fpn", encoder=TINY, channels=8), path)
+    assert flushed[0] == (path.stat().st_size, False)
+    assert flushed[1][1]  # the folder, which has the name
+
+
 def test_others_can_read_weights(tmp_path: Path) -> None:
     """Weights have the permissions that any new file gets, and those of the file that they replace."""
     model = edgeseg.create_model("fpn", encoder=TINY, channels=8)

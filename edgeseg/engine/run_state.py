@@ -119,7 +119,7 @@ class RunState:
             "callbacks": self.callbacks.state_dict(),
             "losses": self.losses,
         }
-        with replacing(folder / FILE) as temporary:
+        with replacing(folder / FILE, durable=True) as temporary:
             torch.save(content, temporary)
 
     def load(self, folder: Path) -> int:

@@ -30,12 +30,17 @@ class NotWritten(OSError):
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Yields a temporary file to write. It replaces `path` when the block ends, and is deleted if the block fails.
 
     The file gets the permissions of the one that it replaces, or those of any new file: some libraries, safetensors
     among them, write files that only their owner can read. Temporary files that killed processes have left in the
     folder are removed.
+
+    Args:
+        path: The file.
+        durable: Wait until the disk has the file, so that a power cut leaves it or the one before. By default the
+            system decides when files reach the disk, and after a power cut a file of the last seconds may be empty.
 
     Raises:
         NotWritten: the block failed because the disk is full, whatever error the writing library raised.
@@ -48,8 +53,13 @@ def replacing(path: Path) -> Iterator[Path]:
             mode = stat.S_IMODE((path if path.exists() else temporary).stat().st_mode)
             temporary.unlink()
             yield temporary
+            if durable:
+                _flush(temporary)
             temporary.chmod(mode)
             os.replace(temporary, path)
+            if durable:
+                with suppress(OSError):  # systems and file systems that do not flush folders
+                    _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -107,6 +117,15 @@ def full_disk_named(path: Path, temporary: Path | None = None) -> Iterator[None]
         if number is None:
             raise
         raise NotWritten(path, number) from error
+
+
+def _flush(path: Path) -> None:
+    """Waits until the disk has a file, or the names in a folder."""
+    number = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def _full_disk(error: BaseException | None, temporary: Path | None) -> int | None:

@@ -240,7 +240,7 @@ def save_checkpoint(
     }
     # In one order, so that equal facts give equal files, however they came together.
     config = replace(model.config, notes=dict(sorted({**model.config.notes, **notes}.items())))
-    with replacing(Path(path)) as temporary:
+    with replacing(Path(path), durable=True) as temporary:
         # A single entry: safetensors writes several in random order, so that equal weights would give unequal files.
         save_file(tensors, temporary, metadata={"edgeseg": json.dumps(config.to_json())})
 
