@@ -35,7 +35,8 @@ NETWORKS = (
     "deeplabv3plus_mobilenetv2_tv_edgeailite.camvid",
     "unet_aspp_mobilenetv2_tv_edgeailite.camvid",
     "fpn_aspp_regnetx400mf_edgeailite",
-    "fpnsum_mobilenetv2",
+    "fpnsum_mobilenetv2.camvid",
+    "espnetv2_s2p0.camvid",
 )
 TITLES = {".onnx": "onnxruntime", ".xml": "OpenVINO", ".tflite": "LiteRT", ".pte": "ExecuTorch"}
 CALIBRATION_IMAGES = 24

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from measuring import markdown
-from zoo_figures import Figures
+from zoo_figures import SIZE, Figures
 
 import edgeseg
 from edgeseg.zoo.pretrained import weights_file
@@ -82,7 +82,7 @@ def chooser(zoo: Figures) -> str:
         )
         for each in choices(zoo)
     ]
-    return markdown("name, and tags of its weights | mIoU: | GMACs: | parameters: | ms:", cells)
+    return markdown("name, and tags of its weights | mIoU: | GMACs: | params: | ms:", cells)
 
 
 def _tags(choice: Choice) -> str:
@@ -114,20 +114,19 @@ def shipped(zoo: Figures, runtimes: Path) -> str:
         both = [next(filter(None, (times.get((n, kind)) for n in either)), None) for kind in ("float32", "int8")]
         cells.append(
             (
-                f"`{name}`",
+                f"`{name}`<br>{row['license'].partition(':')[0].partition(' (')[0]}",
                 f"{row['miou_measured']:.1f}",
                 f"{cost.gmacs:.2f}",
                 f"{cost.params / 1e6:.2f} M",
                 " / ".join(f"{time:.0f}" for time in both if time),
                 f"{weights_file(name).stat().st_size / 1e6:.1f}",
-                row["license"].partition(":")[0].partition(" (")[0],
             )
         )
     cells.sort(key=lambda cell: ("camvid" not in cell[0], -float(cell[1])))
-    heading = "weights in the package | mIoU %: | GMACs: | parameters: | ms float32 / int8: | MB: | licence"
+    heading = "weights in the package, and their licence | mIoU %: | GMACs: | params: | ms float32 / int8: | MB:"
     return (
-        f"{markdown(heading, cells)}\n\nmIoU on the test photos of CamVid, or of synthetic streets. GMACs and "
-        f"milliseconds per photo of {SMALL[1]}x{SMALL[0]}, in onnxruntime on "
+        f"{markdown(heading, cells)}\n\nmIoU on the test photos of CamVid with an input of 800x600, or on synthetic streets "
+        f"with 320x240.\nGMACs and milliseconds are for a smaller input of {SMALL[1]}x{SMALL[0]}, in onnxruntime on "
         f"{results['machine'].partition(', torch')[0]} ([other runtimes](docs/benchmarks.md#runtimes))."
     )
 
@@ -137,13 +136,13 @@ def needs(zoo: Figures) -> str:
     rows = choices(zoo)
     trained = {each["name"]: each for each in zoo["weights"] if not each["name"].endswith("_qat")}
 
-    def best(tag: str) -> tuple[str, str]:
-        """The weights with this tag that have the highest mIoU, and that figure."""
+    def best(tag: str, dataset: str) -> tuple[str, str]:
+        """The weights with this tag that have the highest mIoU, and that figure on their dataset."""
         of_tag = {name: row for name, row in trained.items() if name.endswith(f".{tag}")}
         name = max(of_tag, key=lambda name: of_tag[name]["miou_measured"] or of_tag[name]["miou_published"])
         row = of_tag[name]
-        measured = row["miou_measured"]
-        return f"`{name}`", f"mIoU {measured or row['miou_published']:.2f} %, {'measured' if measured else 'published'}"
+        measured, figure = row["miou_measured"], row["miou_measured"] or row["miou_published"]
+        return f"`{name}`", f"mIoU {figure:.2f} % on {dataset}, {'measured' if measured else 'published'}"
 
     timed = [each for each in rows if each.milliseconds and each.miou]
     quick = [each for each in timed if each.size == "768x384" and (each.milliseconds or 0) <= BUDGET_MS]
@@ -151,16 +150,16 @@ def needs(zoo: Figures) -> str:
     fast = min(timed, key=lambda each: each.milliseconds or 0)
     small = min(rows, key=lambda each: each.parameters)
     cells = [
-        ("segment streets now, in 11 classes", *best("camvid")),
-        ("segment streets now, in Cityscapes' 19 classes", *best("cityscapes")),
-        ("segment everyday objects, in COCO's 21 classes", *best("coco21")),
-        ("segment everyday objects, in VOC's 21 classes", *best("voc")),
-        ("segment rooms and landscapes, in 32 classes of ADE20K", *best("ade20k32")),
-        (f"train the most accurate one that takes {BUDGET_MS} ms", f"`{balanced.name}`", _figures(balanced)),
+        ("segment streets now, in 11 classes", *best("camvid", "CamVid")),
+        ("segment streets now, in Cityscapes' 19 classes", *best("cityscapes", "Cityscapes")),
+        ("segment everyday objects, in COCO's 21 classes", *best("coco21", "COCO")),
+        ("segment everyday objects, in VOC's 21 classes", *best("voc", "VOC")),
+        ("segment rooms and landscapes, in 32 classes of ADE20K", *best("ade20k32", "ADE20K")),
+        (f"train the most accurate one that takes at most {BUDGET_MS} ms", f"`{balanced.name}`", _figures(balanced)),
         ("train the fastest one with a published mIoU", f"`{fast.name}`", _figures(fast)),
         ("train the smallest one", f"`{small.name}`", _figures(small)),
         ("train the most accurate one", f"`{accurate.name}`", _figures(accurate)),
-        ("use several inputs or tasks", *best("streets")),
+        ("use several inputs or tasks", *best("streets", "synthetic streets")),
     ]
     return markdown("I want to | begin with | figures", cells)
 
@@ -168,7 +167,11 @@ def needs(zoo: Figures) -> str:
 def _figures(choice: Choice) -> str:
     """The figures of a network in words."""
     time = f"{choice.milliseconds:.1f} ms and " if choice.milliseconds else ""
-    parts = [f"{time}{choice.gmacs:.2f} GMACs at 768x384", f"{choice.parameters / 1e6:.2f} M parameters"]
-    if choice.miou:
-        parts.append(f"mIoU {choice.miou:.2f} % at {choice.size} on Cityscapes, published")
-    return ", ".join(parts)
+    text = f"{choice.parameters / 1e6:.2f} M parameters; {time}{choice.gmacs:.2f} GMACs at 768x384"
+    if choice.miou is None:
+        return text
+    score = f"mIoU {choice.miou:.2f} % on Cityscapes, published"
+    if choice.size == "768x384":
+        return f"{text}, {score}"
+    width, height = map(int, choice.size.split("x"))
+    return f"{text}; {choice.gmacs * width * height / math.prod(SIZE):.2f} GMACs at {choice.size}, {score}"

@@ -21,8 +21,8 @@ The networks that have trained weights or a published mIoU, sorted by speed; unt
 
 {chooser}
 
-- **mIoU** is in percent, on Cityscapes' validation images, as published. Like GMACs and ms, it
-  is for images of 768x384 (width x height), or for larger ones where the table says so: these cost more than its row.
+- **mIoU** is in percent on Cityscapes' validation images, as published, at 768x384 (width x height) unless the table
+  names a larger size. **GMACs** and **ms** are always for 768x384, so a larger size costs more than its row says.
 - **GMACs** count convolutions. **ms** are milliseconds in onnxruntime, float32, on {machine}.
 - **Weights** are loaded by `edgeseg.create_model("NAME.TAG")`. Their scores are [below](#trained-weights).
 

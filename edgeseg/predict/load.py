@@ -22,7 +22,7 @@ RUNTIMES = {
 def load_segmenter(
     path: str | os.PathLike[str], *, threads: int | None = None, device: str | None = None
 ) -> FileSegmenter:
-    """Opens a file that `edgeseg.export` wrote, in the runtime of its suffix. Needs no torch.
+    """Opens a file that `edgeseg.export` wrote, in the runtime of its suffix. Only .pte files need torch.
 
     Args:
         path: A file with one of the suffixes that `RUNTIMES` lists.

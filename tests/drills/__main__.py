@@ -37,7 +37,7 @@ def main() -> int:
     if unknown:
         parser.error(f"no drill {', '.join(unknown)}; the drills are {', '.join(DRILLS)}")
     fell, first = 0, time.monotonic()
-    print("| drill | tries | right | refused | fell | seconds |\n|---|--:|--:|--:|--:|--:|", flush=True)
+    print("| drill | tries | correct | refused | failed | seconds |\n|---|--:|--:|--:|--:|--:|", flush=True)
     with pool(options.processes, Limits(options.seconds, options.megabytes), options.fallen) as workers:
         for name in options.names or DRILLS:
             start = time.monotonic()
