@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,7 +178,7 @@ def _export(options: argparse.Namespace) -> int:
     exported = export(
         model, options.output, format=options.format, precision=precision, images=frames, **choices
     )  # fmt: skip
-    _report(options, exported, options.file_output, _scores(options, model, options.output))
+    _report(options, exported, options.file_output, partial(_scores, options, model, options.output))
     return 0
 
 
@@ -204,7 +205,7 @@ def _export_tidl(options: argparse.Namespace) -> int:
         load_model(options, torch.device(options.device)), options.output, size=choices["size"],
         output=choices["output"], opset=choices["opset"] or OPSET, ir_version=choices["ir_version"] or IR_VERSION,
     )  # fmt: skip
-    _report(options, exported, options.file_output, {})
+    _report(options, exported, options.file_output, dict)
     return 0
 
 
@@ -229,7 +230,7 @@ def _export_web(options: argparse.Namespace) -> int:
         model, options.output, size=size, precision="int8" if options.int8 else "float32",
         images=calibration_frames(options, model) if options.int8 else (), bundle=options.bundle,
     )  # fmt: skip
-    _report(options, exported, "small_logits", _scores(options, model, options.output / MODEL))
+    _report(options, exported, "small_logits", partial(_scores, options, model, options.output / MODEL))
     say(f"to try it: python3 -m http.server -d {options.output}, then open http://localhost:8000")
     return 0
 
@@ -247,9 +248,9 @@ def _choices(options: argparse.Namespace, chosen: Format) -> dict[str, Any]:
 
 
 def _report(
-    options: argparse.Namespace, exported: Exported, output: str, scores: Mapping[str, Mapping[str, Any]]
+    options: argparse.Namespace, exported: Exported, output: str, scored: Callable[[], Mapping[str, Mapping[str, Any]]]
 ) -> None:
-    """Says how the file was compared with the network, and prints the scores of an 8-bit file."""
+    """Says how the file was compared with the network, and then scores an 8-bit file and prints the scores."""
     files = [path for path in (exported.path, *exported.path.rglob("*")) if path.is_file()]
     files += [exported.path.with_suffix(".bin")] if exported.path.suffix == ".xml" else []
     size = sum(path.stat().st_size for path in files)
@@ -260,7 +261,7 @@ def _report(
                 "path": str(exported.path), "bytes": size, "output": output, "was_run": exported.was_run,
                 "shapes": exported.sizes, "differences": dict(exported.differences),
                 "unit": "share of pixels" if of_labels else "standard deviations",
-                "agreement": dict(exported.agreement), "scores": scores,
+                "agreement": dict(exported.agreement), "scores": scored(),
             }
         )  # fmt: skip
         return
@@ -273,7 +274,7 @@ def _report(
     for name, share in exported.agreement.items():
         say(f"{name}: {100 * share:.2f} % of the pixels keep their float32 class")
     say(f"wrote {exported.path}, {size / 1e6:.1f} MB")
-    for task, figures in scores.items():
+    for task, figures in scored().items():
         for kind, figure in figures.items():
             show(f"int8: {task} {kind} {figure:.2f} on {options.split}")
 

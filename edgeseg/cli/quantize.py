@@ -103,18 +103,22 @@ def _quantize(options: argparse.Namespace) -> int:
             "sensitivity": dict(quantized.sensitivity), "kept_float": quantized.kept_float,
         }  # fmt: skip
         for name, path in files.items():
-            scores = _scores(options, segmenters[name], model, name)
-            report[name] = {"bytes": path.stat().st_size, "milliseconds": milliseconds[name], "scores": scores}
+            report[name] = {"bytes": path.stat().st_size, "milliseconds": milliseconds[name]}
+        if not options.json:
+            _print(report, options.keep_float + MORE_NODES)
+        for name, segmenter in segmenters.items():
+            report[name]["scores"] = _scores(options, segmenter, model, name)
+            for task, figures in report[name]["scores"].items() if not options.json else ():
+                for kind, figure in figures.items():
+                    show(f"{name}: {task} {kind} {figure:.2f} on {options.split}")
     if options.json:
         print_json(report)
-    else:
-        _print(report, options)
     return 0
 
 
-def _print(report: Mapping[str, Any], options: argparse.Namespace) -> None:
-    """Prints the report for people: of all convolutions that were tried, those whose quantization changes most."""
-    for node, share in list(report["sensitivity"].items())[: options.keep_float + MORE_NODES]:
+def _print(report: Mapping[str, Any], count: int) -> None:
+    """Prints a report for people, with the `count` convolutions whose quantization changes most pixels."""
+    for node, share in list(report["sensitivity"].items())[:count]:
         kept = "stays in float32" if node in report["kept_float"] else "quantized"
         show(f"{node}: {100 * share:.2f} % of the pixels change if only this convolution is quantized; {kept}")
     shape = "x".join(map(str, report["shape"]))
@@ -124,10 +128,6 @@ def _print(report: Mapping[str, Any], options: argparse.Namespace) -> None:
     show(f"int8: {both['float32']['milliseconds'] / both['int8']['milliseconds']:.2f} times as fast as float32")
     for task, share in report["agreement"].items():
         show(f"int8: {100 * share:.2f} % of the pixels keep their float32 class ({task})")
-    for name, file in both.items():
-        for task, figures in file["scores"].items():
-            for kind, figure in figures.items():
-                show(f"{name}: {task} {kind} {figure:.2f} on {options.split}")
 
 
 def _times(segmenters: Mapping[str, OnnxSegmenter], frame: Frame) -> tuple[list[int], dict[str, float]]:
