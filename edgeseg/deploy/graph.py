@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, ParamSpec, TypeVar, get_args
@@ -11,13 +10,12 @@ from typing import Literal, ParamSpec, TypeVar, get_args
 import torch
 from torch import Tensor, nn
 
-from edgeseg.networks.modes import evaluating
+from edgeseg.networks.modes import EXPORTING, evaluating
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.tasks import kind_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
-_EXPORT = threading.RLock()
 Output = Literal["logits", "labels", "small_logits", "small_labels"]
 AXES = {0: "batch", 2: "height", 3: "width"}
 DIMENSIONS = tuple(AXES.values())
@@ -138,7 +136,7 @@ def one_at_a_time(export: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(export)
     def alone(*args: P.args, **kwargs: P.kwargs) -> R:
-        with _EXPORT:
+        with EXPORTING:
             return export(*args, **kwargs)
 
     return alone

@@ -39,6 +39,7 @@ from edgeseg.labels import class_names
 from edgeseg.machine.processor import trains_faster_in_bf16
 from edgeseg.machine.terminal import progress_bar, say
 from edgeseg.networks.layers import ConvNormAct
+from edgeseg.networks.modes import EXPORTING
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.networks.quantized import freeze_ranges, quantize_aware
 from edgeseg.networks.unfold import has_folded_batch_norms, unfold_batch_norms
@@ -309,7 +310,8 @@ class _Run:
         seed = config.seed * 1_000_003 + self.state.step * distributed.world_size() + distributed.rank()
         torch.manual_seed(seed)
         means: dict[str, float] = {}
-        self.optimizer.zero_grad(set_to_none=True)
+        with EXPORTING:
+            self.optimizer.zero_grad(set_to_none=True)
         for batch in batches:
             losses = self._losses(batch)
             (losses["loss"] / len(batches)).backward()
@@ -317,7 +319,8 @@ class _Run:
                 means[name] = means.get(name, 0.0) + float(loss.detach()) / len(batches)
         if config.clip_grad:
             nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_grad)
-        self.optimizer.step()
+        with EXPORTING:
+            self.optimizer.step()
         if config.ema:
             self.average.update_parameters(self.model)
         return means

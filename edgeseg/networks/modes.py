@@ -1,4 +1,4 @@
-"""Temporary evaluation mode, after which every module is back in its own mode, even if threads share the network."""
+"""What threads that share a network or a process have to agree on: evaluation mode, and turns with torch.export."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ class _Evaluation:
     in_training: list[nn.Module]
 
 
+EXPORTING = threading.RLock()
+"""Held while torch.export changes the process, and by what it would disturb in other threads: PyTorch's optimizers."""
 _lock = threading.Lock()
 _running: weakref.WeakKeyDictionary[nn.Module, _Evaluation] = weakref.WeakKeyDictionary()
 
