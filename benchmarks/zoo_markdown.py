@@ -17,7 +17,7 @@ NOT_READ = [("DeepLabV3 MobileNetV3-Large-Lite", 60.80), ("LR-ASPP MobileNetV3-L
 HEADER = """\
 # Model zoo
 
-The networks that have trained weights or a published mIoU, sorted by speed; untimed networks come last:
+The networks that have trained weights or a published mIoU, sorted by speed:
 
 {chooser}
 
