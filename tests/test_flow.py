@@ -12,6 +12,7 @@ from PIL import Image, ImageFilter
 import edgeseg
 from edgeseg.cli import main
 from edgeseg.data import Streets
+from edgeseg.engine.demo import draw_frame
 from edgeseg.vision.flow import encode_flow, farneback_flow, mirror_flow, resize_flow
 from edgeseg.vision.preprocess import to_input
 
@@ -136,5 +137,15 @@ def test_demo(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     for title in ("semantic", "depth", "motion", "mIoU", "relative error"):
         assert title in out
     with Image.open(path) as picture:
-        assert picture.width >= 3 * 480
-        assert picture.height >= 3 * 360
+        assert picture.width >= 4 * 480
+        assert 2 * 360 <= picture.height < 3 * 360
+
+
+@pytest.mark.parametrize(("targets", "columns", "rows"), [(("semantic",), 3, 1), (("semantic", "depth"), 3, 2)])
+def test_picture_of_a_network_of_one_input(targets: tuple[str, ...], columns: int, rows: int) -> None:
+    streets = Streets("test", size=(240, 320), length=1, inputs=("image",), targets=targets)
+    model = edgeseg.create_model("fpn", encoder=TINY, channels=8, tasks=streets.tasks).eval()
+    picture = draw_frame(model, streets, 0)
+    # With titles and keys, which are less than one more picture.
+    assert columns == picture.width // 320
+    assert rows == picture.height // 240
