@@ -125,7 +125,7 @@ def shipped(zoo: Figures, runtimes: Path) -> str:
     heading = "weights in the package, and their licence | mIoU %: | GMACs: | params: | ms float32 / int8: | MB:"
     return (
         f"{markdown(heading, cells)}\n\nmIoU on the test photos of CamVid with an input of 800x600, or on synthetic "
-        f"streets with 320x240.\nGMACs and milliseconds are for a smaller input of {SMALL[1]}x{SMALL[0]}, in "
+        f"streets with 320x240.\nGMACs and milliseconds are for an input of {SMALL[1]}x{SMALL[0]}, in "
         f"onnxruntime on {results['machine'].partition(', torch')[0]} ([other runtimes](docs/benchmarks.md#runtimes))."
     )
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edgeseg.predict.predictor import Predictor
 
 DEFAULTS = {"size": None, "output": "logits", "preprocess": False, "fit": "stretch", "opset": None, "ir_version": None}
+Scores = Mapping[str, Mapping[str, float]]  # of each task, by the name of the figure
 OUTPUTS = ("logits", "labels", "small_logits", "small_labels")
 
 
@@ -247,9 +248,7 @@ def _choices(options: argparse.Namespace, chosen: Format) -> dict[str, Any]:
     return choices
 
 
-def _report(
-    options: argparse.Namespace, exported: Exported, output: str, scored: Callable[[], Mapping[str, Mapping[str, Any]]]
-) -> None:
+def _report(options: argparse.Namespace, exported: Exported, output: str, scored: Callable[[], Scores]) -> None:
     """Says how the file was compared with the network, and then scores an 8-bit file and prints the scores."""
     files = [path for path in (exported.path, *exported.path.rglob("*")) if path.is_file()]
     files += [exported.path.with_suffix(".bin")] if exported.path.suffix == ".xml" else []
@@ -274,9 +273,7 @@ def _report(
     for name, share in exported.agreement.items():
         say(f"{name}: {100 * share:.2f} % of the pixels keep their float32 class")
     say(f"wrote {exported.path}, {size / 1e6:.1f} MB")
-    for task, figures in scored().items():
-        for kind, figure in figures.items():
-            show(f"int8: {task} {kind} {figure:.2f} on {options.split}")
+    print_scores("int8", scored(), options.split)
 
 
 def _check_calibration(options: argparse.Namespace) -> None:
@@ -287,15 +284,35 @@ def _check_calibration(options: argparse.Namespace) -> None:
         raise ValueError("--calibration-images and --dataset are for 8-bit files: add --int8")
 
 
-def _scores(options: argparse.Namespace, model: Predictor, path: Path) -> dict[str, dict[str, float]]:
-    """The headline figure of each task of an 8-bit file on --split, by its name; empty without --dataset."""
-    if not (options.int8 and options.dataset and options.split != "none"):
-        return {}
-    from edgeseg.engine import evaluate_tasks
+def _scores(options: argparse.Namespace, model: Predictor, path: Path) -> Scores:
+    """The `scores_on_split` of an 8-bit file; empty for others."""
     from edgeseg.predict.load import load_segmenter
 
-    metrics = evaluate_tasks(load_segmenter(path), load_split(options, options.split, model), progress="evaluation")
+    return scores_on_split(options, model, load_segmenter(path), "evaluation") if options.int8 else {}
+
+
+def scores_on_split(options: argparse.Namespace, model: Predictor, segmenter: Predictor, title: str) -> Scores:
+    """The headline figure of each task of a file on --split, by its name; empty without --dataset.
+
+    Args:
+        options: The options of `add_calibration`, and --split.
+        model: The network of the file.
+        segmenter: Runs the file.
+        title: Of the progress bar.
+    """
+    if not options.dataset or options.split == "none":
+        return {}
+    from edgeseg.engine import evaluate_tasks
+
+    metrics = evaluate_tasks(segmenter, load_split(options, options.split, model), progress=title)
     return {task: dict([metric.headline("native")]) for task, metric in metrics.items()}
+
+
+def print_scores(name: str, scores: Scores, split: str) -> None:
+    """Prints the figures of `scores_on_split`, each after the name of the file."""
+    for task, figures in scores.items():
+        for kind, figure in figures.items():
+            show(f"{name}: {task} {kind} {figure:.2f} on {split}")
 
 
 def _list(names: Iterable[str]) -> str:

@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeseg.cli.calibration import add_calibration, calibration_frames, check_calibration
-from edgeseg.cli.export import add_file_options, check_file, file_options
+from edgeseg.cli.export import add_file_options, check_file, file_options, print_scores, scores_on_split
 from edgeseg.cli.messages import add_json, add_quiet, print_json
-from edgeseg.cli.model import add_model, load_model, load_split
+from edgeseg.cli.model import add_model, load_model
 from edgeseg.machine.terminal import show
 
 if TYPE_CHECKING:
     from edgeseg.deploy.calibration import Frame
     from edgeseg.predict.onnx import OnnxSegmenter
-    from edgeseg.predict.predictor import Predictor
 
 MORE_NODES = 5  # convolutions whose sensitivity is printed beyond those that stay in float32
 
@@ -107,10 +106,9 @@ def _quantize(options: argparse.Namespace) -> int:
         if not options.json:
             _print(report, options.keep_float + MORE_NODES)
         for name, segmenter in segmenters.items():
-            report[name]["scores"] = _scores(options, segmenter, model, name)
-            for task, figures in report[name]["scores"].items() if not options.json else ():
-                for kind, figure in figures.items():
-                    show(f"{name}: {task} {kind} {figure:.2f} on {options.split}")
+            report[name]["scores"] = scores_on_split(options, model, segmenter, f"evaluation of {name}")
+            if not options.json:
+                print_scores(name, report[name]["scores"], options.split)
     if options.json:
         print_json(report)
     return 0
@@ -139,16 +137,3 @@ def _times(segmenters: Mapping[str, OnnxSegmenter], frame: Frame) -> tuple[list[
     runs = {name: partial(segmenter.session.run, None, feed) for name, segmenter in segmenters.items()}
     milliseconds = {name: 1000 * statistics.median(times) for name, times in alternating(runs).items()}
     return list(next(reversed(feed.values())).shape), milliseconds
-
-
-def _scores(
-    options: argparse.Namespace, segmenter: OnnxSegmenter, model: Predictor, name: str
-) -> dict[str, dict[str, float]]:
-    """The headline figure of each task of a file on --split, by its name; empty without --dataset."""
-    if not options.dataset or options.split == "none":
-        return {}
-    from edgeseg.engine import evaluate_tasks
-
-    dataset = load_split(options, options.split, model)
-    metrics = evaluate_tasks(segmenter, dataset, progress=f"evaluation of {name}")
-    return {task: dict([metric.headline("native")]) for task, metric in metrics.items()}

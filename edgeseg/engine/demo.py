@@ -76,9 +76,11 @@ def draw_frame(model: Pixel2Pixel, streets: Streets, index: int) -> Image.Image:
         columns.append([_titled(picture_of(each, model.tasks[name], photo), title) for title, each in both.items()])
     if len(inputs) == len(maps) == 1:
         columns = [[picture] for column in columns for picture in column]
-    keys = stack(_keys(model, targets, photo.width))
-    if len(inputs) == 1 < len(maps) and keys.width <= photo.width and keys.height <= columns[0][0].height:
-        return beside([stack(column) for column in ([*columns[0], keys], *columns[1:])], gap=GAP)
+    elif len(inputs) == 1:
+        keys = stack(_keys(model, targets, photo.width))
+        if keys.width <= photo.width and keys.height <= columns[0][0].height:
+            columns[0].append(keys)
+            return beside([stack(column) for column in columns], gap=GAP)
     page = beside([stack(column) for column in columns], gap=GAP)
     first, *others = _keys(model, targets, page.width // 2)
     return stack([page, beside([first, stack(others)]) if others else first])

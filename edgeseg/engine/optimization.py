@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from edgeseg.networks.modes import EXPORTING
 from edgeseg.recipes import TrainConfig
 
 
@@ -30,13 +31,14 @@ def build_optimizer(encoder: nn.Module, others: Iterable[nn.Module], config: Tra
         },
     ]
     groups = [{**group, "peak_lr": group["lr"]} for group in groups if group["params"]]
-    if config.optimizer == "sgd":
-        nesterov = config.nesterov and config.momentum > 0
-        return torch.optim.SGD(
-            groups, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=nesterov, fused=True
-        )
-    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, betas=(config.momentum, 0.999), weight_decay=config.weight_decay, fused=True)
+    with EXPORTING:
+        if config.optimizer == "sgd":
+            nesterov = config.nesterov and config.momentum > 0
+            return torch.optim.SGD(
+                groups, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=nesterov, fused=True
+            )
+        kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+        return kind(groups, betas=(config.momentum, 0.999), weight_decay=config.weight_decay, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, epoch: float) -> float:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from edgeseg.engine.callbacks import Callbacks
 from edgeseg.machine.errors import value_errors
 from edgeseg.machine.files import replacing
+from edgeseg.networks.modes import EXPORTING
 from edgeseg.recipes import TrainConfig
 from edgeseg.storage.checkpoint import load_pickled, wrong_tensor
 
@@ -109,7 +110,7 @@ class RunState:
             "config": _plain(self.config),
             "samples": self.samples,
             "modules": {name: module.state_dict() for name, module in self.modules.items()},
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self._optimizer_state(),
             "step": self.step,
             "steps": self.steps,
             "best": self.best,
@@ -157,7 +158,8 @@ class RunState:
         with value_errors(path, f"cannot resume from {path}: the state of its optimizer or callbacks does not fit"):
             optimizer = copy.deepcopy(content["optimizer"])
             self._check_optimizer(optimizer)
-            self.optimizer.load_state_dict(optimizer)
+            with EXPORTING:
+                self.optimizer.load_state_dict(optimizer)
             self.callbacks.load_state_dict(content.get("callbacks", {}))
         for name, module in self.modules.items():
             module.load_state_dict(content["modules"][name])
@@ -166,9 +168,13 @@ class RunState:
         self.origin = json.loads(content["origin"]) if "origin" in content else self.origin
         return epochs
 
+    def _optimizer_state(self) -> dict[str, Any]:
+        with EXPORTING:
+            return self.optimizer.state_dict()
+
     def _check_optimizer(self, state: dict[str, Any]) -> None:
         """Raises an error if the state does not fit the parameters; the optimizer itself does not check that."""
-        own = self.optimizer.state_dict()["param_groups"]
+        own = self._optimizer_state()["param_groups"]
         for ours, theirs in zip(own, state["param_groups"], strict=True):
             numbers = {name for name, value in ours.items() if isinstance(value, float)}
             if ours["params"] != theirs["params"] or any(not isinstance(theirs[name], float | int) for name in numbers):
