@@ -343,13 +343,52 @@ def test_sigterm_leaves_no_processes() -> None:
     words += ["--model", "deeplabv3plus_mobilenetv2_tv_edgeailite.streets"]
     command = [sys.executable, "-m", "edgeseg", "evaluate", *words]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    while not (started := children.read_text().split()):
+
+    def line_of(number: str | int) -> bytes:
+        """The command line of a process; empty of one that has ended."""
+        try:
+            return Path(f"/proc/{number}/cmdline").read_bytes()
+        except FileNotFoundError:
+            return b""
+
+    def workers() -> list[str]:
+        """The processes that load samples: imports start others, such as ldconfig."""
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        return [child for child in children if line_of(child) == line_of(process.pid)]
+
+    while not (started := workers()):
         assert process.poll() is None
         time.sleep(0.05)
     process.terminate()
     assert process.wait(timeout=60) == 128 + signal.SIGTERM
-    assert not [each for each in started if Path(f"/proc/{each}").exists()]
+    assert not [each for each in started if line_of(each)]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="Windows has no timer")
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_during_an_import(name: str, status: int, tmp_path: Path) -> None:
+    """A library that takes any exception for a module that cannot be imported does not keep the command going."""
+    words = ["predict", str(tmp_path / "photo.png"), "-o", str(tmp_path / "out")]
+    program = f"""
+import os, signal, sys
+from edgeseg.cli import main
+
+class Tries:
+    def find_spec(self, module, *_):
+        if module == "torch":
+            try:
+                os.kill(os.getpid(), signal.{name})
+            except BaseException:
+                pass
+
+sys.meta_path.insert(0, Tries())
+sys.argv = ["edgeseg", *{words!r}]
+sys.exit(main())
+"""
+    Image.new("RGB", (64, 64)).save(tmp_path / "photo.png")
+    stopped = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert stopped.returncode == status, stopped.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_word_is_a_pattern(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,8 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any
 
 import edgeseg
@@ -69,15 +70,30 @@ def _own_process() -> None:
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (until the process ends)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _end)
+        signal.signal(signal.SIGTERM, _raises(SystemExit(128 + signal.SIGTERM)))
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background job ignores Ctrl-C
+            signal.signal(signal.SIGINT, _raises(KeyboardInterrupt()))
     keep_freed_memory()
     warnings.formatwarning = _formatted
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # otherwise a line per retry; our error says it in one
 
 
-def _end(number: int, _: Any) -> None:
-    """Ends the process as an exception does: temporary files and processes that were started end with it."""
-    raise SystemExit(128 + number)
+def _raises(error: BaseException) -> Callable[[int, FrameType | None], None]:
+    """A handler of signals that raises an exception: temporary files and processes that were started end with it.
+
+    During an import the handler is called again later: libraries that try whether a module can be imported may take any
+    exception for a no, and the command would go on as if there had been no signal.
+    """
+
+    def handler(_: int, frame: FrameType | None) -> None:
+        while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
+            frame = frame.f_back
+        if frame is None or not hasattr(signal, "setitimer"):  # Windows has no timer
+            raise error
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+
+    return handler
 
 
 def _formatted(message: Warning | str, *place: Any, **line: Any) -> str:
