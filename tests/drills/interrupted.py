@@ -1,9 +1,10 @@
-"""Trainings that are killed and downloads that are cut: resumed, they end as if nothing had happened."""
+"""Commands that are stopped leave nothing behind; killed trainings and cut downloads end as if nothing had happened."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -15,19 +16,31 @@ from types import SimpleNamespace
 from unittest import mock
 
 from huggingface_hub import constants
+from PIL import Image
 
+import edgeseg
 from edgeseg.machine import transfer
 from edgeseg.machine.download import fetch, file_sha256
 
 from ..hub_server import serve
 from .drill import NAME, PLAN, Drill, expect, no_files
-from .models import ENCODER
+from .models import ENCODER, PHOTO, small
 
 RUN = [
     sys.executable, "-m", "edgeseg", "train", "--quiet", "--dataset", "streets", "--length", "8", "--model", "fpn",
     "--encoder", ENCODER, "--option", "channels=8", "--img-resize", "32", "64", "--rand-crop", "32", "64",
     "--epochs", "4", "--batch-size", "2", "--workers", "0", "--save-every", "0", "--resume", "auto", "-o",
 ]  # fmt: skip
+STOPPED = {
+    "predict": ["predict", "{seeds}/photo.png", "--checkpoint", "{seeds}/weights.safetensors", "-o", "{out}"],
+    "export": ["export", "--checkpoint", "{seeds}/weights.safetensors", "-o", "{out}/network.onnx"],
+    # This takes hours: no signal may come too late to stop it.
+    "evaluate": [
+        "evaluate", "--dataset", "streets", "--length", "100000", "--split", "test", "--inputs", "flow", "image",
+        "--tasks", "semantic", "depth", "motion", "--model", "deeplabv3plus_mobilenetv2_tv_edgeailite.streets",
+        "--runtime", "torch", "--workers", "{workers}",
+    ],
+}  # fmt: skip
 CONTENT = Random(0).randbytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 PAGE = b"<!DOCTYPE html><title>Sign in</title>"
@@ -63,6 +76,66 @@ def kill_and_resume(work: Path) -> None:
         expect(file_sha256(run / name) == file_sha256(work / "whole" / name), f"{name} differs")
     files = [sorted(path.name for path in folder.iterdir()) for folder in (run, work / "whole")]
     expect(files[0] == files[1], f"the folder has {files[0]} and not {files[1]}")
+
+
+def files_of_commands(folder: Path) -> None:
+    """Weights and a photo, and what the commands that end make of them in how many seconds."""
+    edgeseg.save_checkpoint(small(), folder / "weights.safetensors")
+    Image.fromarray(PHOTO).save(folder / "photo.png")
+    seconds = {}
+    for name in ("predict", "export"):
+        (folder / name).mkdir()
+        start = time.monotonic()
+        words = [word.format(seeds=folder, out=folder / name) for word in STOPPED[name]]
+        subprocess.run([sys.executable, "-m", "edgeseg", *words], check=True, capture_output=True)
+        seconds[name] = time.monotonic() - start
+    (folder / "seconds").write_text(json.dumps(seconds | {"evaluate": max(seconds.values())}))
+
+
+def plan_stop(rng: Random, seeds: Path, work: Path) -> None:
+    name = rng.choice(tuple(STOPPED))
+    seconds = rng.uniform(0, 1.1) * json.loads((seeds / "seconds").read_text())[name]
+    words = [word.format(seeds=seeds, out=work / "out", workers=rng.randrange(2)) for word in STOPPED[name]]
+    plan = {"name": name, "words": words, "seconds": seconds, "signal": rng.choice(("SIGINT", "SIGTERM"))}
+    (work / PLAN).write_text(json.dumps(plan | {"whole": str(seeds / name)}))
+
+
+def stop(work: Path) -> None:
+    plan = json.loads((work / PLAN).read_text())
+    number, whole, out = getattr(signal, plan["signal"]), Path(plan["whole"]), work / "out"
+    command = [sys.executable, "-m", "edgeseg", *plan["words"]]
+    out.mkdir()
+    output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, start_new_session=True, **output) as process:
+        try:
+            process.wait(plan["seconds"])
+        except subprocess.TimeoutExpired:
+            process.send_signal(number)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                expect(False, f"{plan['name']} goes on after {plan['signal']}")
+        group, status = process.pid, process.returncode
+    expect(_ends(group), f"a process of {plan['name']} goes on after {plan['signal']}")
+    # Before edgeseg is imported, Python or the system ends the process.
+    ended = status in (128 + number, -number)
+    expect(ended or (status == 0 and whole.exists()), f"{plan['name']} has status {status} after {plan['signal']}")
+    written = {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    expected = {path.name: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    expect(written.items() <= expected.items(), f"{plan['name']} leaves {sorted(written)} after {plan['signal']}")
+    expect(ended or written == expected, f"{plan['name']} has status 0 without all of its files")
+
+
+def _ends(group: int) -> bool:
+    """Whether no process of a group is there any more, at the latest after ten seconds."""
+    for _ in range(100):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def plan_cuts(rng: Random, _: Path, work: Path) -> None:
@@ -114,5 +187,6 @@ def cut_and_fetch(work: Path) -> None:
 
 DRILLS = (
     Drill("kills", train_once, plan_kills, kill_and_resume, 50, sample=1),
+    Drill("stops", files_of_commands, plan_stop, stop, 100, sample=2),
     Drill("cuts", no_files, plan_cuts, cut_and_fetch, 50),
 )
