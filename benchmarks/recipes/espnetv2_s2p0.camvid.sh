@@ -21,9 +21,12 @@ with torch.no_grad():
 edgeseg.save_checkpoint(model, "runs/${model}_start.safetensors", **model.config.notes)
 PYTHON
 
-edgeseg train "${data[@]}" --model $model --pretrained runs/${model}_start.safetensors \
-    --train-split trainval --val-split none --resume auto --epochs 15 --warmup-epochs 1 --lr 0.005 \
-    --img-resize 600 800 --rand-crop 384 512 -o runs/$model.camvid
+# Two schedules, of which the second starts from the result of the first.
+trainval=(--model $model --train-split trainval --val-split none --resume auto --warmup-epochs 1 --lr 0.005
+    --img-resize 600 800 --rand-crop 384 512)
+edgeseg train "${data[@]}" "${trainval[@]}" --pretrained runs/${model}_start.safetensors --epochs 15 -o runs/${model}_first
+edgeseg train "${data[@]}" "${trainval[@]}" --pretrained runs/${model}_first/last.safetensors --epochs 16 --seed 2 \
+    -o runs/$model.camvid
 python "$(dirname "$0")/ship.py" runs/$model.camvid/last.safetensors runs/$model.camvid.safetensors \
     "CC BY-NC 4.0 (CamVid): for non-commercial use; it started from weights for Cityscapes, whose terms hold for use"
 edgeseg evaluate "${data[@]}" --split test --checkpoint runs/$model.camvid.safetensors

@@ -155,9 +155,9 @@ WEIGHTS: dict[str, Weights] = {
     ),
     "espnetv2_s2p0.camvid": camvid(
         addresses=("package:espnetv2_s2p0.camvid.safetensors",),
-        sha256="814fe66c18b9b69fdd49f42fb931990b91aca311e6733b8ca2029810efea6fee",
+        sha256="738122b3502a032cb3a2b3852cd35cf4be032399f54b9aae980020982545cd68",
         preprocess=Preprocess(size=(600, 800), keep_aspect=True, **IMAGENET),
-        measured_miou=70.01,
+        measured_miou=70.58,
         license="CC BY-NC 4.0 (CamVid): for non-commercial use; started from weights for Cityscapes, whose terms hold",
     ),
     "deeplabv3plus_mobilenetv2_tv_edgeailite.streets": Weights(
