@@ -17,7 +17,7 @@ from .drills.table import DRILLS
 
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
-    with pool(1, Limits(seconds=240)) as made:
+    with pool(1, Limits(seconds=60)) as made:
         yield made
 
 

@@ -39,6 +39,7 @@ class Drill:
         tries: Number of tries of the long form.
         needs: A module without which the drill is left out.
         sample: Number of tries in the tests.
+        commands: Number of commands that a try runs one after the other, each of which may take the time of a try.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Drill:
     tries: int
     needs: str = ""
     sample: int = 12
+    commands: int = 1
 
 
 def no_files(_: Path) -> None:

@@ -26,8 +26,9 @@ from ..hub_server import serve
 from .drill import NAME, PLAN, Drill, expect, no_files
 from .models import ENCODER, PHOTO, small
 
+EDGESEG = [sys.executable, "-m", "edgeseg"]
 RUN = [
-    sys.executable, "-m", "edgeseg", "train", "--quiet", "--dataset", "streets", "--length", "8", "--model", "fpn",
+    *EDGESEG, "train", "--quiet", "--dataset", "streets", "--length", "8", "--model", "fpn",
     "--encoder", ENCODER, "--option", "channels=8", "--img-resize", "32", "64", "--rand-crop", "32", "64",
     "--epochs", "4", "--batch-size", "2", "--workers", "0", "--save-every", "0", "--resume", "auto", "-o",
 ]  # fmt: skip
@@ -87,7 +88,7 @@ def files_of_commands(folder: Path) -> None:
         (folder / name).mkdir()
         start = time.monotonic()
         words = [word.format(seeds=folder, out=folder / name) for word in STOPPED[name]]
-        subprocess.run([sys.executable, "-m", "edgeseg", *words], check=True, capture_output=True)
+        subprocess.run([*EDGESEG, *words], check=True, capture_output=True)
         seconds[name] = time.monotonic() - start
     (folder / "seconds").write_text(json.dumps(seconds | {"evaluate": max(seconds.values())}))
 
@@ -103,10 +104,11 @@ def plan_stop(rng: Random, seeds: Path, work: Path) -> None:
 def stop(work: Path) -> None:
     plan = json.loads((work / PLAN).read_text())
     number, whole, out = getattr(signal, plan["signal"]), Path(plan["whole"]), work / "out"
-    command = [sys.executable, "-m", "edgeseg", *plan["words"]]
     out.mkdir()
-    output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, start_new_session=True, **output) as process:
+    command = [*EDGESEG, *plan["words"]]
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
         try:
             process.wait(plan["seconds"])
         except subprocess.TimeoutExpired:
@@ -186,7 +188,7 @@ def cut_and_fetch(work: Path) -> None:
 
 
 DRILLS = (
-    Drill("kills", train_once, plan_kills, kill_and_resume, 50, sample=1),
+    Drill("kills", train_once, plan_kills, kill_and_resume, 50, sample=1, commands=3),
     Drill("stops", files_of_commands, plan_stop, stop, 50, sample=2),
     Drill("cuts", no_files, plan_cuts, cut_and_fetch, 50),
 )

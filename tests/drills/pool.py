@@ -29,7 +29,7 @@ class Limits:
     """What one try may take.
 
     Args:
-        seconds: Time.
+        seconds: Time, or that of each command in drills whose tries run several.
         megabytes: Memory beyond that of the process before the try, with that of processes that the try starts, where
             the system tells (Linux).
     """
@@ -78,8 +78,8 @@ class Worker:
         self.base, self.since, self.busy = _resident(self.process.pid), time.monotonic(), True
         self.connection.send(job)
 
-    def answer(self, seconds: float | None = None) -> str | None:
-        """The outcome of the try; None while it goes on. A process that exceeds a limit is killed."""
+    def answer(self, seconds: float) -> str | None:
+        """The outcome of the try; None while it goes on. A process that exceeds this time or its memory is killed."""
         fall = None
         if self.connection.poll():
             try:
@@ -89,8 +89,8 @@ class Worker:
             except (EOFError, OSError):
                 self.process.join()
                 fall = f"the process died with exit code {self.process.exitcode}"
-        elif time.monotonic() - self.since > (seconds or self.limits.seconds):
-            fall = f"took longer than {self.limits.seconds:g} s"
+        elif time.monotonic() - self.since > seconds:
+            fall = f"took longer than {seconds:g} s"
         elif _resident(self.process.pid) - self.base > self.limits.megabytes * 1e6:
             fall = f"took more than {self.limits.megabytes} MB"
         if fall is not None:
@@ -131,7 +131,7 @@ class Pool:
                     worker.give((drill, seeds, waiting.popleft(), seed))
             wait([worker.connection for worker in self.workers if worker.busy], timeout=0.05)
             for worker in self.workers:
-                said = worker.answer() if worker.busy else None
+                said = worker.answer(drill.commands * worker.limits.seconds) if worker.busy else None
                 if said is not None:
                     result.tries += 1
                     result.right += said == RIGHT
