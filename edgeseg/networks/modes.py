@@ -20,7 +20,7 @@ class _Evaluation:
 
 
 EXPORTING = threading.RLock()
-"""Held while torch.export changes the process, and by what it would disturb in other threads: PyTorch's optimizers."""
+"""Held while torch.export changes the process, and by what it would disturb in other threads: optimizers and traces."""
 _lock = threading.Lock()
 _running: weakref.WeakKeyDictionary[nn.Module, _Evaluation] = weakref.WeakKeyDictionary()
 

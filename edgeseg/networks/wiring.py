@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from edgeseg.networks.modes import evaluating
+from edgeseg.networks.modes import EXPORTING, evaluating
 
 if TYPE_CHECKING:
     from edgeseg.networks.pixel2pixel import Pixel2Pixel
@@ -118,7 +118,7 @@ def trace(model: Pixel2Pixel, images: Sequence[Tensor] | None = None) -> Wiring:
         handles.append(module.register_forward_hook(recorder.called(name, module)))
     try:
         # In inference mode PyTorch would not break operators such as conv2d down into aten.convolution.
-        with torch.inference_mode(False), torch.no_grad(), evaluating(model), recorder:
+        with EXPORTING, torch.inference_mode(False), torch.no_grad(), evaluating(model), recorder:
             outputs = model.decode(*images)
     finally:
         for handle in handles:
