@@ -7,6 +7,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -16,9 +17,10 @@ from PIL import Image
 import edgeseg
 from edgeseg.data import Streets
 from edgeseg.deploy import verify
+from edgeseg.machine.processor import saturates_in_8_bit
 from edgeseg.networks.quantized import quantize_aware
 from edgeseg.predict.facts import read_facts
-from edgeseg.spec import Task
+from edgeseg.spec import Quantization, Task
 
 from .conftest import TINY
 
@@ -180,14 +182,34 @@ def test_int8_of_two_inputs_and_three_tasks(
     assert b'"U8"' in done.path.read_bytes()
 
 
-def test_network_trained_for_8_bit_keeps_its_scales(
-    model: edgeseg.Pixel2Pixel, images: list[torch.Tensor], tmp_path: Path
-) -> None:
-    trained = quantize_aware(model.train())
+def rounded(model: edgeseg.Pixel2Pixel, images: list[torch.Tensor], quantization: Quantization) -> edgeseg.Pixel2Pixel:
+    """The network with the rounding of 8 bit, whose ranges are those of the images."""
+    trained = quantize_aware(model.train(), quantization)
     model.eval()
     with torch.no_grad():
         trained(trained.preprocess.normalize(torch.stack(images)))
-    trained.eval()
+    return trained.eval()
+
+
+@pytest.mark.parametrize("bits", [7, 8])
+def test_a_difference_that_the_processor_makes_is_named(
+    bits: Literal[7, 8],
+    model: edgeseg.Pixel2Pixel,
+    images: list[torch.Tensor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(verify, "saturates_in_8_bit", lambda: True)
+    monkeypatch.setattr(verify, "TOLERANCE_8_BIT", {"values": 1e-9, "labels": 1e-9})
+    with pytest.raises(RuntimeError, match="differs from the network") as error:
+        edgeseg.export(rounded(model, images, Quantization(weight_bits=bits)), tmp_path / "m.onnx", dynamic=())
+    assert ("train with weight_bits=7 (--weight-bits 7)" in str(error.value)) == (bits == 8)
+
+
+def test_network_trained_for_8_bit_keeps_its_scales(
+    model: edgeseg.Pixel2Pixel, images: list[torch.Tensor], tmp_path: Path
+) -> None:
+    trained = rounded(model, images, Quantization(weight_bits=7 if saturates_in_8_bit() else 8))
     done = edgeseg.export(trained, tmp_path / "m.xml", precision="int8", images=images, dynamic=())
     assert done.agreement["segmentation"] > 0.9
     same = [edgeseg.load_segmenter(done.path).predict(image) == trained.predict(image) for image in images]

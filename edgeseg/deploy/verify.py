@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from edgeseg.deploy.graph import Graph, random_inputs
+from edgeseg.machine.processor import saturates_in_8_bit
 from edgeseg.machine.terminal import progress_bar
 from edgeseg.networks.modes import evaluating
 from edgeseg.predict.segmenter import FileSegmenter
@@ -25,6 +26,10 @@ TOLERANCE = {"values": 1e-3, "labels": 1e-3}
 TOLERANCE_8_BIT = {"values": 0.05, "labels": 0.15}
 # For weights in float16: rounding the weights of the zoo's FPN in torch already changes a value by up to 0.03.
 TOLERANCE_16_BIT = {"values": 0.1, "labels": 0.02}
+SATURATES = (
+    "; sums of 8-bit products saturate on this processor, which has no VNNI: train with weight_bits=7 "
+    "(--weight-bits 7), or export on a processor with VNNI for others like it"
+)
 
 # For files that were quantized after training: the smallest share of pixels that keep their class, and the largest mean
 # difference of values, in standard deviations.
@@ -81,7 +86,8 @@ def verify(
     Raises:
         RuntimeError: the outputs differ by more than the tolerance.
     """
-    quantized = graph.model.config.quantization is not None
+    quantization = graph.model.config.quantization
+    quantized = quantization is not None
     tolerance = tolerance or (TOLERANCE_8_BIT if quantized else TOLERANCE)
     worst = dict.fromkeys(graph.model.tasks, 0.0)
     for shape in graph.ends.sizes:
@@ -93,8 +99,10 @@ def verify(
             worst[name] = max(worst[name], value)
             limit = tolerance["values" if expected.is_floating_point() else "labels"]
             if not value <= limit:
+                saturates = quantization is not None and quantization.weight_bits == 8 and saturates_in_8_bit()
                 raise RuntimeError(
                     f"{name} in the exported file differs from the network by {value:.2g}, more than {limit:.0e}"
+                    + (SATURATES if saturates else "")
                 )
     channels = graph.model.in_channels[-1]
     return Exported(path, tuple((batch, channels, *size) for batch, *size in graph.ends.sizes), worst)
