@@ -13,7 +13,23 @@ from zoo_figures import REFERENCE, SIZE, Figures
 import edgeseg
 from edgeseg.zoo.pretrained import weights_file
 
-SMALL = (360, 480)  # the size of the frames of CamVid
+# Per device: the file, how to make it, the networks that suit it, and the runtimes that were measured.
+DEVICES = (
+    ("PC or server with an x86 processor", "OpenVINO or ONNX, int8",
+     "edgeseg export -o model.xml --int8 --images PHOTOS", "any; ESPNetv2 as `-o model.onnx`",
+     ("OpenVINO", "onnxruntime")),
+    ("Android phone", "LiteRT, int8", "edgeseg export -o model.tflite --int8 --images PHOTOS", "on MobileNetV2",
+     ("LiteRT",)),
+    ("iPhone, iPad, Mac", "Core ML, float16", "edgeseg export -o model.mlpackage --fp16", "any except ESPNetv2", ()),
+    ("Raspberry Pi and other Arm boards", "LiteRT or ExecuTorch, int8",
+     "edgeseg export -o model.pte --int8 --images PHOTOS", "on MobileNetV2, UNet if memory is short",
+     ("LiteRT", "ExecuTorch")),
+    ("Texas Instruments' TDA4 and AM6xA", "ONNX with its configuration", "edgeseg export --target tidl -o FOLDER",
+     "names that end in `_edgeailite`; RegNetX was made for these chips", ()),
+    ("NVIDIA GPU", "PyTorch, or ONNX Runtime with its CUDA provider", "edgeseg.optimize(model, dtype=torch.float16)",
+     "any", ()),
+    ("Browser", "a page with ONNX", "edgeseg export --target web -o FOLDER", "on MobileNetV2", ()),
+)  # fmt: skip
 
 
 class Choice(NamedTuple):
@@ -95,39 +111,64 @@ def _miou(choice: Choice) -> str:
 
 
 def shipped(zoo: Figures, runtimes: Path) -> str:
-    """Returns the table of the weights that are part of the package, with times from the results of runtimes.py."""
+    """Returns the table of the weights that are part of the package.
+
+    Times are from the results of runtimes.py; a time in float32 that is not there is the one of MODEL_ZOO.md.
+    """
     results = json.loads(runtimes.read_text())
+    width_height = f"{SIZE[1]}x{SIZE[0]}"
     times = {
-        (network["network"], row["precision"]): row["milliseconds"]
-        for network in results["networks"] if network["size"] == f"{SMALL[1]}x{SMALL[0]}"
+        (network["network"].partition(".")[0], row["precision"]): row["milliseconds"]
+        for network in results["networks"] if network["size"] == width_height
         for row in network["rows"] if row["way"] == "onnxruntime" and "milliseconds" in row
     }  # fmt: skip
-    cells = []
+    cells, sizes = [], {}
     for row in zoo["weights"]:
         name = row["name"]
         if row["format"] != "safetensors":
             continue
-        cost = edgeseg.complexity(edgeseg.create_model(name), SMALL)
-        # The time does not depend on the weights, so it may have been taken without any.
-        either = (name, name.rpartition(".")[0])
-        both = [next(filter(None, (times.get((n, kind)) for n in either)), None) for kind in ("float32", "int8")]
+        network, _, tag = name.partition(".")
+        model = edgeseg.create_model(name)
+        cost = edgeseg.complexity(model, SIZE)
+        both: list[float | None] = []
+        if len(model.inputs) == 1:  # the networks that were timed have one
+            timed = zoo["measured"].get(network, {}).get("onnxruntime_ms")
+            both = [times.get((network, "float32"), timed), times.get((network, "int8"))]
+        height, width = model.preprocess.size or SIZE
+        sizes[tag] = f"{width}x{height}"
         cells.append(
             (
                 f"`{name}`<br>{row['license'].partition(':')[0].partition(' (')[0]}",
                 f"{row['miou_measured']:.1f}",
                 f"{cost.gmacs:.2f}",
-                f"{cost.params / 1e6:.2f} M",
                 " / ".join(f"{time:.0f}" for time in both if time),
+                f"{cost.params / 1e6:.2f} M",
                 f"{weights_file(name).stat().st_size / 1e6:.1f}",
             )
         )
-    cells.sort(key=lambda cell: ("camvid" not in cell[0], -float(cell[1])))
-    heading = "weights in the package, and their licence | mIoU %: | GMACs: | params: | ms float32 / int8: | MB:"
+    cells.sort(key=lambda cell: (".camvid" not in cell[0], -float(cell[1])))
+    heading = "weights in the package, and their licence | mIoU %: | GMACs: | ms float / int8: | params: | MB:"
     return (
-        f"{markdown(heading, cells)}\n\nmIoU on the test photos of CamVid with an input of 800x600, or on synthetic "
-        f"streets with 320x240.\nGMACs and milliseconds are for an input of {SMALL[1]}x{SMALL[0]}, in "
+        f"{markdown(heading, cells)}\n\nmIoU on the test photos of CamVid with an input of {sizes['camvid']}, or on "
+        f"synthetic streets with {sizes['streets']}.\nGMACs and milliseconds are for an input of {width_height}, in "
         f"onnxruntime on {results['machine'].partition(', torch')[0]} ([other runtimes](docs/benchmarks.md#runtimes))."
     )
+
+
+def devices(runtimes: Path) -> str:
+    """Returns a table from devices to files and networks, with the times of one network from runtimes.py."""
+    times = {
+        (row["way"], row["precision"]): row["milliseconds"]
+        for network in json.loads(runtimes.read_text())["networks"]
+        if (network["network"].partition(".")[0], network["size"]) == (REFERENCE, f"{SIZE[1]}x{SIZE[0]}")
+        for row in network["rows"]
+    }
+    cells = [
+        (device, file, f"`{command}`", networks,
+         ", ".join(f"{name} {times[name, 'float32']:.0f} / {times[name, 'int8']:.0f}" for name in measured))
+        for device, file, command, networks, measured in DEVICES
+    ]  # fmt: skip
+    return markdown("device | file | command | networks | ms on an x86 processor", cells)
 
 
 def needs(zoo: Figures) -> str:

@@ -18,7 +18,7 @@ import json
 from pathlib import Path
 
 from measuring import RESULTS, ROOT, machine, with_table
-from zoo_choice import needs, shipped
+from zoo_choice import devices, needs, shipped
 from zoo_figures import SCORED_ON, Figures, measure, networks, other_tasks, published_rows, score, weights
 from zoo_markdown import render
 from zoo_picture import draw
@@ -68,6 +68,7 @@ def main() -> None:
         (ROOT / "README.md", "shipped", shipped(zoo, RESULTS / "runtimes.json")),
         (ROOT / "README.md", "needs", needs(zoo)),
         (ROOT / "docs/choosing.md", "needs", needs(zoo)),
+        (ROOT / "docs/choosing.md", "devices", devices(RESULTS / "runtimes.json")),
     ):
         texts[path] = with_table(texts.get(path) or path.read_text(), mark, table)
     if options.check:
