@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import resource
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +18,7 @@ from PIL import Image
 import edgeseg
 from edgeseg.cli import main
 from edgeseg.machine.files import NotWritten
+from edgeseg.predict.clip import Clip
 from edgeseg.predict.predictor import Predictor
 from edgeseg.predict.video import Drawn, segment_video
 from edgeseg.vision.orientation import upright
@@ -123,6 +126,23 @@ def test_other_angles_are_refused(model: Predictor, tmp_path: Path) -> None:
     turned(path, (1, 1, -1, 1))
     with pytest.raises(OSError, match=r"tilted\.mp4: it is to be shown rotated by 45 degrees; only multiples of 90"):
         segment_video(model, path, tmp_path / "out", photos)
+
+
+# Resources
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="counts threads in /proc, which Linux has")
+def test_frames_leave_no_threads(tmp_path: Path) -> None:
+    """Even before the garbage is collected."""
+    path = clip(tmp_path / "a.mp4", [i / 10 for i in range(20)], pictures=(np.tile(CORNERS, (8, 8, 1)),))
+    gc.disable()
+    try:
+        before = len(os.listdir("/proc/self/task"))
+        with av.open(str(path)) as reader:
+            assert sum(1 for _ in Clip(reader).frames()) == 20
+        assert len(os.listdir("/proc/self/task")) == before
+    finally:
+        gc.enable()
 
 
 # Times

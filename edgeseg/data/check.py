@@ -22,6 +22,7 @@ from edgeseg.data.samples import checked_sample, require_samples
 from edgeseg.labels import IGNORE, class_names
 from edgeseg.machine.files import replacing
 from edgeseg.machine.terminal import printable, progress_bar
+from edgeseg.machine.workers import start_worker, started
 from edgeseg.records import Record
 from edgeseg.spec import Input, Task
 from edgeseg.tasks import kind_of
@@ -190,10 +191,11 @@ def check_dataset(
     facts = _Facts(dataset, tasks, inputs, indices, read, stop=on_error == "stop")
     left_out = tuple(getattr(dataset, "skipped", ()))
     # Without workers no DataLoader, which would draw a random number.
-    loader: Iterable[_Fact | str] = (
-        DataLoader(facts, batch_size=None, num_workers=workers) if workers else (facts[i] for i in range(len(facts)))
-    )
-    steps = progress_bar(loader, "checking samples", "sample", len(indices), delay=2)
+    read_facts: Iterable[_Fact | str] = (
+        started(DataLoader(facts, batch_size=None, num_workers=workers, worker_init_fn=start_worker))
+        if workers else (facts[i] for i in range(len(facts)))
+    )  # fmt: skip
+    steps = progress_bar(read_facts, "checking samples", "sample", len(indices), delay=2)
     report = _report(steps, tasks, count, len(indices), left_out)
     if cache is not None and key:
         _store(Path(cache), key, report)

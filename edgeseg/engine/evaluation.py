@@ -15,8 +15,8 @@ from edgeseg.data.base import LabelledDataset
 from edgeseg.data.samples import check_classes, checked_sample, require_samples
 from edgeseg.engine import distributed
 from edgeseg.engine.loading import ErrorsAsValues, raising
-from edgeseg.engine.signals import leave_signals_to_the_main_process
 from edgeseg.machine.terminal import progress_bar
+from edgeseg.machine.workers import start_worker
 from edgeseg.networks.modes import evaluating
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.predict.predictor import Predictor
@@ -138,7 +138,7 @@ def evaluate_tasks(
         ErrorsAsValues(_Share(dataset, {name: model.tasks[name] for name in names}, model.inputs)),
         batch_size=None,
         num_workers=workers,
-        worker_init_fn=leave_signals_to_the_main_process,
+        worker_init_fn=start_worker,
     )
     shown = bool(progress) and not distributed.rank()
     batches = progress_bar(raising(samples), progress, "image", len(samples), shown=shown)

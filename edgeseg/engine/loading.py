@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils.data import Dataset, default_collate
 
-from edgeseg.engine.signals import signals_held
+from edgeseg.machine.workers import started
 
 
 class ErrorsAsValues(Dataset[Any]):
@@ -40,9 +40,7 @@ def collate(samples: Sequence[Any]) -> Any:
 
 def raising(loader: Iterable[Any]) -> Iterator[Any]:
     """Yields what a loader of an `ErrorsAsValues` yields, and raises errors."""
-    with signals_held():  # until the workers, which start here, can tell who sends them
-        items = iter(loader)
-    for item in items:
+    for item in started(loader):
         if isinstance(item, Exception):
             raise item
         yield item

@@ -32,12 +32,13 @@ from edgeseg.engine.report import Log, Pictures
 from edgeseg.engine.run_folder import claimed, clear, has_state
 from edgeseg.engine.run_state import RunState
 from edgeseg.engine.sampling import EpochSampler
-from edgeseg.engine.signals import leave_signals_to_the_main_process, stoppable
+from edgeseg.engine.signals import stoppable
 from edgeseg.engine.task_losses import Outputs, TaskLosses
 from edgeseg.engine.teacher import SoftLabels
 from edgeseg.labels import class_names
 from edgeseg.machine.processor import trains_faster_in_bf16
 from edgeseg.machine.terminal import progress_bar, say
+from edgeseg.machine.workers import start_worker
 from edgeseg.networks.layers import ConvNormAct
 from edgeseg.networks.modes import EXPORTING
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
@@ -427,7 +428,7 @@ def _loader(samples: Augmented, sampler: EpochSampler, config: TrainConfig, devi
         batch_sampler=sampler,
         num_workers=config.workers,
         persistent_workers=config.workers > 0,
-        worker_init_fn=leave_signals_to_the_main_process,
+        worker_init_fn=start_worker,
         pin_memory=device.type == "cuda",
     )
 

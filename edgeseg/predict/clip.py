@@ -54,6 +54,8 @@ class Clip:
     """
 
     def __init__(self, reader: Any) -> None:
+        from av.video.reformatter import VideoReformatter
+
         self.reader, self.stream = reader, reader.streams.best("video")
         if self.stream is None or "attached_pic" in str(getattr(self.stream, "disposition", "")):
             raise OSError("it has no pictures")
@@ -61,6 +63,9 @@ class Clip:
         self.rate = Fraction(self.stream.average_rate or USUAL_RATE)
         self.aspect = Fraction(self.stream.sample_aspect_ratio or 1)
         self._end, self._broken = Fraction(0), False  # what was read so far
+        self._orientation = 1
+        # One for all frames: a frame that converts itself starts threads, which live until it is collected.
+        self._reformatter = VideoReformatter()
         self._durations: dict[int, int] = {}  # of packets that are not decoded yet
 
     def frames(self) -> Iterator[Frame]:
@@ -106,10 +111,13 @@ class Clip:
             time = frame.pts * base - self.start
         duration = self._durations.pop(frame.pts, 0) * Fraction(self.stream.time_base)
         self._durations = {pts: each for pts, each in self._durations.items() if frame.pts is None or pts > frame.pts}
-        orientation = _orientation(frame)
-        if last is None and orientation >= 5:
+        # PyAV keeps a frame whose side data was read in memory until it is collected, so that few are asked.
+        if last is None or frame.key_frame:
+            self._orientation = _orientation(frame)
+        if last is None and self._orientation >= 5:
             self.aspect = 1 / self.aspect
-        return Frame(upright(frame.to_ndarray(format="rgb24"), orientation), time, duration)
+        pixels = self._reformatter.reformat(frame, format="rgb24").to_ndarray()
+        return Frame(upright(pixels, self._orientation), time, duration)
 
 
 def _orientation(frame: Any) -> int:
