@@ -41,6 +41,15 @@ class ModelConfig(Record):
         quantization: How the network rounds to 8 bit; None if it does not.
         options: Keyword arguments of a registered builder.
         notes: Facts about the weights, such as their origin, licence and recipe, as JSON values.
+
+    Example:
+        >>> import edgeseg
+        >>> model = edgeseg.create_model("fpnsum_mobilenetv2.camvid")
+        >>> model.config.notes["weights"], model.config.preprocess.size
+        ('fpnsum_mobilenetv2.camvid', (600, 800))
+        >>> model.configure(preprocess=edgeseg.Preprocess(size=(300, 400)))
+        >>> model.config.preprocess.size
+        (300, 400)
     """
 
     name: str

@@ -144,6 +144,13 @@ class Input(Record):
         channels: Number of channels.
         kind: "image" for photos, "flow" for optical flow as `edgeseg.vision.flow` stores it, whose vectors change when
             the picture is resized or mirrored.
+
+    Example:
+        >>> import edgeseg
+        >>> inputs = {"flow": edgeseg.Input(kind="flow"), "image": edgeseg.Input()}
+        >>> model = edgeseg.create_model("fpn", encoder="resnet18", in_channels=inputs)
+        >>> {name: each.kind for name, each in model.inputs.items()}
+        {'flow': 'flow', 'image': 'image'}
     """
 
     channels: int = 3
@@ -162,6 +169,14 @@ class Quantization(Record):
         scheme: "per_channel" has one weight scale per output channel and activations of any range. "power_of_two" has
             one scale per tensor, a power of two and symmetric about zero, as the 8-bit networks of TI's zoo.
         weight_bits: 7 for processors whose sums of 8-bit products saturate (x86 without VNNI), else 8.
+
+    Example:
+        >>> import edgeseg
+        >>> from edgeseg.engine import TrainConfig
+        >>> TrainConfig(quantize="power_of_two").quantize
+        'power_of_two'
+        >>> edgeseg.Quantization(weight_bits=7).scheme
+        'per_channel'
     """
 
     scheme: Literal["per_channel", "power_of_two"] = "per_channel"

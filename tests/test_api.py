@@ -49,6 +49,20 @@ EXAMPLES: list[tuple[Callable[..., Any], ...]] = [
     (edgeseg.register_decoder,),
     (edgeseg.register_encoder,),
     (quantize_onnx,),
+    (edgeseg.Input,),
+    (edgeseg.Quantization,),
+    (edgeseg.ModelConfig,),
+    (edgeseg.Pixel2Pixel,),
+    (edgeseg.export_onnx,),
+    (edgeseg.export_program,),
+    (edgeseg.export_tidl,),
+    (edgeseg.is_model, edgeseg.list_weights, edgeseg.model_info, edgeseg.weights_info),
+    (edgeseg.save_checkpoint, edgeseg.load_checkpoint),
+    (edgeseg.register_kind,),
+    (edgeseg.engine.ConfusionMatrix, edgeseg.engine.BinaryScores, edgeseg.engine.DepthErrors),
+    (edgeseg.engine.EarlyStopping,),
+    (edgeseg.engine.SoftLabels,),
+    (edgeseg.engine.choose_threshold,),
 ]
 
 

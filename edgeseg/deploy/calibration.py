@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,23 +16,35 @@ from edgeseg.deploy.graph import AXES, Graph
 from edgeseg.machine.terminal import progress_bar
 from edgeseg.networks.equalize import equalize_channels
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
+from edgeseg.networks.rounding import round_weights
 from edgeseg.predict.segmenter import FileSegmenter, Fit
 from edgeseg.vision.images import ImageLike
 
 Frame = ImageLike | tuple[ImageLike, ...]
+ROUNDING_IMAGES = 32  # on which weights are rounded
+T = TypeVar("T")
 
 
-def equalize_on(model: Pixel2Pixel, inputs: Sequence[Sequence[Tensor]], *, pixels: bool) -> None:
-    """Equalizes the channels of a network in place, on the tensors of a file.
+def suit_8_bit(model: Pixel2Pixel, inputs: Sequence[Sequence[Tensor]], *, pixels: bool) -> None:
+    """Prepares a network in place for 8 bit with one weight scale per channel: equalizes channels and rounds weights.
 
     Args:
         model: A float network.
         inputs: As `calibration_inputs` returns them.
         pixels: Whether they are uint8 pixels, which the file normalizes itself.
     """
-    normalize = model.preprocess.normalize if pixels else (lambda image: image)
-    shown = progress_bar(inputs, "equalization", "image")
-    equalize_channels(model, ([normalize(image) for image in images] for images in shown))
+
+    def shown(part: Sequence[Sequence[Tensor]], title: str) -> Iterator[list[Tensor]]:
+        for images in progress_bar(part, title, "image"):
+            yield [model.preprocess.normalize(image) for image in images] if pixels else list(images)
+
+    equalize_channels(model, shown(inputs, "equalization"))
+    round_weights(model, shown(some(inputs, ROUNDING_IMAGES), "rounding"), levels=127)
+
+
+def some(items: Sequence[T], number: int) -> Sequence[T]:
+    """At most a number of items, evenly spread."""
+    return items[:: math.ceil(len(items) / number)]
 
 
 class _Unwritten(FileSegmenter):

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from edgeseg.deploy.calibration import Frame, calibration_inputs, equalize_on
+from edgeseg.deploy.calibration import Frame, calibration_inputs, suit_8_bit
 from edgeseg.deploy.facts import check_fit, check_folder, facts_of
 from edgeseg.deploy.graph import Ends, Graph, Output, random_inputs, trace_graph
 from edgeseg.deploy.program_scales import trace_with_scales
@@ -107,7 +107,7 @@ def _traced(graph: Graph, inputs: Sequence[Sequence[Tensor]]) -> torch.export.Ex
     if model.config.quantization is not None:
         return trace_with_scales(graph)
     if inputs:
-        equalize_on(model, inputs, pixels=graph.ends.preprocess)
+        suit_8_bit(model, inputs, pixels=graph.ends.preprocess)
     fold_batch_norms(model)
     return _quantized(graph, inputs) if inputs else trace_graph(graph)
 

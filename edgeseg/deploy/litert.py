@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgeseg.deploy.calibration import Frame, calibration_inputs, equalize_on
+from edgeseg.deploy.calibration import Frame, calibration_inputs, suit_8_bit
 from edgeseg.deploy.facts import check_fit, check_folder, facts_of
 from edgeseg.deploy.fixed_scales import fix_scales
 from edgeseg.deploy.graph import Ends, Graph, Output, random_inputs
@@ -98,7 +98,7 @@ def _content(graph: Graph, precision: str, inputs: Sequence[Sequence[Tensor]]) -
         fix_scales(network, LiteRTConvolution)
         return with_float_inputs(_converted(Graph(network, graph.ends), eight_bit=True))
     if precision == "int8":
-        equalize_on(network, inputs, pixels=graph.ends.preprocess)
+        suit_8_bit(network, inputs, pixels=graph.ends.preprocess)
     fold_batch_norms(network)
     content = _converted(Graph(network, graph.ends))
     if precision == "float32":

@@ -71,6 +71,13 @@ def export_onnx(
         ValueError: a dimension or the output is unknown, the model is not in float32, or it cannot be written in this
             opset.
         RuntimeError: the outputs of the file differ from those of the network; the file is not kept.
+
+    Example:
+        >>> import edgeseg
+        >>> model = edgeseg.create_model("fpn", encoder="resnet18", channels=32, num_classes=5)
+        >>> done = edgeseg.export_onnx(model, "labels.onnx", size=(64, 96), output="labels", preprocess=True)
+        >>> edgeseg.OnnxSegmenter("labels.onnx").predict("photo.jpg").shape
+        (60, 90)
     """
     try:
         import onnx

@@ -54,6 +54,14 @@ def export_program(
         ValueError: a dimension or the output is unknown, or the model is not in float32.
         RuntimeError: the outputs of the file differ from those of the network, or the file does not take the other
             sizes that it is compared at; it is not kept.
+
+    Example:
+        >>> import edgeseg, torch
+        >>> model = edgeseg.create_model("fpn", encoder="resnet18", channels=32, num_classes=5)
+        >>> done = edgeseg.export_program(model, "model.pt2", size=(64, 96))
+        >>> network = torch.export.load("model.pt2").module()
+        >>> network(torch.zeros(1, 3, 128, 160))[0].shape
+        torch.Size([1, 5, 128, 160])
     """
     check_folder(path)
     graph = Graph(copy.deepcopy(model).eval(), Ends.of(model, size, dynamic, output, preprocess))

@@ -10,13 +10,14 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 
-from edgeseg.deploy.calibration import Frame
+from edgeseg.deploy.calibration import ROUNDING_IMAGES, Frame, some
 from edgeseg.deploy.facts import check_folder
 from edgeseg.deploy.graph import DIMENSIONS, Output
 from edgeseg.deploy.grids import normalized, simplify
@@ -28,6 +29,7 @@ from edgeseg.networks.equalize import equalize_channels
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.networks.pixelwise import PixelwiseConv2d, is_pixelwise, last_convolutions
 from edgeseg.networks.quantized import pixel_grid
+from edgeseg.networks.rounding import round_weights
 from edgeseg.predict.onnx import OnnxSegmenter
 from edgeseg.predict.segmenter import Fit
 from edgeseg.tasks import kind_of
@@ -77,8 +79,9 @@ def quantize_onnx(
     """Writes an ONNX file whose convolutions run in 8 bit (QDQ form), by post-training quantization.
 
     Weights are signed, by default with one scale per channel. Activations are unsigned with one scale per tensor, whose
-    range is the one seen on `images`; channels are equalized first (see `edgeseg.networks.equalize`). Logits stay in
-    float32, since 8-bit logits have ties. `edgeseg.OnnxSegmenter` runs the file.
+    range is the one seen on `images`. Unless the scales are powers of two, channels are equalized first, and the
+    weights of a channel are rounded together (see `edgeseg.networks.equalize` and `edgeseg.networks.rounding`). Logits
+    stay in float32, since 8-bit logits have ties. `edgeseg.OnnxSegmenter` runs the file.
 
     Args:
         model: A trained float network.
@@ -126,14 +129,22 @@ def quantize_onnx(
     with tempfile.TemporaryDirectory() as name, _quiet():
         folder = Path(name)
         model = suited(model, frames, size, equalize=not power_of_two)
-        export_onnx(
-            model, folder / "float.onnx", size=size, dynamic=dynamic, output=output, preprocess=preprocess,
+        write = partial(
+            export_onnx, model, size=size, dynamic=dynamic, output=output, preprocess=preprocess,
             opset=exporter_opset(opset), fit=fit,
         )  # fmt: skip
+        write(folder / "float.onnx")
         as_asked(onnx.load(folder / "float.onnx"), opset, ir_version)  # what cannot be written is known now
         plain = OnnxSegmenter(folder / "float.onnx")
         feeds = [plain.feed(*frame) for frame in frames]
-        quantizer = _Quantizer(model, folder, feeds, calibration, power_of_two, reduce_range)
+        source = folder / "float.onnx"
+        if not power_of_two:
+            few = progress_bar(some(frames, ROUNDING_IMAGES), "rounding", "image")
+            inputs = (model.prepare(*frame) for frame in few)
+            round_weights(model, inputs, levels=64 if reduce_range else 127)
+            source = folder / "rounded.onnx"
+            write(source)
+        quantizer = _Quantizer(model, source, feeds, calibration, power_of_two, reduce_range)
         sensitivity = _sensitivity(quantizer, plain, feeds) if keep_float else {}
         kept = [*quantizer.kept, *list(sensitivity)[:keep_float]]
         with replacing(Path(path)) as temporary:
@@ -176,7 +187,7 @@ def check_opset_of_scales(opset: int | None, *, power_of_two: bool) -> None:
 
 
 class _Quantizer:
-    """Quantizes the file `float.onnx` of a folder with onnxruntime; calibration happens once.
+    """Quantizes a float file with onnxruntime, beside which it writes its own; calibration happens once.
 
     Attributes:
         convolutions: Names of the convolutions that may be quantized.
@@ -187,7 +198,7 @@ class _Quantizer:
     def __init__(
         self,
         model: Pixel2Pixel,
-        folder: Path,
+        file: Path,
         feeds: Sequence[Mapping[str, np.ndarray]],
         calibration: str,
         power_of_two: bool,
@@ -196,10 +207,10 @@ class _Quantizer:
         import onnx
         from onnxruntime.quantization.shape_inference import quant_pre_process
 
-        self.folder, self.feeds, self.calibration = folder, feeds, calibration
+        self.folder, self.feeds, self.calibration = file.parent, feeds, calibration
         self.power_of_two, self.reduce_range = power_of_two, reduce_range
-        self.source, self.ranges = folder / "prepared.onnx", folder / "ranges.json"
-        quant_pre_process(folder / "float.onnx", self.source, skip_symbolic_shape=True)
+        self.source, self.ranges = self.folder / "prepared.onnx", self.folder / "ranges.json"
+        quant_pre_process(file, self.source, skip_symbolic_shape=True)
         graph = onnx.load(self.source).graph
         pixels = pixel_grid(model.preprocess) if not power_of_two else None
         self.overrides = {name: _override(pixels[0], pixels[1]) for name in normalized(graph)} if pixels else {}

@@ -69,6 +69,13 @@ def export_tidl(
         ValueError: the network has several inputs or tasks, an operator or a resize that TI's devices do not
             accelerate, or an argument of `export_onnx` does not fit.
         RuntimeError: the outputs of the file differ from those of the network; nothing is kept.
+
+    Example:
+        >>> import edgeseg
+        >>> model = edgeseg.create_model("fpn", encoder="resnet18", channels=32, num_classes=5)
+        >>> done = edgeseg.export_tidl(model, "tidl", size=(64, 96))
+        >>> sorted(path.name for path in done.path.iterdir())
+        ['dataset.yaml', 'model.onnx', 'model_config.yaml']
     """
     folder = Path(directory)
     check_folder(folder)

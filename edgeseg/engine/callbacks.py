@@ -110,6 +110,20 @@ class EarlyStopping(Callback):
 
     Raises:
         ValueError: a patience below 1.
+
+    Example:
+        >>> import edgeseg
+        >>> from edgeseg.data import Streets
+        >>> from edgeseg.engine import EarlyStopping, TrainConfig, train
+        >>> streets = Streets(size=(64, 96), length=8)
+        >>> model = edgeseg.create_model("fpn", encoder="resnet18", tasks=streets.tasks)
+        >>> config = TrainConfig(
+        ...     epochs=2, img_resize=(64, 96), rand_crop=(64, 96), batch_size=4, workers=0, evaluate_every=1
+        ... )
+        >>> val = Streets("val", size=(64, 96), length=2)
+        >>> run = train(model, streets, val, config, "run", callbacks=[EarlyStopping(patience=5)])
+        training set, for cpu
+        ...
     """
 
     def __init__(self, patience: int, metric: str | None = None) -> None:

@@ -175,6 +175,16 @@ def choose_threshold(model: Pixel2Pixel, dataset: LabelledDataset, *, task: str 
 
     Raises:
         ValueError: the model has no binary task, or several and no `task` is given; or no pixel is foreground.
+
+    Example:
+        >>> import edgeseg, torch
+        >>> from edgeseg.engine import choose_threshold
+        >>> people = {"people": edgeseg.Task("binary", classes=("person",))}
+        >>> model = edgeseg.create_model("fpn", encoder="resnet18", tasks=people)
+        >>> photo, mask = torch.zeros(3, 64, 96, dtype=torch.uint8), torch.ones(64, 96, dtype=torch.uint8)
+        >>> threshold = choose_threshold(model, [((photo,), {"people": mask})], workers=0)
+        >>> model.tasks["people"].threshold == threshold
+        True
     """
     if not isinstance(model, Pixel2Pixel):
         raise ValueError("the threshold of an exported file is fixed; choose it for the network, and export it again")

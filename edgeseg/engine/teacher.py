@@ -143,6 +143,16 @@ class SoftLabels:
 
     Raises:
         ValueError: the folder has the soft labels of another teacher.
+
+    Example:
+        >>> import edgeseg
+        >>> from edgeseg.data import Streets
+        >>> from edgeseg.engine import SoftLabels, Teacher
+        >>> large = edgeseg.create_model("espnetv2_s2p0.camvid")
+        >>> streets = Streets(size=(64, 96), length=2, labels="camvid")
+        >>> soft = SoftLabels(Teacher([large], large.tasks), "soft")
+        >>> soft.prepare(streets, large.tasks, large.inputs).shape  # pixels per class
+        torch.Size([11])
     """
 
     def __init__(self, teacher: Teacher, folder: str | os.PathLike[str] | None = None) -> None:

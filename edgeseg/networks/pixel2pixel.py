@@ -34,6 +34,13 @@ class Pixel2Pixel(nn.Module, Predictor):
 
     Raises:
         ValueError: the decoders are not one per task.
+
+    Example:
+        >>> import edgeseg, torch
+        >>> model = edgeseg.create_model("fpn", encoder="resnet18", num_classes=5).eval()
+        >>> logits = model(torch.zeros(1, 3, 96, 128))
+        >>> {name: tuple(each.shape) for name, each in logits.items()}
+        {'segmentation': (1, 5, 96, 128)}
     """
 
     def __init__(self, encoder: nn.Module, decoders: Mapping[str, nn.Module], config: ModelConfig) -> None:

@@ -233,6 +233,13 @@ def save_checkpoint(
 
     Raises:
         TypeError: a note is not a JSON value.
+
+    Example:
+        >>> import edgeseg, torch
+        >>> model = edgeseg.create_model("fpn", encoder="resnet18", channels=32, num_classes=5)
+        >>> edgeseg.save_checkpoint(model, "model.safetensors", dtype=torch.float16, author="me")
+        >>> edgeseg.create_model("fpn", checkpoint_path="model.safetensors").config.notes["author"]
+        'me'
     """
     tensors = {
         key: (value.to(dtype) if dtype is not None and value.ndim == 4 else value).cpu().contiguous()

@@ -31,6 +31,14 @@ class BinaryScores(ConfusionMatrix):
 
     Attributes:
         ignored: Number of pixels with the label 255.
+
+    Example:
+        >>> import torch
+        >>> from edgeseg.engine import BinaryScores
+        >>> scores = BinaryScores()
+        >>> scores.update(torch.tensor([[-1.0, 2.0, 0.5]]), torch.tensor([[0, 1, 0]]))  # logits
+        >>> scores.foreground_iou
+        0.5
     """
 
     def __init__(self, threshold: float = DEFAULT_THRESHOLD, names: Sequence[str] = ()) -> None:

@@ -19,6 +19,14 @@ class DepthErrors:
 
     Args:
         limits: Lowest and highest depth that the model can predict, in metres; `outside` counts pixels beyond them.
+
+    Example:
+        >>> import torch
+        >>> from edgeseg.engine import DepthErrors
+        >>> errors = DepthErrors()
+        >>> errors.update(torch.tensor([[11.0, 20.0]]), torch.tensor([[10.0, 20.0]]))
+        >>> round(errors.ard, 3)  # absolute relative difference in percent
+        5.0
     """
 
     higher_is_better = False

@@ -22,6 +22,14 @@ class ConfusionMatrix:
 
     Raises:
         ValueError: more classes.
+
+    Example:
+        >>> import torch
+        >>> from edgeseg.engine import ConfusionMatrix
+        >>> matrix = ConfusionMatrix(2, ("road", "sky"))
+        >>> matrix.update(torch.tensor([[0, 0, 1]]), torch.tensor([[0, 1, 255]]))
+        >>> matrix.pixel_accuracy, matrix.iou.tolist()
+        (0.5, [0.5, 0.0])
     """
 
     higher_is_better = True

@@ -58,6 +58,15 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, adapt: bo
     Raises:
         FileNotFoundError: the file does not exist.
         ValueError: the file is corrupt or does not fit; the model is then unchanged.
+
+    Example:
+        >>> import edgeseg
+        >>> five = edgeseg.create_model("fpn", encoder="resnet18", channels=32, num_classes=5)
+        >>> edgeseg.save_checkpoint(five, "five.safetensors")
+        >>> seven = edgeseg.create_model("fpn", encoder="resnet18", channels=32, num_classes=7)
+        >>> report = edgeseg.load_checkpoint(seven, "five.safetensors", adapt=True)  # warns
+        >>> len(report.reinitialized)  # the weights of the prediction
+        1
     """
     own = model.state_dict()
     with _fitting(path):

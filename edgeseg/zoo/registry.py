@@ -164,6 +164,16 @@ def register_kind(name: str, kind: Kind) -> None:
 
     Raises:
         ValueError: the name is taken, or `kind` is not an instance of `Kind`.
+
+    Example:
+        >>> import edgeseg
+        >>> from edgeseg.tasks.depth import Depth
+        >>> class Height(Depth):
+        ...     pass  # height above the ground, learned and scored like depth
+        >>> edgeseg.register_kind("height", Height())
+        >>> model = edgeseg.create_model("fpn", encoder="resnet18", tasks={"height": edgeseg.Task("height", 1)})
+        >>> model.tasks["height"].kind
+        'height'
     """
     from edgeseg.tasks import register_kind
 
@@ -213,6 +223,11 @@ def list_weights(pattern: str | Sequence[str] = "*") -> list[str]:
 
     Raises:
         ValueError: a pattern is not text.
+
+    Example:
+        >>> import edgeseg
+        >>> edgeseg.list_weights("espnetv2_s2p0.*")
+        ['espnetv2_s2p0.camvid', 'espnetv2_s2p0.cityscapes', 'espnetv2_s2p0.voc']
     """
     return _matching(WEIGHTS, pattern)
 
@@ -232,6 +247,11 @@ def is_model(name: str) -> bool:
 
     Returns:
         True for names of `list_models()` and for their aliases.
+
+    Example:
+        >>> import edgeseg
+        >>> edgeseg.is_model("fpnsum_mobilenetv2"), edgeseg.is_model("fpnsum")
+        (True, False)
     """
     return name in ZOO or name in BUILDERS or name in ALIASES
 
@@ -247,6 +267,12 @@ def model_info(name: str) -> ModelInfo:
 
     Raises:
         ValueError: unknown name or tag.
+
+    Example:
+        >>> import edgeseg
+        >>> info = edgeseg.model_info("espnetv2_s2p0")
+        >>> list(info.weights)
+        ['camvid', 'cityscapes', 'voc']
     """
     architecture, tag = split(name)
     weights = {tag: WEIGHTS[find_weights(architecture, tag)]} if tag else _weights_of(architecture)
@@ -264,6 +290,11 @@ def weights_info(name: str) -> Weights:
 
     Raises:
         ValueError: unknown name or tag, or a name without trained weights.
+
+    Example:
+        >>> import edgeseg
+        >>> edgeseg.weights_info("espnetv2_s2p0.cityscapes").published_miou
+        66.4
     """
     return WEIGHTS[find_weights(*split(name))]
 
