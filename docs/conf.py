@@ -74,7 +74,7 @@ ogp_social_cards = {"enable": False}  # they are drawn with matplotlib; demo.jpg
 
 # The tutorials are stored without outputs; a build runs those that have changed.
 nb_execution_mode = "cache"
-nb_execution_timeout = 300
+nb_execution_timeout = 900  # seconds per cell, on slow machines too
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 myst_heading_anchors = 3

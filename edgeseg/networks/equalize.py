@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgeseg.networks.modes import evaluating
+from edgeseg.networks.observe import observe
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.networks.wiring import trace
 
@@ -75,11 +75,5 @@ def _ranges(model: Pixel2Pixel, norms: Sequence[nn.BatchNorm2d], images: Iterabl
         highest[norm] = torch.maximum(highest[norm], output.amax(dim=(0, 2, 3)))
 
     hooks = [norm.register_forward_hook(see) for norm in norms]
-    try:
-        with evaluating(model):
-            for inputs in images:
-                model.decode(*inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    observe(model, images, hooks)
     return [highest[norm] for norm in norms]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgeseg.networks.modes import evaluating
+from edgeseg.networks.observe import observe
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.networks.pixelwise import last_convolutions
 
@@ -53,13 +53,7 @@ def _moments(
         sums[conv] = sums.get(conv, 0) + (values @ values.mT).double()
 
     hooks = [conv.register_forward_pre_hook(see) for conv in convs]
-    try:
-        with evaluating(model):
-            for inputs in images:
-                model.decode(*inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    observe(model, images, hooks)
     return sums
 
 
@@ -67,7 +61,7 @@ def _patches(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """The values that meet the weights of a group, at evenly spread positions: [groups, K, positions]."""
     height, width = ((n - 1) // s + 1 for n, s in zip(x.shape[-2:], conv.stride, strict=True))
     step = max(1, math.ceil(math.sqrt(x.shape[0] * height * width / POSITIONS)))
-    stride = [step * each for each in conv.stride]
+    stride = tuple(step * each for each in conv.stride)
     if conv.kernel_size == (1, 1):
         patches = x[..., :: stride[0], :: stride[1]].flatten(2)
     else:

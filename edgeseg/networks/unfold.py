@@ -8,7 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from edgeseg.networks.modes import evaluating
+from edgeseg.networks.observe import observe
+from edgeseg.networks.pixel2pixel import Pixel2Pixel
 
 
 def has_folded_batch_norms(model: nn.Module) -> bool:
@@ -26,7 +27,7 @@ def has_folded_batch_norms(model: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def unfold_batch_norms(model: nn.Module, batches: Iterable[Sequence[Tensor]]) -> None:
+def unfold_batch_norms(model: Pixel2Pixel, batches: Iterable[Sequence[Tensor]]) -> None:
     """Gives every batch norm the measured statistics of its input; the outputs of the network stay the same.
 
     Weights that were read from an ONNX file need this before they are trained further, and `edgeseg.engine.train` does
@@ -49,13 +50,7 @@ def unfold_batch_norms(model: nn.Module, batches: Iterable[Sequence[Tensor]]) ->
 
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     hooks = [norm.register_forward_pre_hook(partial(measure, norm)) for norm in norms]
-    try:
-        with evaluating(model):
-            for images in batches:
-                model(*images)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    observe(model, batches, hooks)
     if not sums:
         raise ValueError("unfold_batch_norms needs at least one batch of images")
     for norm, (count, total, squares) in sums.items():
