@@ -16,7 +16,7 @@ from edgeseg.zoo.pretrained import weights_file
 # Per device: the file, how to make it, the networks that suit it, and the runtimes that were measured.
 DEVICES = (
     ("PC or server with an x86 processor", "OpenVINO or ONNX, int8",
-     "edgeseg export -o model.xml --int8 --images PHOTOS", "any; ESPNetv2 as `-o model.onnx`",
+     "edgeseg export -o model.xml --int8 --images PHOTOS", "any; ESPNetv2 in float32, as `-o model.onnx`",
      ("OpenVINO", "onnxruntime")),
     ("Android phone", "LiteRT, int8", "edgeseg export -o model.tflite --int8 --images PHOTOS", "on MobileNetV2",
      ("LiteRT",)),
