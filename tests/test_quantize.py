@@ -167,7 +167,7 @@ def test_command(weights: Path, images: list[torch.Tensor], tmp_path: Path, caps
     assert "ms at 1x3x120x160" in out
     assert "times as fast" in out
     assert main([*call]) == 2
-    assert "pass --images FOLDER, or --dataset" in capsys.readouterr().err
+    assert "pass --calibration-images FOLDER, or --dataset" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert main([*call, "--images", str(tmp_path / "empty")]) == 2
     assert "no images in" in capsys.readouterr().err
