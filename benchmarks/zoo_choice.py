@@ -13,6 +13,7 @@ from zoo_figures import REFERENCE, SIZE, Figures
 import edgeseg
 from edgeseg.zoo.pretrained import weights_file
 
+TIMED = f"{SIZE[1]}x{SIZE[0]}"  # the size, as results/runtimes.json has it
 # Per device: the file, how to make it, the networks that suit it, and the runtimes that were measured.
 DEVICES = (
     ("PC or server with an x86 processor", "OpenVINO or ONNX, int8",
@@ -113,13 +114,15 @@ def _miou(choice: Choice) -> str:
 def shipped(zoo: Figures, runtimes: Path) -> str:
     """Returns the table of the weights that are part of the package.
 
-    Times are from the results of runtimes.py; a time in float32 that is not there is the one of MODEL_ZOO.md.
+    Times are from the results of runtimes.py; a time in float32 that is not there is the one of MODEL_ZOO.md, if that
+    was measured on the same kind of machine.
     """
     results = json.loads(runtimes.read_text())
-    width_height = f"{SIZE[1]}x{SIZE[0]}"
+    machine = results["machine"].partition(", torch")[0]
+    measured = zoo["measured"] if zoo["machine"].partition(", torch")[0] == machine else {}
     times = {
         (network["network"].partition(".")[0], row["precision"]): row["milliseconds"]
-        for network in results["networks"] if network["size"] == width_height
+        for network in results["networks"] if network["size"] == TIMED
         for row in network["rows"] if row["way"] == "onnxruntime" and "milliseconds" in row
     }  # fmt: skip
     cells, sizes = [], {}
@@ -132,7 +135,7 @@ def shipped(zoo: Figures, runtimes: Path) -> str:
         cost = edgeseg.complexity(model, SIZE)
         both: list[float | None] = []
         if len(model.inputs) == 1:  # the networks that were timed have one
-            timed = zoo["measured"].get(network, {}).get("onnxruntime_ms")
+            timed = measured.get(network, {}).get("onnxruntime_ms")
             both = [times.get((network, "float32"), timed), times.get((network, "int8"))]
         height, width = model.preprocess.size or SIZE
         sizes[tag] = f"{width}x{height}"
@@ -150,8 +153,8 @@ def shipped(zoo: Figures, runtimes: Path) -> str:
     heading = "weights in the package, and their licence | mIoU %: | GMACs: | ms float / int8: | params: | MB:"
     return (
         f"{markdown(heading, cells)}\n\nmIoU on the test photos of CamVid with an input of {sizes['camvid']}, or on "
-        f"synthetic streets with {sizes['streets']}.\nGMACs and milliseconds are for an input of {width_height}, in "
-        f"onnxruntime on {results['machine'].partition(', torch')[0]} ([other runtimes](docs/benchmarks.md#runtimes))."
+        f"synthetic streets with {sizes['streets']}.\nGMACs and milliseconds are for an input of {TIMED}, in "
+        f"onnxruntime on {machine} ([other runtimes](docs/benchmarks.md#runtimes))."
     )
 
 
@@ -160,7 +163,7 @@ def devices(runtimes: Path) -> str:
     times = {
         (row["way"], row["precision"]): row["milliseconds"]
         for network in json.loads(runtimes.read_text())["networks"]
-        if (network["network"].partition(".")[0], network["size"]) == (REFERENCE, f"{SIZE[1]}x{SIZE[0]}")
+        if (network["network"].partition(".")[0], network["size"]) == (REFERENCE, TIMED)
         for row in network["rows"]
     }
     cells = [
