@@ -364,30 +364,70 @@ def test_sigterm_leaves_no_processes() -> None:
     assert not [each for each in started if line_of(each)]
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="Windows has no timer")
-@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
-def test_a_signal_during_an_import(name: str, status: int, tmp_path: Path) -> None:
-    """A library that takes any exception for a module that cannot be imported does not keep the command going."""
-    words = ["predict", str(tmp_path / "photo.png"), "-o", str(tmp_path / "out")]
-    program = f"""
-import os, signal, sys
-from edgeseg.cli import main
-
-class Tries:
+KILL = "os.kill(os.getpid(), number)"
+LOST = f"""
+class Tries:  # a library that takes any exception for a module that cannot be imported
     def find_spec(self, module, *_):
         if module == "torch":
             try:
-                os.kill(os.getpid(), signal.{name})
+                {KILL}
             except BaseException:
                 pass
 
 sys.meta_path.insert(0, Tries())
+"""
+SWALLOWED = f"""
+def read(*_, **__):  # such as a destructor
+    try:
+        {KILL}
+    except BaseException:
+        pass
+    time.sleep(60)
+"""
+REPLACED = f"""
+def read(*_, **__):  # such as a library in C++
+    try:
+        {KILL}
+    except BaseException:
+        pass
+    raise ValueError("the shape is wrong")
+"""
+CLEANED = f"""
+def read(*_, **__):
+    try:
+        {KILL}
+    finally:
+        time.sleep(2.5)
+        print("cleaned", flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="Windows has no timer")
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize(
+    "library", [LOST, SWALLOWED, REPLACED, CLEANED], ids=["lost", "swallowed", "replaced", "cleaned"]
+)
+def test_a_signal_that_a_library_takes(library: str, name: str, status: int, tmp_path: Path) -> None:
+    """The command ends as stopped, whatever a library makes of the exception, and what ends with it can end."""
+    words = ["predict", str(tmp_path / "photo.png"), "-o", str(tmp_path / "out")]
+    program = f"""
+import os, signal, sys, time
+from edgeseg.cli import main
+from edgeseg.cli import predict
+
+number = signal.{name}
+read = None
+{library}
+run = predict._predict
+predict._predict = lambda options: (read and read(), run(options))[1]
 sys.argv = ["edgeseg", *{words!r}]
 sys.exit(main())
 """
     Image.new("RGB", (64, 64)).save(tmp_path / "photo.png")
     stopped = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert stopped.returncode == status, stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    assert ("cleaned" in stopped.stdout) == (library is CLEANED)
     assert not (tmp_path / "out").exists()
 
 

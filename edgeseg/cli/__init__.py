@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Sequence
-from types import FrameType
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import edgeseg
 from edgeseg.cli import data, demo, doctor, evaluate, export, flow, predict, quantize, train, weights, zoo
 from edgeseg.cli.completion import add_completion
 from edgeseg.cli.parser import Parser, in_shell_words
+from edgeseg.cli.stops import Stops
 from edgeseg.machine.memory import keep_freed_memory
 from edgeseg.machine.terminal import printable_lines, show, showing
 
@@ -35,32 +34,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: after `--help` and `--version`, with status 2 for words that are no options of the command, and with
             status 143 after SIGTERM.
     """
+    stops = Stops()
     if arguments is None:  # the process belongs to this command, and not to a program that calls this function
-        _own_process()
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    quiet = getattr(options, "quiet", False)
-    if arguments is None and quiet:
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        _own_process(stops)
+    command, names = "edgeseg", set[str]()
     try:
+        parser = _parser()
+        options = parser.parse_args(arguments)
+        command, names = f"edgeseg {options.verb}", parser.names(options.verb)
+        quiet = getattr(options, "quiet", False)
+        if arguments is None and quiet:
+            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         with showing(remarks=not (quiet or getattr(options, "json", False)), bars=not quiet):
             status = int(options.run(options))
         if sys.stdout is not None:
             sys.stdout.flush()
         return status
-    except KeyboardInterrupt as error:
-        words = in_shell_words(str(error), parser.names(options.verb))
-        show(f"edgeseg {options.verb}: {words or 'interrupted'}", file=sys.stderr)
+    except BaseException as error:
+        return _status(stops.error or error, command, names)  # a library may have put its own error in place of a stop
+    finally:
+        stops.end()
+
+
+def _status(error: BaseException, command: str, names: Iterable[str]) -> int:
+    """The exit status after an exception that a user can meet, once its message is shown; others are raised again."""
+    if isinstance(error, KeyboardInterrupt):
+        show(f"{command}: {in_shell_words(str(error), names) or 'interrupted'}", file=sys.stderr)
         return 130
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        if isinstance(error, BrokenPipeError) and _reader_has_left():
-            return 0
-        words = in_shell_words(printable_lines(error), parser.names(options.verb))
-        show(f"edgeseg {options.verb}: error: {words}", file=sys.stderr)
+    if isinstance(error, BrokenPipeError) and _reader_has_left():
+        return 0
+    if isinstance(error, ValueError | OSError | ImportError | FloatingPointError):
+        show(f"{command}: error: {in_shell_words(printable_lines(error), names)}", file=sys.stderr)
         return 2
+    raise error
 
 
-def _own_process() -> None:
+def _own_process(stops: Stops) -> None:
     """Sets up what belongs to the whole process: streams, signals, memory and messages of libraries."""
     # Streams may be closed (`>&-`), and the next files to be opened would get their numbers.
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
@@ -70,30 +79,10 @@ def _own_process() -> None:
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (until the process ends)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _raises(SystemExit(128 + signal.SIGTERM)))
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background job ignores Ctrl-C
-            signal.signal(signal.SIGINT, _raises(KeyboardInterrupt()))
+        stops.install()
     keep_freed_memory()
     warnings.formatwarning = _formatted
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # otherwise a line per retry; our error says it in one
-
-
-def _raises(error: BaseException) -> Callable[[int, FrameType | None], None]:
-    """A handler of signals that raises an exception: temporary files and processes that were started end with it.
-
-    During an import the handler is called again later: libraries that try whether a module can be imported may take any
-    exception for a no, and the command would go on as if there had been no signal.
-    """
-
-    def handler(_: int, frame: FrameType | None) -> None:
-        while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
-            frame = frame.f_back
-        if frame is None or not hasattr(signal, "setitimer"):  # Windows has no timer
-            raise error
-        signal.signal(signal.SIGALRM, handler)
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
-
-    return handler
 
 
 def _formatted(message: Warning | str, *place: Any, **line: Any) -> str:

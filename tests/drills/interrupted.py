@@ -106,9 +106,10 @@ def stop(work: Path) -> None:
     number, whole, out = getattr(signal, plan["signal"]), Path(plan["whole"]), work / "out"
     out.mkdir()
     command = [*EDGESEG, *plan["words"]]
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    ) as process:
+    with (
+        (work / "stderr").open("w") as stderr,
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True) as process,
+    ):
         try:
             process.wait(plan["seconds"])
         except subprocess.TimeoutExpired:
@@ -122,7 +123,11 @@ def stop(work: Path) -> None:
     expect(_ends(group), f"a process of {plan['name']} goes on after {plan['signal']}")
     # Before edgeseg is imported, Python or the system ends the process.
     ended = status in (128 + number, -number)
-    expect(ended or (status == 0 and whole.exists()), f"{plan['name']} has status {status} after {plan['signal']}")
+    said = (work / "stderr").read_text(errors="replace")[-300:]
+    expect(
+        ended or (status == 0 and whole.exists()),
+        f"{plan['name']} has status {status} after {plan['signal']}: {said}",
+    )
     written = {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     expected = {path.name: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
     expect(written.items() <= expected.items(), f"{plan['name']} leaves {sorted(written)} after {plan['signal']}")
