@@ -1,7 +1,7 @@
 """Compares the speed of edgeseg with segmentation_models_pytorch and torchvision: python benchmarks/compare.py
 
 Counts operations and parameters, measures inference and training, and writes the table in docs/benchmarks.md. How
-accurate the networks are is the subject of accuracy.py. Needs pip install edgeseg[benchmarks].
+accurate the networks are is the subject of accuracy.py. Needs pip install 'edgeseg[benchmarks]'.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Writes the table of docs/deployment.md that says which file agreed with its network, and how well. Networks of the
 package have their weights; others are trained for a minute on synthetic streets first, since the classes of random
-networks change with the least rounding. Needs pip install edgeseg[all].
+networks change with the least rounding. Needs pip install 'edgeseg[all]'.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Evaluates and times the networks on CamVid in onnxruntime. RUNS is the output folder of
 `benchmarks/recipes/camvid_int8.sh`, `runs/int8`. Writes results/int8.json and its table in docs/deployment.md, which
-MODEL_ZOO.md shows too. Needs pip install edgeseg[onnx].
+MODEL_ZOO.md shows too. Needs pip install 'edgeseg[onnx]'.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Measures where onnxruntime spends its time, by operator and by session option: python benchmarks/operators.py
 
 Profiles FPN-MobileNetV2, FPN-RegNetX-800MF and UNet-MobileNetV2 in float32 for any size, in float32 for one size, and
-in int8. Writes the tables in docs/benchmarks.md. Needs pip install edgeseg[onnx].
+in int8. Writes the tables in docs/benchmarks.md. Needs pip install 'edgeseg[onnx]'.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Measures ways to turn a normalized image into its label map: python benchmarks/speed.py
 
 Compares ways to run FPN-MobileNetV2 with its CamVid weights (or `--model`) on a frame of the synthetic streets with the
-nearest networks of segmentation_models_pytorch and torchvision. Needs pip install edgeseg[onnx,benchmarks,plots].
+nearest networks of segmentation_models_pytorch and torchvision. Needs pip install 'edgeseg[onnx,benchmarks,plots]'.
 
 Label maps have the size of the image; peers and the plain way take the argmax of upsampled logits. Each way runs in a
 process of its own, because memory settings of one way would affect another, in turns with a process that runs the

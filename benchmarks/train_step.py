@@ -2,7 +2,7 @@
 
 The figure of edgeseg is the one that `train` reports, including augmentation, class weights, Dice loss and moving
 average. The plain loops train in float32 and contiguous memory, on ready tensors with cross-entropy only: the same
-network, and the nearest one of segmentation_models_pytorch (pip install edgeseg[benchmarks]). Augmentation alone, on
+network, and the nearest one of segmentation_models_pytorch (pip install 'edgeseg[benchmarks]'). Augmentation alone, on
 images of CamVid's size from memory in two processes, shows that it does not slow training down. Writes the table in
 docs/training.md.
 """

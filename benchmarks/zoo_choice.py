@@ -27,8 +27,8 @@ DEVICES = (
      ("LiteRT", "ExecuTorch")),
     ("Texas Instruments' TDA4 and AM6xA", "ONNX with its configuration", "edgeseg export --target tidl -o FOLDER",
      "names that end in `_edgeailite`; RegNetX was made for these chips", ()),
-    ("NVIDIA GPU", "PyTorch, or ONNX Runtime with its CUDA provider", "edgeseg.optimize(model, dtype=torch.float16)",
-     "any", ()),
+    ("NVIDIA GPU", "PyTorch, or ONNX Runtime with its CUDA provider",
+     "edgeseg.optimize(model.eval().cuda(), dtype=torch.float16)", "any", ()),
     ("Browser", "a page with ONNX", "edgeseg export --target web -o FOLDER", "on MobileNetV2", ()),
 )  # fmt: skip
 
@@ -196,8 +196,8 @@ def needs(zoo: Figures) -> str:
     cells = [
         ("segment streets now, in 11 classes", *best("camvid", "CamVid")),
         ("segment streets now, in Cityscapes' 19 classes", *best("cityscapes", "Cityscapes")),
-        ("segment everyday objects, in COCO's 21 classes", *best("coco21", "COCO")),
-        ("segment everyday objects, in VOC's 21 classes", *best("voc", "VOC")),
+        ("segment everyday objects, in VOC's 21 classes, trained on COCO", *best("coco21", "COCO")),
+        ("segment everyday objects, in VOC's 21 classes, trained on VOC and COCO", *best("voc", "VOC")),
         ("segment rooms and landscapes, in 32 classes of ADE20K", *best("ade20k32", "ADE20K")),
         (f"train the most accurate one that takes at most {budget} ms", f"`{balanced.name}`", _figures(balanced)),
         ("train the fastest one with a published mIoU", f"`{fast.name}`", _figures(fast)),

@@ -1,6 +1,6 @@
 """Writes the table of the zoo, MODEL_ZOO.md: python benchmarks/zoo_table.py
 
-Also writes its figures to results/zoo.json and its picture to docs/images/zoo.svg (pip install edgeseg[benchmarks]).
+Also writes its figures to results/zoo.json and its picture to docs/images/zoo.svg (pip install 'edgeseg[benchmarks]').
 
 - Published figures are read from published.py and from the catalog of weights.
 - Computed figures (parameters, multiply-accumulates, activations) are counted anew each time.

@@ -217,7 +217,7 @@ def test_completion_without_shtab(capsys: pytest.CaptureFixture[str], monkeypatc
     assert exit.value.code == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert "--print-completion needs shtab: pip install edgeseg[completion]" in err
+    assert "--print-completion needs shtab: pip install 'edgeseg[completion]'" in err
 
 
 # Doctor

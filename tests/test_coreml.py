@@ -24,7 +24,7 @@ from edgeseg.storage.checkpoint import save_checkpoint
 
 from .conftest import TINY
 
-tools: Any = pytest.importorskip("coremltools", reason="coremltools is not installed: pip install edgeseg[coreml]")
+tools: Any = pytest.importorskip("coremltools", reason="coremltools is not installed: pip install 'edgeseg[coreml]'")
 
 THREE = {
     "semantic": Task("segmentation", 5),

@@ -25,7 +25,7 @@ from edgeseg.spec import Task
 from .conftest import TINY
 
 pytest.importorskip(
-    "executorch.runtime", reason="needs executorch: pip install edgeseg[executorch]", exc_type=ImportError
+    "executorch.runtime", reason="needs executorch: pip install 'edgeseg[executorch]'", exc_type=ImportError
 )
 
 THREE = {
@@ -172,7 +172,7 @@ def test_without_executorch(file: Path, tmp_path: Path) -> None:
         "    try: call()\n    except ImportError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert [line.rsplit(": ", 1)[1] for line in done.stdout.splitlines()] == ["pip install edgeseg[executorch]"] * 2
+    assert [line.rsplit(": ", 1)[1] for line in done.stdout.splitlines()] == ["pip install 'edgeseg[executorch]'"] * 2
     assert not list(tmp_path.iterdir())
 
 

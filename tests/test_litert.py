@@ -26,7 +26,7 @@ from edgeseg.spec import Task
 
 from .conftest import TINY
 
-REASON = "needs the tools of LiteRT: pip install edgeseg[litert]"
+REASON = "needs the tools of LiteRT: pip install 'edgeseg[litert]'"
 pytest.importorskip("ai_edge_litert", reason=REASON)
 pytest.importorskip("ai_edge_quantizer", reason=REASON)
 pytest.importorskip("litert_torch", reason=REASON)

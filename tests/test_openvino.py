@@ -24,7 +24,7 @@ from edgeseg.spec import Quantization, Task
 
 from .conftest import TINY
 
-pytest.importorskip("openvino", reason="openvino is not installed: pip install edgeseg[openvino]")
+pytest.importorskip("openvino", reason="openvino is not installed: pip install 'edgeseg[openvino]'")
 
 THREE = {
     "semantic": Task("segmentation", 5),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from torch import nn
 
 import edgeseg
 from edgeseg.deploy.quantize import quantize_onnx
+from edgeseg.networks.equalize import equalize_channels
 from edgeseg.networks.pixelwise import last_convolutions
 from edgeseg.networks.rounding import round_weights
 
@@ -84,3 +88,13 @@ def test_files_have_these_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert len(names) > 10
         for name in names:
             assert (found[name] == rounded[name]).all(), name
+
+
+@pytest.mark.parametrize("prepare", [equalize_channels, partial(round_weights, levels=127)])
+def test_values_that_are_not_finite_are_named(prepare: Callable[..., object]) -> None:
+    model = edgeseg.create_model("fpn", encoder="mobilenetv2", num_classes=4)
+    next(model.encoder.parameters()).data[0] = math.nan
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match=r"^encoder\S+ has infinite values or NaN for the images"):
+        prepare(model, IMAGES)
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0, equal_nan=True)

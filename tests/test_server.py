@@ -21,7 +21,7 @@ import edgeseg
 
 from .conftest import ROOT, TINY
 
-pytest.importorskip("onnxscript", reason="needs onnxscript: pip install edgeseg[onnx]")
+pytest.importorskip("onnxscript", reason="needs onnxscript: pip install 'edgeseg[onnx]'")
 SIZES = ((40, 60), (64, 64), (90, 50))
 
 

@@ -20,8 +20,8 @@ def pictures(cell: Any) -> int:
 @pytest.mark.slow  # .ci/run builds the site, which runs them too
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
 def test_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nbformat = pytest.importorskip("nbformat", reason="needs nbformat: pip install edgeseg[docs]")
-    nbclient = pytest.importorskip("nbclient", reason="needs nbclient: pip install edgeseg[docs]")
+    nbformat = pytest.importorskip("nbformat", reason="needs nbformat: pip install 'edgeseg[docs]'")
+    nbclient = pytest.importorskip("nbclient", reason="needs nbclient: pip install 'edgeseg[docs]'")
     monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
     notebook = nbformat.read(path, as_version=4)
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]

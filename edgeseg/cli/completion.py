@@ -28,7 +28,7 @@ class _PrintCompletion(argparse.Action):
         try:
             import shtab
         except ImportError:
-            parser.error("--print-completion needs shtab: pip install edgeseg[completion]")
+            parser.error("--print-completion needs shtab: pip install 'edgeseg[completion]'")
         for action in _actions(parser):
             if action.type in (Path, file_or_address):
                 complete = shtab.DIRECTORY if action.metavar in ("DIR", "FOLDER") else shtab.FILE

@@ -118,7 +118,8 @@ def _optional_libraries() -> Facts:
         extras.setdefault(extra, []).append(library)
     wanted = set(extras.pop("all"))
     own = {library: extra for extra, each in reversed(extras.items()) if wanted.issuperset(each) for library in each}
-    return {name: _version(name, f"not found: pip install edgeseg[{own.get(name, 'all')}]") for name in sorted(wanted)}
+    missing = "not found: pip install 'edgeseg[{}]'"
+    return {name: _version(name, missing.format(own.get(name, "all"))) for name in sorted(wanted)}
 
 
 def _cache() -> Facts:

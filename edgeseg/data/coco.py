@@ -46,7 +46,7 @@ SMALLEST = 1000  # pixels of annotated objects that an image has at least
 class COCO21(LabelledImages):
     """Photos, and label maps of 21 classes drawn from the instances; images with hardly any object are left out.
 
-    Needs pycocotools: `pip install edgeseg[coco]`.
+    Needs pycocotools: `pip install 'edgeseg[coco]'`.
 
     Args:
         root: Folder with annotations and images.
@@ -75,7 +75,7 @@ class COCO21(LabelledImages):
         try:
             from pycocotools.coco import COCO
         except ImportError as error:
-            raise ImportError("COCO's annotations need pycocotools: pip install edgeseg[coco]") from error
+            raise ImportError("COCO's annotations need pycocotools: pip install 'edgeseg[coco]'") from error
         folder = Path(root)
         part = f"{split}2017"
         annotations = folder / f"annotations/instances_{part}.json"

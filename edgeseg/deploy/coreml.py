@@ -59,7 +59,7 @@ def write(
         The package and, on macOS, the differences; `was_run` is False elsewhere.
 
     Raises:
-        ImportError: coremltools is missing: `pip install edgeseg[coreml]`.
+        ImportError: coremltools is missing: `pip install 'edgeseg[coreml]'`.
         FileExistsError: something is at the path that is not a Core ML package.
         ValueError: Core ML does not take a name of an input or task, an input has too many channels for an image, the
             network was trained for 8 bit, or an argument of `export_onnx` does not fit.
@@ -100,7 +100,7 @@ def _check(model: Pixel2Pixel, path: str | os.PathLike[str], *, preprocess: bool
         with quiet_python():
             import coremltools  # noqa: F401
     except ImportError as error:
-        raise ImportError("Core ML packages need coremltools: pip install edgeseg[coreml]") from error
+        raise ImportError("Core ML packages need coremltools: pip install 'edgeseg[coreml]'") from error
     check_folder(path)
     if Path(path).suffix.lower() != ".mlpackage":
         raise ValueError(f"Core ML packages end in .mlpackage, got {path}")

@@ -58,7 +58,7 @@ def write(
         The file, the sizes at which it was compared, and the differences.
 
     Raises:
-        ImportError: executorch is missing, or it lacks XNNPACK: `pip install edgeseg[executorch]`.
+        ImportError: executorch is missing, or it lacks XNNPACK: `pip install 'edgeseg[executorch]'`.
         FileNotFoundError: the folder of `path` does not exist.
         OSError: a photo cannot be read; names the file.
         ValueError: the output or fit is unknown, the model is not in float32, or ExecuTorch cannot take it.

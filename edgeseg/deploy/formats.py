@@ -52,7 +52,7 @@ class Format:
         """Raises an ImportError with the command that installs the tools, unless they are installed."""
         missing = [name for name in self.tools if importlib.util.find_spec(name) is None]
         if missing:
-            raise ImportError(f"{self.title} files need {', '.join(missing)}: pip install edgeseg[{self.name}]")
+            raise ImportError(f"{self.title} files need {', '.join(missing)}: pip install 'edgeseg[{self.name}]'")
 
 
 # fmt: off

@@ -64,7 +64,7 @@ def write(
         class.
 
     Raises:
-        ImportError: litert-torch or ai-edge-quantizer is missing: `pip install edgeseg[litert]`.
+        ImportError: litert-torch or ai-edge-quantizer is missing: `pip install 'edgeseg[litert]'`.
         FileNotFoundError: the folder of `path` does not exist.
         OSError: a photo cannot be read.
         ValueError: an argument does not fit, or a network that was trained for 8 bit shall be written in float16.
@@ -160,7 +160,7 @@ def _check_tools() -> None:
             importlib.import_module(name)
         except ImportError as error:
             raise ImportError(
-                f"LiteRT files need {name.replace('_', '-')}: pip install edgeseg[litert] ({error})"
+                f"LiteRT files need {name.replace('_', '-')}: pip install 'edgeseg[litert]' ({error})"
             ) from error
 
 

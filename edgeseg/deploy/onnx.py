@@ -66,7 +66,7 @@ def export_onnx(
         The file, the sizes at which it was compared, and the differences.
 
     Raises:
-        ImportError: onnxruntime or onnxscript is missing: `pip install edgeseg[onnx]`.
+        ImportError: onnxruntime or onnxscript is missing: `pip install 'edgeseg[onnx]'`.
         FileNotFoundError: the folder of `path` does not exist.
         ValueError: a dimension or the output is unknown, the model is not in float32, or it cannot be written in this
             opset.
@@ -84,7 +84,7 @@ def export_onnx(
         import onnxruntime
         import onnxscript  # noqa: F401 (torch's exporter needs it)
     except ImportError as error:
-        raise ImportError(f"exporting ONNX needs {error.name}: pip install edgeseg[onnx]") from error
+        raise ImportError(f"exporting ONNX needs {error.name}: pip install 'edgeseg[onnx]'") from error
     check_folder(path)
     check_versions(opset, ir_version)
     graph = Graph(copy.deepcopy(model).eval(), Ends.of(model, size, dynamic, output, preprocess))

@@ -57,7 +57,7 @@ def write(
         class.
 
     Raises:
-        ImportError: openvino or what ONNX files need is missing: `pip install edgeseg[openvino]`.
+        ImportError: openvino or what ONNX files need is missing: `pip install 'edgeseg[openvino]'`.
         ValueError: the file does not end in .xml, float16 for a network that was trained for 8 bit, or an argument of
             `export_onnx` does not fit.
         RuntimeError: the outputs of the file differ from those of the network, or OpenVINO crashes on it; the file is
@@ -91,7 +91,7 @@ def _check(path: str | os.PathLike[str], precision: str, *, trained: bool) -> No
         with quiet_python():
             __import__("openvino")
     except ImportError as error:
-        raise ImportError("OpenVINO files need openvino: pip install edgeseg[openvino]") from error
+        raise ImportError("OpenVINO files need openvino: pip install 'edgeseg[openvino]'") from error
     check_folder(path)
     if Path(path).suffix.lower() != ".xml":
         raise ValueError(f"OpenVINO files end in .xml, with their weights beside them in .bin, got {path}")

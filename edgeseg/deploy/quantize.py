@@ -102,7 +102,7 @@ def quantize_onnx(
         The file, the share of pixels that keep their class, and the convolutions that stay in float32.
 
     Raises:
-        ImportError: onnxruntime or onnxscript is missing: `pip install edgeseg[onnx]`.
+        ImportError: onnxruntime or onnxscript is missing: `pip install 'edgeseg[onnx]'`.
         ValueError: there are no images, the calibration is unknown, or an argument of `export_onnx` does not fit.
 
     Example:

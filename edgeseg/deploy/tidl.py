@@ -63,7 +63,7 @@ def export_tidl(
         The folder, the size at which the ONNX file was compared, and the differences.
 
     Raises:
-        ImportError: onnxruntime or onnxscript is missing: `pip install edgeseg[onnx]`.
+        ImportError: onnxruntime or onnxscript is missing: `pip install 'edgeseg[onnx]'`.
         FileNotFoundError: the folder in which `directory` should be does not exist.
         FileExistsError: `directory` is a file, or a folder with other content than an earlier export.
         ValueError: the network has several inputs or tasks, an operator or a resize that TI's devices do not

@@ -106,7 +106,7 @@ def export_web(
         The folder, the sizes at which the ONNX file was compared, the differences, and for "int8" the agreement.
 
     Raises:
-        ImportError: onnxruntime or onnxscript is missing: `pip install edgeseg[onnx]`.
+        ImportError: onnxruntime or onnxscript is missing: `pip install 'edgeseg[onnx]'`.
         FileNotFoundError: the folder in which `directory` should be does not exist.
         FileExistsError: `directory` is a file, or a folder with other content than an earlier export.
         OSError: the registry cannot be reached.

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgeseg.networks.observe import observe
+from edgeseg.networks.observe import observe, require_finite
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.networks.wiring import trace
 
@@ -34,6 +34,9 @@ def equalize_channels(model: Pixel2Pixel, images: Iterable[Sequence[Tensor]]) ->
 
     Returns:
         The number of depthwise convolutions whose input was equalized.
+
+    Raises:
+        ValueError: a layer has infinite values or NaN for these images; names it. The weights are as before.
     """
     pairs = _pairs(model)
     ranges = _ranges(model, [norm for norm, _, _ in pairs], images)
@@ -76,4 +79,5 @@ def _ranges(model: Pixel2Pixel, norms: Sequence[nn.BatchNorm2d], images: Iterabl
 
     hooks = [norm.register_forward_hook(see) for norm in norms]
     observe(model, images, hooks)
+    require_finite(model, highest)
     return [highest[norm] for norm in norms]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from edgeseg.networks.modes import evaluating
@@ -26,3 +26,14 @@ def observe(model: Pixel2Pixel, images: Iterable[Sequence[Tensor]], hooks: Seque
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def require_finite(model: Pixel2Pixel, measured: Mapping[nn.Module, Tensor]) -> None:
+    """Raises a ValueError that names a layer if what was measured at it is infinite or NaN."""
+    names = {module: name for name, module in model.named_modules()}
+    for module, values in measured.items():
+        if not values.isfinite().all():
+            raise ValueError(
+                f"{names[module]} has infinite values or NaN for the images that 8-bit files are calibrated on; the "
+                "weights, or images of floating-point numbers, are damaged"
+            )

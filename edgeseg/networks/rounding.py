@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgeseg.networks.observe import observe
+from edgeseg.networks.observe import observe, require_finite
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.networks.pixelwise import last_convolutions
 
@@ -34,6 +34,9 @@ def round_weights(model: Pixel2Pixel, images: Iterable[Sequence[Tensor]], levels
         images: Typical images, preprocessed. Each item is one run of the network: one float32 tensor [N, C, H, W] per
             input.
         levels: Number of steps between 0 and the largest weight: 127 for 8 bit, 64 for the 7 bit of onnxruntime.
+
+    Raises:
+        ValueError: a layer has infinite values or NaN for these images; names it. The weights are as before.
     """
     last = last_convolutions(model)
     convs = [conv for name, conv in model.named_modules() if type(conv) is nn.Conv2d and name not in last]
@@ -54,6 +57,7 @@ def _moments(
 
     hooks = [conv.register_forward_pre_hook(see) for conv in convs]
     observe(model, images, hooks)
+    require_finite(model, sums)
     return sums
 
 

@@ -32,7 +32,7 @@ class CoreMLSegmenter(FileSegmenter):
         model: The model of coremltools.
 
     Raises:
-        ImportError: without coremltools: `pip install edgeseg[coreml]`.
+        ImportError: without coremltools: `pip install 'edgeseg[coreml]'`.
         FileNotFoundError: no such package.
         OSError: this system is not macOS.
         ValueError: a corrupt package, one that edgeseg did not write, a number of threads, or an unknown device.
@@ -69,7 +69,7 @@ class CoreMLSegmenter(FileSegmenter):
         try:
             import coremltools
         except ImportError as error:
-            raise ImportError("running Core ML packages needs coremltools: pip install edgeseg[coreml]") from error
+            raise ImportError("running Core ML packages needs coremltools: pip install 'edgeseg[coreml]'") from error
         tools: Any = coremltools
         try:
             self.model = tools.models.MLModel(str(self.path), compute_units=tools.ComputeUnit[UNITS[self.device]])

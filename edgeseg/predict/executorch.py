@@ -19,7 +19,7 @@ from edgeseg.predict.facts import appended_facts
 from edgeseg.predict.pte import HEADER, program_size
 from edgeseg.predict.segmenter import FileSegmenter
 
-INSTALL = "pip install edgeseg[executorch]"
+INSTALL = "pip install 'edgeseg[executorch]'"
 BACKEND = "XnnpackBackend"
 DIGEST, VERSION = "sha256", "executorch"  # names of facts: of the content, and of what wrote it
 
@@ -44,7 +44,7 @@ class ExecuTorchSegmenter(FileSegmenter):
         device: "cpu", or None for the same.
 
     Raises:
-        ImportError: without executorch, or with one that lacks XNNPACK: `pip install edgeseg[executorch]`.
+        ImportError: without executorch, or with one that lacks XNNPACK: `pip install 'edgeseg[executorch]'`.
         FileNotFoundError: no such file.
         ValueError: no program, one that is corrupt or that edgeseg did not write, one that this version of ExecuTorch
             cannot load, or another device.

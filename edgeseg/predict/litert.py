@@ -30,7 +30,7 @@ class LiteRTSegmenter(FileSegmenter):
         interpreter: The interpreter of the file. Threads that call `run` take turns with it.
 
     Raises:
-        ImportError: without ai-edge-litert: `pip install edgeseg[litert]`.
+        ImportError: without ai-edge-litert: `pip install 'edgeseg[litert]'`.
         FileNotFoundError: no such file.
         ValueError: no LiteRT file, a damaged one, one that edgeseg did not write, one that this version of LiteRT
             cannot load, or another device.
@@ -73,7 +73,7 @@ class LiteRTSegmenter(FileSegmenter):
         try:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError as error:
-            raise ImportError("running LiteRT files needs ai-edge-litert: pip install edgeseg[litert]") from error
+            raise ImportError("running LiteRT files needs ai-edge-litert: pip install 'edgeseg[litert]'") from error
         self._lock = threading.Lock()
         try:
             with captured_stderr():  # it announces its kernels

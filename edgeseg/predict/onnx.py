@@ -31,7 +31,7 @@ class OnnxSegmenter(FileSegmenter):
         session: The onnxruntime session, of all sizes that the file takes.
 
     Raises:
-        ImportError: without onnxruntime: `pip install edgeseg[onnx]`.
+        ImportError: without onnxruntime: `pip install 'edgeseg[onnx]'`.
         FileNotFoundError: no such file.
         ValueError: no ONNX file, one that edgeseg did not write, or a provider that this onnxruntime does not have.
 
@@ -55,7 +55,7 @@ class OnnxSegmenter(FileSegmenter):
         try:
             import onnxruntime
         except ImportError as error:
-            raise ImportError("running ONNX files needs onnxruntime: pip install edgeseg[onnx]") from error
+            raise ImportError("running ONNX files needs onnxruntime: pip install 'edgeseg[onnx]'") from error
         if not Path(path).is_file():
             raise FileNotFoundError(f"no file {path}")
         available = onnxruntime.get_available_providers()

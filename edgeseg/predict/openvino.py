@@ -36,7 +36,7 @@ class OpenVINOSegmenter(FileSegmenter):
         device: The device that it is compiled for.
 
     Raises:
-        ImportError: without openvino: `pip install edgeseg[openvino]`.
+        ImportError: without openvino: `pip install 'edgeseg[openvino]'`.
         FileNotFoundError: no such file, or no `.bin` beside it.
         ValueError: no OpenVINO file, a corrupt one, one that edgeseg did not write, a `.bin` of another file, a device
             that does not exist here, or a number of threads below 1.
@@ -102,7 +102,7 @@ def _core() -> Any:
     try:
         import openvino
     except ImportError as error:
-        raise ImportError("running OpenVINO files needs openvino: pip install edgeseg[openvino]") from error
+        raise ImportError("running OpenVINO files needs openvino: pip install 'edgeseg[openvino]'") from error
     return openvino.Core()
 
 

@@ -1,4 +1,4 @@
-"""Segments videos frame by frame. Needs PyAV: `pip install edgeseg[video]`."""
+"""Segments videos frame by frame. Needs PyAV: `pip install 'edgeseg[video]'`."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def segment_video(
     try:
         import av
     except ImportError as error:
-        raise ImportError("videos need PyAV: pip install edgeseg[video]") from error
+        raise ImportError("videos need PyAV: pip install 'edgeseg[video]'") from error
     try:
         with av.open(os.fspath(source)) as reader, ExitStack() as stack:
             clip = Clip(reader)

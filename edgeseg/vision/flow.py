@@ -55,14 +55,14 @@ def require_opencv() -> Any:
     try:
         import cv2
     except ImportError as error:
-        raise ImportError("computing optical flow needs OpenCV: pip install edgeseg[flow]") from error
+        raise ImportError("computing optical flow needs OpenCV: pip install 'edgeseg[flow]'") from error
     return cv2
 
 
 def farneback_flow(previous: np.ndarray, current: np.ndarray) -> np.ndarray:
     """Computes how far each pixel of `current` moved since `previous`, and the confidence of that.
 
-    The method is Farneback's (2003, https://doi.org/10.1007/3-540-45103-X_50) in OpenCV: `pip install edgeseg[flow]`.
+    The method is Farneback's (2003, https://doi.org/10.1007/3-540-45103-X_50) in OpenCV: `pip install 'edgeseg[flow]'`.
     The confidence is 1 where the flow back and forth ends at the same pixel, and 1/2 where it misses by one pixel.
 
     Args:
