@@ -476,9 +476,29 @@ def test_errors_name_options(tmp_path: Path, capsys: pytest.CaptureFixture[str])
             ["--model", "fpn", "--option", "channels"],
             "--option is KEY=VALUE, such as dilations=[6,12,18]; got 'channels'",
         ),
+        (["--model", NAME, "--option", "in_channels=1"], "in_channels is no option of a network"),
     ):
         assert main([*data, *words]) == 2
         assert problem in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ("evaluate --dataset streets --output none/x.json", "--output none/x.json: there is no folder none"),
+        ("evaluate --dataset streets --store-threshold none/x.safetensors", "there is no folder none"),
+        ("weights convert none.pth none/x.safetensors --model fpn", "DST none/x.safetensors: there is no folder none"),
+        ("demo --output none/x.png", "none/x.png: there is no folder none"),
+    ],
+)
+def test_results_have_a_place_before_work_starts(
+    words: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words.split()) == 2
+    out, err = capsys.readouterr()
+    assert problem in err
+    assert out == ""
 
 
 def test_offline_is_said_in_a_line(tmp_path: Path) -> None:

@@ -179,6 +179,23 @@ def test_full_disk(predict: list[str], tmp_path: Path, capsys: pytest.CaptureFix
     assert len(written(tmp_path / "out")) == 3
 
 
+def test_a_name_that_is_too_long(predict: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The temporary name of a result is not longer than the result's, and one bad name does not end the run."""
+    names = ["a" * 230, "b" * 245, "c", "d"]  # in all, 255 bytes are allowed
+    for name in names:
+        photo(tmp_path / f"photos/{name}.png")
+    (tmp_path / "out/c_labels.png").mkdir(parents=True)
+    words = [*predict, str(tmp_path / "photos"), "-o", str(tmp_path / "out"), "--outputs", "labels"]
+    assert main(words) == 1
+    out, err = capsys.readouterr()
+    assert f"{'b' * 245}_labels.png: File name too long" in err
+    assert "c_labels.png: Is a directory" in err
+    assert "2 of 4 segmented" in out
+    assert [path.name for path in sorted((tmp_path / "out").glob("*_labels.png")) if path.is_file()] == [
+        f"{'a' * 230}_labels.png", "d_labels.png",
+    ]  # fmt: skip
+
+
 def test_interrupted(predict: list[str], tmp_path: Path) -> None:
     """One line, and no half picture."""
     for i in range(300):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +68,35 @@ def test_camvid_download(camvid: Path, hub: HubServer, tmp_path: Path, monkeypat
         with pytest.raises(ValueError, match=r"master\.zip is not the file it should be"):
             load_dataset("camvid", tmp_path / "got", "train", download=True)
     hub.files["/master.zip"] = whole
-    got = load_dataset("camvid", tmp_path / "got", "train", download=True)
-    assert torch.equal(got[0][0], load_dataset("camvid", camvid, "train")[0][0])
-    assert sorted(path.name for path in (tmp_path / "got").iterdir()) == sorted(path.name for path in camvid.iterdir())
-    assert not list(tmp_path.glob(".got*"))
+    with ThreadPoolExecutor(4) as several:  # as the processes of torchrun
+        for got in several.map(lambda _: load_dataset("camvid", tmp_path / "got", "train", download=True), range(4)):
+            assert torch.equal(got[0][0], load_dataset("camvid", camvid, "train")[0][0])
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    load_dataset("camvid", ".", "train", download=True)
+    for folder in ("got", "here"):
+        assert sorted(path.name for path in (tmp_path / folder).iterdir()) == sorted(p.name for p in camvid.iterdir())
+
+
+def test_voc_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A download that is killed while it is unpacked begins anew."""
+    import torchvision
+
+    def unpack(root: Path, *, whole: bool, **_: object) -> None:
+        base = Path(root) / "VOCdevkit/VOC2012"
+        photo(base / "JPEGImages/a.jpg")
+        if not whole:
+            raise KeyboardInterrupt
+        mask(base / "SegmentationClass/a.png", [0, 1])
+        (base / "ImageSets/Segmentation").mkdir(parents=True)
+        (base / "ImageSets/Segmentation/train.txt").write_text("a\n")
+
+    monkeypatch.setattr(torchvision.datasets, "VOCSegmentation", partial(unpack, whole=False))
+    with pytest.raises(KeyboardInterrupt):
+        load_dataset("voc_segmentation", tmp_path / "voc", "train", download=True)
+    monkeypatch.setattr(torchvision.datasets, "VOCSegmentation", partial(unpack, whole=True))
+    assert len(load_dataset("voc_segmentation", tmp_path / "voc", "train", download=True)) == 1
+    assert not (tmp_path / "voc/.unpacking").exists()
 
 
 # Cityscapes
@@ -129,6 +156,18 @@ def test_cityscapes_variants(cityscapes: Path) -> None:
     assert unlabelled[0][1] == {}
     previous = load_dataset("cityscapes_segmentation", cityscapes, "val", image_folders=("leftImg8bit", "leftImg8bit"))
     assert len(previous[0][0]) == 2
+
+
+def test_cityscapes_below_a_folder_of_any_name(cityscapes: Path) -> None:
+    other = cityscapes.rename(cityscapes.parent / "disparity")
+    assert load_dataset("cityscapes_depth", other, "val")[0][1].max() == 255
+
+
+def test_cityscapes_frames_that_do_not_match(cityscapes: Path) -> None:
+    flows = cityscapes / "leftImg8bit_flow_confidence_768x384/val/bochum"
+    (flows / "bochum_000000_000019_leftImg8bit.png").rename(flows / "bochum_000000_000020_leftImg8bit.png")
+    with pytest.raises(ValueError, match=r"flow.*000020.* and .*000019\S* are not of the same frame"):
+        load_dataset("cityscapes_motion_multi_input", cityscapes, "val")
 
 
 def test_cityscapes_layout_is_printed(cityscapes: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ import edgeseg
 from edgeseg.data.camvid import CamVid
 from edgeseg.engine import BinaryScores, ConfusionMatrix, DepthErrors, TrainConfig, evaluate, train
 from edgeseg.engine.optimization import learning_rate_factor
+from edgeseg.engine.signals import stoppable
 from edgeseg.labels import IGNORE
 from edgeseg.machine.memory import keep_freed_memory
 from edgeseg.recipes import ORIGINAL
@@ -148,6 +149,15 @@ def test_resume_refuses_another_run(camvid: Path, tmp_path: Path) -> None:
     wider = edgeseg.create_model("fpn", encoder=TINY, channels=48, tasks={"segmentation": CamVid.task})
     with pytest.raises(ValueError, match="the network of the run differs from this fpn"):
         train(wider, CamVid(camvid), None, SMALL, tmp_path, resume=True)
+    # Networks whose tensors have the shapes of the run's.
+    active = edgeseg.create_model("fpn", encoder=TINY, channels=32, activation="relu6", tasks=make().tasks)
+    with pytest.raises(ValueError, match=r"differs from this fpn: activation .* -> 'relu6'"):
+        train(active, CamVid(camvid), None, SMALL, tmp_path, resume=True)
+    task = replace(CamVid.task, classes=tuple(reversed(CamVid.task.classes)))
+    swapped = edgeseg.create_model("fpn", encoder=TINY, channels=32, tasks={"segmentation": task})
+    unnamed = [CamVid(camvid)[index] for index in range(len(CamVid(camvid)))]
+    with pytest.raises(ValueError, match=r"differs from this fpn: classes of segmentation \('sky'"):
+        train(swapped, unnamed, None, SMALL, tmp_path, resume=True)
     (tmp_path / "run.pt").write_bytes(b"x")
     with pytest.raises(ValueError, match="corrupt or truncated"):
         train(make(), CamVid(camvid), None, SMALL, tmp_path, resume=True)
@@ -246,6 +256,40 @@ def test_confusion_matrix_against_numpy() -> None:
     assert matrix.miou == pytest.approx(np.mean(iou))
     assert matrix.pixel_accuracy == pytest.approx((truth == guess)[counted].mean())
     assert int(matrix.counts.sum()) == counted.sum()
+    for wrong in (5, 255, -1):
+        with pytest.raises(ValueError, match=rf"predicted ids are .*{wrong}.*there are 5 classes with the ids 0 to 4"):
+            matrix.update(torch.tensor([[wrong]]), torch.tensor([[0]]))
+    assert int(matrix.counts.sum()) == counted.sum()
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"output_size": (8, 8)}, "output_size belongs to the original protocol"),
+        ({"output_size": (0, 8), "protocol": "original"}, r"output_size is a positive height and width, got \(0, 8\)"),
+        ({"size": (8, -1)}, "size is a positive height and width"),
+        ({"scales": (1, 0)}, r"scales are positive factors, got \(1, 0\)"),
+        ({"scales": ()}, "scales are positive factors"),
+    ],
+)
+def test_views_that_cannot_be(options: dict[str, Any], problem: str, tiny: edgeseg.Pixel2Pixel) -> None:
+    with pytest.raises(ValueError, match=problem):
+        evaluate(tiny, [(torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(8, 8, dtype=torch.uint8))], **options)
+
+
+def test_ignored_signals_stay_ignored() -> None:
+    """A script ignores Ctrl-C in its background jobs."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stoppable() as stopped:
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not stopped()
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stopped()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_evaluate_is_one_matrix_at_the_labels_size(tiny: edgeseg.Pixel2Pixel) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -90,6 +91,8 @@ def test_predict_takes_what_is_faster_in_all(
     assert (third == other).all()
     assert main([*call, "-o", str(tmp_path / "x"), "--runtime", "onnxruntime", "--device", "meta"]) == 2
     assert "--runtime onnxruntime runs on the CPU" in capsys.readouterr().err
+    with mock.patch("os.utime", side_effect=OSError("Read-only file system")):  # a cache that was filled before
+        assert main(["predict", str(folder), "--checkpoint", saved, "-o", str(tmp_path / "y")]) == 0
     words = ["predict", str(folder), "--exported", str(file), "--runtime", "torch", "-o", str(tmp_path / "x")]
     assert main(words) == 2
     assert "--runtime cannot be combined with --exported" in capsys.readouterr().err

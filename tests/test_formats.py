@@ -640,6 +640,9 @@ def test_names_of_yolo_in_another_order(tmp_path: Path) -> None:
     (tmp_path / "data.yaml").write_text("names:\n  1: road\n  0: car\n")
     with pytest.raises(ValueError, match=r"data\.yaml, name 1: '1: road' does not begin with id 0"):
         load_dataset("yolo", tmp_path, "train")
+    (tmp_path / "data.yaml").write_text("names: ['road, wet', \"car's\", driver's seat,lane]\n")
+    names = load_dataset("yolo", tmp_path, "train").task.classes
+    assert names == ("background", "road, wet", "car's", "driver's seat", "lane")
     (tmp_path / "data.yaml").write_text("names: {0: road}\n")
     with pytest.raises(ValueError, match=r"data\.yaml has no list of names"):
         load_dataset("yolo", tmp_path, "train")
@@ -698,6 +701,13 @@ def test_labelme(tmp_path: Path) -> None:
     (later,) = read("labelme", labelme(tmp_path, [car, road], imagePath="..\\a\\gone.jpg"))
     assert later[6, 6] == 1
     assert len(read("labelme", tmp_path / "train", "train", classes=("road", "car"), val_fraction=1e-9)) == 1
+
+
+def test_labelme_of_another_size(tmp_path: Path) -> None:
+    car = {"label": "car", "points": [[4, 4], [8, 8]], "shape_type": "rectangle"}
+    assert len(read("labelme", labelme(tmp_path, [car], imageHeight=32, imageWidth=48))) == 1
+    with pytest.raises(ValueError, match=r"0\.json is \(64, 96\) and .*0\.jpg is \(32, 48\)"):
+        read("labelme", labelme(tmp_path, [car], imageHeight=64, imageWidth=96))
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from edgeseg.data.transforms import AUGMENTATIONS, Augmented
 from edgeseg.engine import TrainConfig, evaluate, train
 from edgeseg.labels import IGNORE
 from edgeseg.spec import Input
-from edgeseg.vision.images import read_input, read_photo
+from edgeseg.vision.images import photo_size, read_input, read_photo
 from edgeseg.vision.masks import read_mask
 from edgeseg.vision.visualize import as_picture
 
@@ -134,6 +134,7 @@ def test_photos_and_masks_are_upright(orientation: int, suffix: str, own: Path) 
     Image.fromarray(stored(photo, orientation)).save(path, exif=oriented(orientation), **options)
     assert (read_photo(path) == photo).all()
     assert read_photo(path, 1).shape == (20, 30, 1)
+    assert photo_size(path) == (20, 30)
     assert (read_photo(Image.open(path)) == photo).all()
     Image.fromarray(labels).save(own / "masks/train/0.png")  # as labelling tools write it: upright
     data = load_dataset("images_masks", own, "train")
@@ -250,6 +251,7 @@ def test_bands(channels: int, options: dict[str, Any], tmp_path: Path) -> None:
     pixels = picture(channels=channels)
     path = tiff(tmp_path / "bands.tif", stored(pixels, options.get("orientation", 1)), **options)
     assert (read_photo(path, channels) == pixels).all()
+    assert photo_size(path) == pixels.shape[:2]
     wide = (pixels.astype(np.uint16) * 257) if "difference" not in options else pixels
     tiff(path, stored(wide, options.get("orientation", 1)), **options)
     assert (read_photo(path, channels) == pixels).all()
@@ -513,6 +515,34 @@ def test_masks_of_few_bits(own: Path, tmp_path: Path) -> None:
     target = Augmented(data, augment, data.tasks, seed=0)[0][1]["segmentation"]
     assert target.unique().tolist() == [0, 1, IGNORE]
     assert int((target == 1).sum()) == 20
+
+
+def test_gray_values_of_any_range(tmp_path: Path) -> None:
+    """PGM files say which value is white, and Pillow stretches the others."""
+    for number, white in enumerate((1, 10, 100, 255)):
+        path = tmp_path / f"{number}.pgm"
+        path.write_bytes(b"P5 2 1 %d\n" % white + bytes([white, white // 2]))
+        assert read_mask(path).tolist() == [[white, white // 2]]
+    path.write_bytes(b"P5 2 1 1000\n" + (1000).to_bytes(2, "big") + (7).to_bytes(2, "big"))
+    assert read_mask(path).tolist() == [[1000, 7]]
+    path.write_bytes(b"P2 2 1 10\n10 7\n")
+    assert read_mask(path).tolist() == [[10, 7]]
+
+
+def test_colours_of_more_than_8_bit_are_no_ids(tmp_path: Path) -> None:
+    """Pillow keeps the higher 8 bit, which are 0 for ids."""
+    rows = b"".join(b"\0" + b"".join(bytes([0, value] * 3) for value in range(4)) for _ in range(2))
+    chunks = {b"IHDR": struct.pack(">IIBBBBB", 4, 2, 16, 2, 0, 0, 0), b"IDAT": zlib.compress(rows), b"IEND": b""}
+    path = tmp_path / "mask.png"
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+            for name, data in chunks.items()
+        )
+    )
+    with pytest.raises(ValueError, match=r"mask\.png has several channels of other than 8 bit"):
+        read_mask(path)
 
 
 def test_masks_of_many_bits_and_palettes(tmp_path: Path) -> None:

@@ -90,6 +90,16 @@ def test_files_have_these_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             assert (found[name] == rounded[name]).all(), name
 
 
+def test_memory_format_does_not_matter() -> None:
+    """Training leaves networks in channels-last memory."""
+    model = edgeseg.create_model("fpn", encoder=TINY, channels=16, num_classes=3).eval()
+    other = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    for each in (model, other):
+        round_weights(each, IMAGES[:1], 127)
+    for one, two in zip(convolutions(model).values(), convolutions(other).values(), strict=True):
+        assert float((one.weight - two.weight).abs().gt(1e-6).float().mean()) < 0.05  # but for ties
+
+
 @pytest.mark.parametrize("prepare", [equalize_channels, partial(round_weights, levels=127)])
 def test_values_that_are_not_finite_are_named(prepare: Callable[..., object]) -> None:
     model = edgeseg.create_model("fpn", encoder="mobilenetv2", num_classes=4)

@@ -220,13 +220,15 @@ def test_origin_of_files_and_encoders(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_origin_of_a_resumed_run(camvid: Path, tmp_path: Path) -> None:
     """It is that of the run, also if the model to resume was made without the weights that the run started from."""
     model = make()
-    model.configure(notes={"license": "CC BY-NC", "weights": "x.camvid"})
+    pixels = edgeseg.Preprocess(mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0), channel_order="bgr")
+    model.configure(notes={"license": "CC BY-NC", "weights": "x.camvid"}, preprocess=pixels)
     train(model, CamVid(camvid), None, SMALL, tmp_path)
     train(make(), CamVid(camvid), None, replace(SMALL, epochs=2), tmp_path, resume=True)
     config = read_checkpoint_config(tmp_path / "last.safetensors")
     assert config is not None
     assert config.notes["started_from"] == "x.camvid"
     assert config.notes["license"] == "CC BY-NC"
+    assert config.preprocess == replace(pixels, size=config.preprocess.size, keep_aspect=config.preprocess.keep_aspect)
 
 
 def test_licence_of_imagenet_encoders() -> None:

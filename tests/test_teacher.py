@@ -150,7 +150,12 @@ def test_a_teacher_of_other_classes(tmp_path: Path) -> None:
 
 
 def test_soft_labels_are_kept(teacher: edgeseg.Pixel2Pixel, photos: Path, tmp_path: Path) -> None:
-    data = WithPhotos(Streets("train", size=(64, 96), labels="camvid", length=3), [photos])
+    labelled = Streets("train", size=(64, 96), labels="camvid", length=3)
+    (photos / "broken.png").write_bytes(b"no photo")
+    with pytest.warns(UserWarning, match=r"1 photos left out, their files cannot be read: .*broken\.png"):
+        data = WithPhotos(labelled, [photos], on_error="skip")
+    assert len(data.skipped) == 1
+    (photos / "broken.png").unlink()
     assert len(data) == 9
     assert data.name(3).endswith("0.png")
     assert data[3][1] == {}

@@ -28,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words of the command line after "edgeseg"; by default those of this process.
 
     Returns:
-        The exit status: 0; 1 if some inputs failed or nothing matched; 2 for an error; 130 if the user stopped it.
+        The exit status: 0; 1 if some inputs failed or nothing matched; 2 for an error; 130 if the user stopped it, or
+        if either signal stopped a training, which is saved.
 
     Raises:
         SystemExit: after `--help` and `--version`, with status 2 for words that are no options of the command, and with

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import edgeseg
+from edgeseg.cli.export import check_file
 from edgeseg.cli.messages import add_json, add_quiet, print_json
 from edgeseg.cli.model import accelerated, add_dataset, add_exported, add_model, add_runtime, load_network, load_split
 from edgeseg.machine.terminal import say
@@ -133,14 +134,17 @@ def _needs_torch(options: argparse.Namespace, model: Predictor) -> bool:
 
 
 def _check_files(options: argparse.Namespace) -> None:
-    """Raises a ValueError if a file to write has a suffix that is not written."""
+    """Raises a ValueError if a file to write has a suffix that is not written, or a folder that does not exist."""
     wrong = [path for path in options.output if path.suffix not in (".json", ".csv")]
     if wrong:
         raise ValueError(f"--output takes .json and .csv files, got {wrong[0]}")
+    for path in options.output:
+        check_file("--output", path)
     if options.store_threshold is None:
         return
     if options.store_threshold.suffix != ".safetensors":
         raise ValueError(f"--store-threshold takes a .safetensors file, got {options.store_threshold}")
+    check_file("--store-threshold", options.store_threshold)
     if options.exported is not None:
         raise ValueError(
             "--store-threshold cannot be combined with --exported, whose threshold is fixed; choose it for the "

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from edgeseg.predict.predictor import Predictor
 
 DEFAULT_MODEL = "fpn_aspp_mobilenetv2_tv_edgeailite.camvid"
+# Arguments of `create_model` that no --option can give.
+NO_OPTIONS = {"name", "pretrained", "tasks", "in_channels", "encoder_weights", "checkpoint_path"}
 
 
 Group = argparse._ArgumentGroup | argparse.ArgumentParser  # what options are added to
@@ -76,7 +78,7 @@ def network(options: argparse.Namespace) -> dict[str, Any]:
     """Returns the keyword arguments of `create_model` that --encoder and --option stand for.
 
     Raises:
-        ValueError: an --option without a name or a value.
+        ValueError: an --option without a name or a value, or one that stands for an option of the command line.
     """
     given: dict[str, Any] = {} if options.encoder is None else {"encoder": options.encoder}
     for text in options.option:
@@ -87,7 +89,12 @@ def network(options: argparse.Namespace) -> dict[str, Any]:
             parsed = json.loads(value)
         except ValueError:
             parsed = value
-        given[name.replace("-", "_")] = tuple(parsed) if isinstance(parsed, list) else parsed
+        name = name.replace("-", "_")
+        if name in NO_OPTIONS:
+            raise ValueError(
+                f"--option {text}: {name} is no option of a network; the dataset or another option gives it"
+            )
+        given[name] = tuple(parsed) if isinstance(parsed, list) else parsed
     return given
 
 

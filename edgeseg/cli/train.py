@@ -201,7 +201,7 @@ def _train(options: argparse.Namespace) -> int:
     train_set = load_split(options, options.train_split)
     val_set = load_split(options, options.val_split) if options.val_split != "none" else None
     if options.photos:
-        train_set = WithPhotos(train_set, options.photos)
+        train_set = WithPhotos(train_set, options.photos, on_error="skip" if options.skip_unreadable else "stop")
     start = _start(options)
     encoder_alone = options.pretrained is not None and start.get("encoder_weights") == options.pretrained
     torch.manual_seed(config.seed)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import edgeseg
+from edgeseg.cli.export import check_file
 from edgeseg.cli.messages import add_json, add_quiet, print_json
 from edgeseg.machine.terminal import say, show
 
@@ -191,6 +192,7 @@ def _download(options: argparse.Namespace) -> int:
 def _convert(options: argparse.Namespace) -> int:
     if options.target.suffix != ".safetensors":
         raise ValueError(f"DST is a .safetensors file, got {options.target}")
+    check_file("DST", options.target)
     model = edgeseg.create_model(options.model, num_classes=options.num_classes, checkpoint_path=options.source)
     edgeseg.save_checkpoint(model, options.target, source=options.source.name)
     say(f"wrote {options.target}, {len(model.state_dict())} tensors of {options.model}")

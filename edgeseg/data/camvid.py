@@ -81,17 +81,23 @@ def _check_archive(path: Path) -> None:
 
 
 def _download(root: Path) -> None:
-    """Downloads what the SegNet tutorial publishes, unpacks it beside the folder `root`, and copies it there."""
+    """Downloads what the SegNet tutorial publishes, and unpacks it into the folder `root`, one process at a time."""
+    from filelock import FileLock
+
     from edgeseg.machine.download import cache_folder, download
 
     archive = download(ADDRESS, cache_folder() / "datasets" / "camvid", check=_check_archive)
-    temporary = root.with_name(f".{root.name}.unpacking")
-    try:
-        with zipfile.ZipFile(archive) as file:
-            members = [name for name in file.namelist() if "/CamVid/" in name]
-            file.extractall(temporary, members)
-        source = next(temporary.glob("*/CamVid"))
-        shutil.copytree(source, root, ignore=shutil.ignore_patterns(LAST), dirs_exist_ok=True)
-        shutil.move(source / LAST, root / LAST)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    root.mkdir(parents=True, exist_ok=True)
+    temporary = root / ".unpacking"
+    with FileLock(archive.with_name(".unpacking.lock")):
+        if (root / LAST).is_file():  # another process was first
+            return
+        try:
+            with zipfile.ZipFile(archive) as file:
+                members = [name for name in file.namelist() if "/CamVid/" in name]
+                file.extractall(temporary, members)
+            source = next(temporary.glob("*/CamVid"))
+            shutil.copytree(source, root, ignore=shutil.ignore_patterns(LAST), dirs_exist_ok=True)
+            shutil.move(source / LAST, root / LAST)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)

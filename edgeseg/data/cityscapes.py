@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ LAYOUT = """\
 Folders like these with other classes or names of files are read by another dataset, such as
   --dataset images_masks --image-dir leftImg8bit --mask-dir gtFine --image-suffix _image.jpg --mask-suffix _label.png
   --classes road car sky"""
+
+FRAME = re.compile(r".*?_\d+_\d+")  # how a file's name begins: city, sequence and frame
 
 # From label id to train id; all other labels are ignored.
 TRAIN_IDS = {
@@ -97,6 +100,9 @@ class Cityscapes(LabelledImages):
         if len({len(stream) for stream in streams}) > 1:
             counts = ", ".join(f"{name} {len(stream)}" for name, stream in zip(image_folders, streams, strict=True))
             raise ValueError(f"every input needs a file for each photo; {split} has {counts}")
+        for images in zip(*streams, strict=True):
+            if len({_frame(path) for path in images}) > 1:
+                raise ValueError(f"{' and '.join(map(str, images))} are not of the same frame; a file is missing")
         if not streams[-1]:
             photos = folder / image_folders[-1] / split
             raise FileNotFoundError(f"{photos} has no photos; expected\n{LAYOUT.format(root=folder)}")
@@ -144,7 +150,8 @@ class Cityscapes(LabelledImages):
         """Reads a label map, or computes the depth from disparity and camera: metres, 1 to 255, 0 where unknown."""
         if name != "depth":
             return super().read_target(name, path, files)
-        camera_path = Path(str(path).replace("disparity", "camera")).with_suffix(".json")
+        name = f"{path.stem.removesuffix('_disparity')}_camera.json"
+        camera_path = self.root / "camera" / path.parent.relative_to(self.root / "disparity") / name
         with value_errors(camera_path, f"{camera_path} is not a camera of Cityscapes"):
             camera = json.loads(camera_path.read_text(encoding="utf-8"))
             scale = float(camera["intrinsic"]["fx"]) * float(camera["extrinsic"]["baseline"])
@@ -159,6 +166,12 @@ class Cityscapes(LabelledImages):
 def to_label_ids(labels: Tensor) -> Tensor:
     """Maps train ids, 0 to 18, to the label ids that the benchmark's server takes."""
     return _LABEL_IDS[labels.long()]
+
+
+def _frame(path: Path) -> str:
+    """City, sequence and frame of an image, or its folder alone if it is not named by them."""
+    named = FRAME.match(path.stem)
+    return f"{path.parent.name}/{named[0] if named else ''}"
 
 
 def _target(root: Path, split: str, image: Path, name: str) -> Path:

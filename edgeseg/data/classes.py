@@ -107,7 +107,7 @@ def _yaml_names(path: Path, text: str) -> list[str]:
     inline = re.search(r"^names:\s*\[([^\[\]]*)\]", text, re.MULTILINE)
     below = re.search(r"^names:[ \t]*\n((?:[ \t]*(?:-|\d+:).*\n?)+)", text, re.MULTILINE)
     if inline:
-        items = inline[1].split(",")
+        items = re.findall(r"""\s*(?:\d+:\s*)?(?:'[^']*'|"[^"]*")\s*(?=,|$)|[^,]+""", inline[1])
     elif below:
         items = [line.strip().removeprefix("-") for line in below[1].splitlines()]
     else:

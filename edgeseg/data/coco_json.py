@@ -8,12 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from torch import Tensor
-
 from edgeseg.data.base import Files
 from edgeseg.data.shapes import LabelledShapes, Region, Shape, all_corners, polygons, run_lengths, with_background
 from edgeseg.data.splits import SPELLINGS, part
-from edgeseg.vision.images import photo_size
 
 LAYOUT = """\
   {root}/annotations/instances_<split>.json    photos in {root}/images/<split>, {root}/images or {root}/<split>
@@ -139,13 +136,6 @@ class CocoJson(LabelledShapes):
         if height * width > LARGEST:
             raise ValueError(f"{self.json}: image {number} has more than {LARGEST} pixels")
         return height, width
-
-    def read_target(self, name: str, path: Path, files: Files) -> Tensor:
-        """Draws the label map of a photo, uint8 [H, W], if the JSON states the size of the photo."""
-        stated, own = self.size(files), photo_size(files.images[0])
-        if stated != own:
-            raise ValueError(f"{path} is {stated} and {files.images[0]} is {own} (height, width)")
-        return super().read_target(name, path, files)
 
     def shapes(self, files: Files, size: tuple[int, int]) -> Iterator[Shape]:
         """Yields the objects of an image."""

@@ -70,8 +70,9 @@ class LabelMe(LabelledShapes):
         return bool(self.content[files.targets["segmentation"]]["shapes"])
 
     def size(self, files: Files) -> tuple[int, int]:
-        """Height and width of the photo."""
-        return photo_size(files.images[0])
+        """Height and width of the photo as the JSON states them, or of the photo itself if it does not."""
+        stated = self.content[files.targets["segmentation"]]["size"]
+        return stated if None not in stated else photo_size(files.images[0])
 
     def shapes(self, files: Files, size: tuple[int, int]) -> Iterator[Shape]:
         """Yields the shapes of a photo."""
@@ -90,7 +91,8 @@ def _content(path: Path) -> dict[str, Any]:
     shapes = content.get("shapes")
     if not isinstance(shapes, list) or not all(isinstance(each, dict) for each in shapes):
         raise ValueError(f"{path} has no list of shapes, so it is not a file of labelme")
-    return {"shapes": shapes, "imagePath": content.get("imagePath", "")}
+    size = content.get("imageHeight"), content.get("imageWidth")
+    return {"shapes": shapes, "imagePath": content.get("imagePath", ""), "size": size}
 
 
 def _photo(path: Path, content: dict[str, Any]) -> Path:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from edgeseg.data.base import LabelledDataset, Sample, name_of, read_image
@@ -20,6 +22,11 @@ class WithPhotos(Dataset[Sample]):
         labelled: The labelled dataset.
         folders: Folders that are searched for photos, with their sub-folders.
         tasks: What is to be predicted; by default what the labelled dataset says.
+        on_error: "stop" raises an error when a photo that cannot be read is reached. "skip" reads all photos once when
+            the dataset is made, leaves out those that cannot be read, and warns with their number and names.
+
+    Attributes:
+        skipped: The photos that were left out, and why, after what the labelled dataset left out.
 
     Raises:
         OSError: a folder is missing or cannot be read.
@@ -28,8 +35,15 @@ class WithPhotos(Dataset[Sample]):
     """
 
     def __init__(
-        self, labelled: LabelledDataset, folders: Sequence[Path], tasks: Mapping[str, Task] | None = None
+        self,
+        labelled: LabelledDataset,
+        folders: Sequence[Path],
+        tasks: Mapping[str, Task] | None = None,
+        *,
+        on_error: Literal["stop", "skip"] = "stop",
     ) -> None:
+        if on_error not in ("stop", "skip"):
+            raise ValueError(f"on_error is 'stop' or 'skip', got {on_error!r}")
         self.labelled = labelled
         known = tasks if tasks is not None else getattr(labelled, "tasks", None)
         if not known:
@@ -44,7 +58,27 @@ class WithPhotos(Dataset[Sample]):
         if empty:
             raise ValueError(f"there are no photos in {', '.join(empty)}")
         self.photos = [path for files in found.values() for path in files]
+        self.skipped: list[str] = list(getattr(labelled, "skipped", ()))
+        if on_error == "skip":
+            self._skip_unreadable()
         self.class_weights: Any = getattr(labelled, "class_weights", None)
+
+    def _skip_unreadable(self) -> None:
+        readable, wrong = [], []
+        for path in self.photos:
+            try:
+                self._read(path)
+                readable.append(path)
+            except (OSError, ValueError) as error:
+                wrong.append(str(error))
+        if wrong:
+            some = "; ".join(wrong[:3])
+            warnings.warn(f"{len(wrong)} photos left out, their files cannot be read: {some}", stacklevel=3)
+        self.photos = readable
+        self.skipped += wrong
+
+    def _read(self, path: Path) -> Tensor:
+        return read_image(path, next(iter(self.inputs.values())))
 
     def __len__(self) -> int:
         return len(self.labelled) + len(self.photos)
@@ -59,4 +93,4 @@ class WithPhotos(Dataset[Sample]):
         if own < 0:
             sample: Sample = self.labelled[index]
             return sample
-        return read_image(self.photos[own], next(iter(self.inputs.values()))), {}
+        return self._read(self.photos[own]), {}

@@ -18,6 +18,7 @@ from edgeseg.data.base import Files, LabelledImages
 from edgeseg.data.classes import find_classes
 from edgeseg.labels import IGNORE, distinct_palette
 from edgeseg.spec import Task
+from edgeseg.vision.images import photo_size
 
 BACKGROUND = "background"
 TOLERANCE = 1.0  # pixels by which a polygon may leave the picture
@@ -92,7 +93,7 @@ class LabelledShapes(LabelledImages):
         raise NotImplementedError
 
     def size(self, files: Files) -> tuple[int, int]:
-        """Height and width of a photo."""
+        """Height and width that the annotations state of a photo, or those of the photo if they do not."""
         raise NotImplementedError
 
     def shapes(self, files: Files, size: tuple[int, int]) -> Iterator[Shape]:
@@ -100,8 +101,14 @@ class LabelledShapes(LabelledImages):
         raise NotImplementedError
 
     def read_target(self, name: str, path: Path, files: Files) -> Tensor:
-        """Draws the label map of a photo, uint8 [H, W]."""
-        size = self.size(files)
+        """Draws the label map of a photo, uint8 [H, W].
+
+        Raises:
+            ValueError: the annotations were made for a photo of another size, or one of them is wrong.
+        """
+        stated, size = self.size(files), photo_size(files.images[0])
+        if stated != size:
+            raise ValueError(f"{path} is {stated} and {files.images[0]} is {size} (height, width)")
         labels = np.full(size, self.outside, np.uint8)
         rank = np.full(size, math.inf)  # the lower lies on top
         for i, shape in enumerate(self.shapes(files, size)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from edgeseg.data.base import Files, LabelledImages, check_split, require
 from edgeseg.data.classes import read_text
 from edgeseg.labels import segmentation_task
 
+INNER = "VOCdevkit/VOC2012"
 LAYOUT = """\
   {root}/VOCdevkit/VOC2012/JPEGImages/*.jpg
   {root}/VOCdevkit/VOC2012/SegmentationClass/*.png       VOC's own masks: train, val, trainval
@@ -38,12 +40,9 @@ class VOC(LabelledImages):
     ) -> None:
         check_split("VOC", split, self.splits)
         folder = Path(root)
-        inner = folder / "VOCdevkit/VOC2012"
-        base = folder if (folder / "JPEGImages").is_dir() else inner
+        base = folder if (folder / "JPEGImages").is_dir() else folder / INNER
         if download and not base.is_dir():
-            from torchvision.datasets import VOCSegmentation
-
-            VOCSegmentation(folder, year="2012", download=True)
+            _download(folder)
         masks = base / ("SegmentationClassAug" if "aug" in split else "SegmentationClass")
         if not masks.is_dir() and "aug" not in split:
             masks = base / "SegmentationClassAug"
@@ -53,3 +52,19 @@ class VOC(LabelledImages):
         names = [Path(line.split()[0]).stem for line in read_text(listing).splitlines() if line.strip()]
         files = [Files((base / f"JPEGImages/{name}.jpg",), {"segmentation": masks / f"{name}.png"}) for name in names]
         super().__init__(files, {"segmentation": segmentation_task("voc")}, **options)
+
+
+def _download(root: Path) -> None:
+    """Downloads VOC 2012 and unpacks it into the folder `root`, one process at a time; it appears there whole."""
+    from filelock import FileLock
+    from torchvision.datasets import VOCSegmentation
+
+    root.mkdir(parents=True, exist_ok=True)
+    temporary = root / ".unpacking"
+    with FileLock(root / ".unpacking.lock"):
+        if (root / INNER).is_dir():  # another process was first
+            return
+        VOCSegmentation(temporary, year="2012", download=True)
+        (root / INNER).parent.mkdir(exist_ok=True)
+        (temporary / INNER).replace(root / INNER)
+        shutil.rmtree(temporary)

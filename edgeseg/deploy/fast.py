@@ -125,7 +125,8 @@ def _exported(model: Pixel2Pixel, runtime: str) -> Path:
     """The file of a network in the cache, written if it is not there or has changed since."""
     place = _place(model, runtime)
     if all(has_its_hash(path) for path in _parts(place)):
-        os.utime(place)
+        with suppress(OSError):  # a cache that can only be read
+            os.utime(place)
         return place
     place = _writable(place.parent) / place.name
     export(model, place, output="small_logits", preprocess=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import subprocess
@@ -63,6 +64,7 @@ def write(
         RuntimeError: the outputs of the file differ from those of the network, or OpenVINO crashes on it; the file is
             not kept.
     """
+    model = copy.deepcopy(model).cpu()
     trained = model.config.quantization is not None
     _check(path, precision, trained=trained)
     graph = Graph(model, Ends.of(model, size, dynamic, output, preprocess))

@@ -64,7 +64,7 @@ def export_program(
         torch.Size([1, 5, 128, 160])
     """
     check_folder(path)
-    graph = Graph(copy.deepcopy(model).eval(), Ends.of(model, size, dynamic, output, preprocess))
+    graph = Graph(copy.deepcopy(model).cpu().eval(), Ends.of(model, size, dynamic, output, preprocess))
     program = trace_graph(graph)
     with replacing(Path(path)) as temporary:
         content = BytesIO()  # torch.export.save warns of a path without the suffix .pt2

@@ -39,8 +39,11 @@ def run_demo(
         The metric of each task.
 
     Raises:
+        FileNotFoundError: the folder of `path` does not exist.
         ValueError: inputs or tasks that the streets do not have.
     """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
     streets = Streets(
         "test", seed=seed, length=FRAMES * sequences, inputs=tuple(model.inputs), targets=tuple(model.tasks)
     )

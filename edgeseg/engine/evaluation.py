@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -105,7 +106,8 @@ def evaluate_tasks(
 
     Raises:
         ValueError: a task that the model does not have, or one that no sample of the dataset has a target for; a
-            sample that cannot be used (names the sample); a dataset whose `tasks` have other classes than the model.
+            sample that cannot be used (names the sample); a dataset whose `tasks` have other classes than the model;
+            sizes or scales that are not positive, or options that do not apply to this model or protocol.
 
     Example:
         >>> import edgeseg
@@ -121,6 +123,7 @@ def evaluate_tasks(
     unknown = [name for name in names if name not in model.tasks]
     if unknown:
         raise ValueError(f"no task named {', '.join(unknown)}; this model has {', '.join(model.tasks)}")
+    _check_views(protocol, size, output_size, scales)
     require_samples(dataset)
     check_classes(dataset, {name: model.tasks[name] for name in names})
     scorer: _Scorer
@@ -155,6 +158,19 @@ def evaluate_tasks(
         if wrong:
             raise ValueError(f"{name}: {wrong}")
     return metrics
+
+
+def _check_views(
+    protocol: Protocol, size: Sequence[int] | None, output_size: Sequence[int] | None, scales: Sequence[float]
+) -> None:
+    """Raises a ValueError for sizes and scales that nothing can be scored at."""
+    for name, value in (("size", size), ("output_size", output_size)):
+        if value is not None and (len(value) != 2 or min(value) < 1):
+            raise ValueError(f"{name} is a positive height and width, got {tuple(value)}")
+    if output_size is not None and protocol != "original":
+        raise ValueError("output_size belongs to the original protocol; the native one scores at the targets' own size")
+    if not scales or not all(0 < scale < math.inf for scale in scales):
+        raise ValueError(f"scales are positive factors, got {tuple(scales)}")
 
 
 def choose_threshold(model: Pixel2Pixel, dataset: LabelledDataset, *, task: str | None = None, **options: Any) -> float:

@@ -179,7 +179,7 @@ def _sample(model: Pixel2Pixel, images: Sequence[Tensor], targets: Mapping[str, 
         colorize_flow(array) if entry.kind == "flow" else as_picture(array)
         for entry, array in zip(model.inputs.values(), arrays, strict=True)
     ]
-    height = round(COLUMN * inputs[-1].height / inputs[-1].width)
+    height = max(1, round(COLUMN * inputs[-1].height / inputs[-1].width))
     parts = [picture.resize((COLUMN, height)) for picture in inputs]
     for name, values in model.predict_tasks(*images).items():
         task = model.tasks[name]

@@ -5,14 +5,15 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from edgeseg.config import ModelConfig, read_config
 from edgeseg.engine.callbacks import Callbacks
 from edgeseg.machine.errors import value_errors
 from edgeseg.machine.files import replacing
@@ -34,7 +35,7 @@ FORM: dict[str, type | tuple[type, ...]] = {
     "step": int,
 }
 OPTIONAL: dict[str, type | tuple[type, ...]] = {
-    "samples": int, "steps": int, "best": (int, float), "score": str, "teacher": str, "origin": str, "callbacks": dict,
+    "samples": int, "steps": int, "best": (int, float), "score": str, "teacher": str, "record": str, "callbacks": dict,
     "losses": dict,
 }  # fmt: skip
 
@@ -66,17 +67,18 @@ class RunState:
     """The state of a run. It has no random state: all randomness is derived from the seed and the step number.
 
     Args:
-        name: Name of the model.
+        record: The record of the model.
         config: The recipe.
         modules: Modules whose state is saved, by name.
         optimizer: The optimizer.
         samples: Number of training samples, on which their order depends.
         steps: Number of optimizer steps per epoch.
         callbacks: The callbacks, whose states are saved too.
-        origin: The notes that the weights inherit from those that the run started from, as JSON values.
         teacher: Digest of the teacher, "" without one.
 
     Attributes:
+        record: The record of the model. A run that is resumed keeps its preprocessing and its notes, which say what the
+            weights inherit from those that the run started from.
         step: Number of optimizer steps that are done.
         best: Best headline figure of the first task so far, negated if lower is better.
         score: That figure for people, such as "miou 71.30 at epoch 30"; empty before the first evaluation.
@@ -85,19 +87,17 @@ class RunState:
 
     def __init__(
         self,
-        name: str,
+        record: ModelConfig,
         config: TrainConfig,
         modules: dict[str, nn.Module],
         optimizer: torch.optim.Optimizer,
         samples: int,
         steps: int,
         callbacks: Callbacks,
-        origin: Mapping[str, Any],
         teacher: str = "",
     ) -> None:
-        self.name, self.config, self.modules, self.optimizer = name, config, modules, optimizer
-        self.samples, self.steps, self.callbacks, self.origin = samples, steps, callbacks, origin
-        self.teacher = teacher
+        self.record, self.config, self.modules, self.optimizer = record, config, modules, optimizer
+        self.samples, self.steps, self.callbacks, self.teacher = samples, steps, callbacks, teacher
         self.step = 0
         self.best = -math.inf
         self.score = ""
@@ -106,7 +106,8 @@ class RunState:
     def save(self, folder: Path) -> None:
         """Writes the file to the folder of the run, whole or not at all."""
         content = {
-            "model": self.name,
+            "model": self.record.name,
+            "record": json.dumps(self.record.to_json()),
             "config": _plain(self.config),
             "samples": self.samples,
             "modules": {name: module.state_dict() for name, module in self.modules.items()},
@@ -116,7 +117,6 @@ class RunState:
             "best": self.best,
             "score": self.score,
             "teacher": self.teacher,
-            "origin": json.dumps(dict(self.origin)),
             "callbacks": self.callbacks.state_dict(),
             "losses": self.losses,
         }
@@ -137,8 +137,9 @@ class RunState:
             content = read_state(path)
         except ValueError as error:
             raise ValueError(f"cannot resume: {error}") from error
-        if content["model"] != self.name:
-            raise ValueError(f"cannot resume {self.name} from {path}: the run trained {content['model']}")
+        model = self.record.name
+        if content["model"] != model:
+            raise ValueError(f"cannot resume {model} from {path}: the run trained {content['model']}")
         if content.get("samples", self.samples) != self.samples:  # runs of earlier versions do not say
             raise ValueError(
                 f"cannot resume from {path}: the run had {content['samples']} training samples, and now there are "
@@ -152,8 +153,9 @@ class RunState:
         for name, module in self.modules.items():
             if problem := _difference(module, content["modules"].get(name)):
                 raise ValueError(
-                    f"cannot resume from {path}: the network of the run differs from this {self.name} ({problem})"
+                    f"cannot resume from {path}: the network of the run differs from this {model} ({problem})"
                 )
+        record = self._record(path, content)
         # A copy: the file is replaced while its tensors are in use.
         with value_errors(path, f"cannot resume from {path}: the state of its optimizer or callbacks does not fit"):
             optimizer = copy.deepcopy(content["optimizer"])
@@ -165,8 +167,26 @@ class RunState:
             module.load_state_dict(content["modules"][name])
         self.step, self.best, self.losses = content["step"], content.get("best", -math.inf), content.get("losses", {})
         self.score = content.get("score", "")
-        self.origin = json.loads(content["origin"]) if "origin" in content else self.origin
+        self.record = record
         return epochs
+
+    def _record(self, path: Path, content: Mapping[str, Any]) -> ModelConfig:
+        """The record of the run, whose network has to be this one although the tensors of another may have its shapes.
+
+        Raises:
+            ValueError: a damaged record, or one of another network; names what differs.
+        """
+        if "record" not in content:  # of an earlier version
+            return self.record
+        before = read_config(content["record"], f"cannot resume from {path}: its record")
+        now = read_config(json.dumps(self.record.to_json()), "the record")  # with the types that JSON has
+        changed = [f"{name} {old!r:.200} -> {new!r:.200}" for name, old, new in _differences(before, now)]
+        if changed:
+            raise ValueError(
+                f"cannot resume from {path}: the network of the run differs from this {self.record.name}: "
+                f"{', '.join(changed)}"
+            )
+        return replace(self.record, preprocess=before.preprocess, notes=before.notes)
 
     def _optimizer_state(self) -> dict[str, Any]:
         with EXPORTING:
@@ -227,3 +247,19 @@ def _difference(module: nn.Module, state: Any) -> str:
 def _plain(config: TrainConfig) -> dict[str, Any]:
     """The options as they are stored, with lists in place of tuples."""
     return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}
+
+
+def _differences(before: ModelConfig, now: ModelConfig) -> Iterator[tuple[str, Any, Any]]:
+    """What differs between two networks, whose preprocessing, colours, thresholds and notes do not count."""
+    pairs: list[tuple[str, Any, Any]] = [("quantization", before.quantization, now.quantization)]
+    pairs += [("inputs", dict(before.inputs), dict(now.inputs)), ("options", dict(before.options), dict(now.options))]
+    pairs += [("tasks", list(before.tasks), list(now.tasks))]
+    for name in before.tasks.keys() & now.tasks.keys():
+        old, new = before.tasks[name], now.tasks[name]
+        pairs += [(f"{key} of {name}", getattr(old, key), getattr(new, key)) for key in ("kind", "classes", "range")]
+    if before.spec is None or now.spec is None:
+        pairs.append(("spec", before.spec, now.spec))
+    else:
+        names = [each.name for each in fields(now.spec)]
+        pairs += [(name, getattr(before.spec, name), getattr(now.spec, name)) for name in names]
+    return ((name, old, new) for name, old, new in pairs if old != new)

@@ -15,7 +15,8 @@ from edgeseg.engine import distributed
 def stoppable() -> Iterator[Callable[[], bool]]:
     """Within this context, Ctrl-C and SIGTERM set a flag instead of stopping the process. A second one stops at once.
 
-    Outside the main thread signals are left as they are.
+    Outside the main thread signals are left as they are, and so is one that the process ignores, as the jobs that a
+    script starts in the background ignore Ctrl-C.
 
     Yields:
         A function that returns whether any process has received a signal. All processes have to call it together.
@@ -31,7 +32,11 @@ def stoppable() -> Iterator[Callable[[], bool]]:
         return bool(distributed.total(flag.clone()).any())
 
     try:
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {
+            number: signal.signal(number, stop)
+            for number in (signal.SIGINT, signal.SIGTERM)
+            if signal.getsignal(number) is not signal.SIG_IGN
+        }
     except ValueError:  # not in the main thread
         yield stopped
         return

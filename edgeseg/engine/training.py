@@ -178,14 +178,15 @@ class _Run:
         modules = {"model": self.model, "average": self.average}
         modules |= {"auxiliary": self.network.auxiliary, "balancer": self.balancer}
         self.state = RunState(
-            self.model.name, config, modules, self.optimizer, len(samples), self.steps, callbacks,
-            self.model.config.notes, soft_labels.digest if soft_labels is not None else "",
+            self.model.config, config, modules, self.optimizer, len(samples), self.steps, callbacks,
+            soft_labels.digest if soft_labels is not None else "",
         )  # fmt: skip
         self.saved = time.monotonic()
         if resume:
             self._say_schedule(self.state.load(output))
             for each in (self.model, self.averaged):
-                each.configure(notes=self.state.origin)  # whatever weights the model had before it was resumed
+                # Whatever weights the model had before it was resumed.
+                each.configure(preprocess=self.state.record.preprocess, notes=self.state.record.notes)
         self.forward = _parallel(self.network, config, device)
         self.call = callbacks
         self.seen = Run(self.averaged, config, output, self.steps, self.state.step, val_set is not None)

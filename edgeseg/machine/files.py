@@ -18,6 +18,7 @@ from pathlib import Path
 # Errors of the system that mean a full disk, or that a limit of the user or of the file system is reached.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PROBE = 1 << 20  # bytes
+LONGEST = 190  # bytes of a file's name in its temporary name; most file systems allow 255
 
 
 class NotWritten(OSError):
@@ -46,7 +47,7 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
         NotWritten: the block failed because the disk is full, whatever error the writing library raised.
     """
     _remove_left(path.parent.absolute())
-    temporary = path.with_name(f".{path.name}.{_writer()}.tmp")
+    temporary = path.with_name(f".{_short(path.name)}.{_writer()}.tmp")
     try:
         with full_disk_named(path, temporary):
             temporary.touch()
@@ -152,6 +153,11 @@ def _full_disk(error: BaseException | None, temporary: Path | None) -> int | Non
     except OSError as probe:
         return probe.errno if probe.errno in FULL else None
     return None
+
+
+def _short(name: str) -> str:
+    """The beginning of a name, so that a temporary name is not too long for the file system."""
+    return os.fsencode(name)[:LONGEST].decode(errors="ignore")
 
 
 def _writer() -> str:

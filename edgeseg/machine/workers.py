@@ -59,6 +59,8 @@ def start_worker(_: int) -> None:
     if hasattr(signal, "sigwaitinfo"):  # Linux; other systems do not tell the sender
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    elif hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def _end_with_the_parent() -> None:

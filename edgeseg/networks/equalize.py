@@ -79,5 +79,5 @@ def _ranges(model: Pixel2Pixel, norms: Sequence[nn.BatchNorm2d], images: Iterabl
 
     hooks = [norm.register_forward_hook(see) for norm in norms]
     observe(model, images, hooks)
-    require_finite(model, highest)
+    require_finite(model, highest.items())
     return [highest[norm] for norm in norms]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -28,10 +28,10 @@ def observe(model: Pixel2Pixel, images: Iterable[Sequence[Tensor]], hooks: Seque
             hook.remove()
 
 
-def require_finite(model: Pixel2Pixel, measured: Mapping[nn.Module, Tensor]) -> None:
+def require_finite(model: Pixel2Pixel, measured: Iterable[tuple[nn.Module, Tensor]]) -> None:
     """Raises a ValueError that names a layer if what was measured at it is infinite or NaN."""
     names = {module: name for name, module in model.named_modules()}
-    for module, values in measured.items():
+    for module, values in measured:
         if not values.isfinite().all():
             raise ValueError(
                 f"{names[module]} has infinite values or NaN for the images that 8-bit files are calibrated on; the "

@@ -21,6 +21,7 @@ from edgeseg.networks.pixelwise import last_convolutions
 POSITIONS = 4096  # of a convolution, per image
 BLOCK = 64  # weights whose errors the others make up for in one product
 DAMPING = 0.01  # share of the mean second moment that is added to each
+MOST = 5000  # weights of an output channel that are rounded together, whose second moments take 200 MB
 
 
 @torch.no_grad()
@@ -28,6 +29,7 @@ def round_weights(model: Pixel2Pixel, images: Iterable[Sequence[Tensor]], levels
     """Rounds the weights of all convolutions but the last in place: with one scale per output channel.
 
     The scale is the largest weight by `levels`, and the largest weight stays, so that whoever rounds again finds it.
+    Convolutions with more than 5,000 weights per output channel stay as they are.
 
     Args:
         model: A trained float network.
@@ -39,9 +41,13 @@ def round_weights(model: Pixel2Pixel, images: Iterable[Sequence[Tensor]], levels
         ValueError: a layer has infinite values or NaN for these images; names it. The weights are as before.
     """
     last = last_convolutions(model)
-    convs = [conv for name, conv in model.named_modules() if type(conv) is nn.Conv2d and name not in last]
+    convs = [
+        conv
+        for name, conv in model.named_modules()
+        if type(conv) is nn.Conv2d and name not in last and conv.weight[0].numel() <= MOST
+    ]
     for conv, moments in _moments(model, convs, images).items():
-        weights = conv.weight.view(conv.groups, conv.out_channels // conv.groups, -1)
+        weights = conv.weight.reshape(conv.groups, conv.out_channels // conv.groups, -1)
         conv.weight.copy_(_rounded(weights.double(), moments, levels).view_as(conv.weight))
 
 
@@ -57,7 +63,7 @@ def _moments(
 
     hooks = [conv.register_forward_pre_hook(see) for conv in convs]
     observe(model, images, hooks)
-    require_finite(model, sums)
+    require_finite(model, sums.items())
     return sums
 
 

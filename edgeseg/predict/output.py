@@ -12,10 +12,17 @@ from PIL import Image
 
 from edgeseg.machine.files import NotWritten, replacing
 
+OWN = (errno.ENAMETOOLONG, errno.EISDIR)  # errors of one file, which do not concern those after it
+
 
 @contextmanager
 def named_writing(path: Path) -> Iterator[None]:
-    """Turns errors of the system into a `NotWritten` that names the file. Errors of FFmpeg count if they are such."""
+    """Turns errors of the system into a `NotWritten` that names the file. Errors of FFmpeg count if they are such.
+
+    Raises:
+        NotWritten: nothing can be written there.
+        ValueError: the name of this file is too long, or is that of a folder.
+    """
     try:
         yield
     except NotWritten:
@@ -24,6 +31,8 @@ def named_writing(path: Path) -> Iterator[None]:
         number = getattr(error, "errno", None)
         if not isinstance(number, int) or number not in errno.errorcode or number == errno.EINVAL:
             raise
+        if number in OWN:
+            raise ValueError(f"cannot write {path}: {os.strerror(number)}") from error
         raise NotWritten(path, number) from error
 
 
@@ -31,7 +40,8 @@ def require_place(path: Path) -> None:
     """Creates the folder of a file.
 
     Raises:
-        NotWritten: the folder cannot be created, or the file is a folder.
+        NotWritten: the folder cannot be created.
+        ValueError: the file is a folder.
     """
     with named_writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,6 +59,7 @@ def save_png(picture: Image.Image, path: Path, compression: int = 6) -> None:
 
     Raises:
         NotWritten: the file cannot be written.
+        ValueError: its name is too long, or is that of a folder.
     """
     require_place(path)
     with named_writing(path), replacing(path) as temporary:

@@ -44,8 +44,13 @@ class ConfusionMatrix:
         """Adds predicted and true class ids, integers of the same shape; targets of 255 are ignored.
 
         Raises:
-            ValueError: a target that is neither a class nor 255.
+            ValueError: a target that is neither a class nor 255, or a prediction that is not a class.
         """
+        if prediction.numel() and not 0 <= int(prediction.min()) <= int(prediction.max()) < self.classes:
+            raise ValueError(
+                f"the predicted ids are {int(prediction.min())} to {int(prediction.max())}; there are {self.classes} "
+                f"classes with the ids 0 to {self.classes - 1}"
+            )
         outside = (target < 0) | ((target >= self.classes) & (target != IGNORE))
         if bool(outside.any()):
             raise ValueError(

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
-from edgeseg.vision.orientation import upright
+from edgeseg.vision.orientation import TURNED, upright
 
 # Tags of TIFF 6.0.
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, STRIPS, SAMPLES, STRIP_SIZES = 256, 257, 258, 259, 262, 273, 277, 279
@@ -65,6 +65,20 @@ def read_bands(path: Path, channels: int, max_pixels: int | None = None) -> np.n
     if pixels.dtype == np.uint8:
         return pixels
     return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def size_of_bands(path: Path) -> tuple[int, int] | None:
+    """Height and width that the pictures of `read_bands` have; None for files that are not TIFF.
+
+    Raises:
+        Exception: of many types if the file is damaged.
+    """
+    content = path.read_bytes()
+    if not content.startswith(STARTS):
+        return None
+    tags = _first_directory(content)
+    height, width = tags[HEIGHT][0], tags[WIDTH][0]
+    return (width, height) if tags.get(ORIENTATION, (1,))[0] in TURNED else (height, width)
 
 
 def _first_directory(content: bytes) -> dict[int, tuple[Any, ...]]:

@@ -19,8 +19,8 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from edgeseg.spec import Input
-from edgeseg.vision.bands import read_bands
-from edgeseg.vision.orientation import upright
+from edgeseg.vision.bands import read_bands, size_of_bands
+from edgeseg.vision.orientation import TURNED, upright
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,12 +40,14 @@ class Picture:
         image: As Pillow decodes it, not yet turned upright.
         name: The file, for error messages; "the image" if there is none.
         raw_mode: How the file stores the pixels, in Pillow's words, such as "L;4" for 4-bit gray.
+        highest: The value that the file stores for white, where Pillow has stretched the values up to 255 or 65535.
         orientation: The EXIF orientation of the image, if it has one.
     """
 
     image: Image.Image
     name: str
     raw_mode: str = ""
+    highest: int | None = None
     orientation: object = None
 
     def upright(self, pixels: np.ndarray) -> np.ndarray:
@@ -151,8 +153,14 @@ def photo_size(path: Path) -> tuple[int, int]:
         height, width = _load_array(path, mmap_mode="r").shape[:2]
         return height, width
     with _opened(path) as file, named_errors(str(path)):
-        image = Image.open(file)
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        try:
+            image = Image.open(file)
+        except UnidentifiedImageError:
+            if (size := size_of_bands(path)) is None:
+                raise
+            return size
+        # New versions of Pillow report the size of a TIFF file as it is after turning, and keep the tag.
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in TURNED and not hasattr(image, "_tile_size")
         return (image.width, image.height) if turned else (image.height, image.width)
 
 
@@ -186,11 +194,12 @@ def _loaded(image: Image.Image, name: str = "") -> Picture:
     with named_errors(name):
         tile = getattr(image, "tile", None)
         stored = tile[0][3] if tile else ""
+        highest = stored[1] if tile and tile[0][0].startswith("ppm") and isinstance(stored, tuple) else None
         image.load()
         if 0 in image.size:
             raise ValueError("it has no pixels")
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-    return Picture(image, name, str(stored[0] if isinstance(stored, tuple) else stored), orientation)
+    return Picture(image, name, str(stored[0] if isinstance(stored, tuple) else stored), highest, orientation)
 
 
 def to_channels(picture: Picture, channels: int) -> np.ndarray:

@@ -40,8 +40,16 @@ def read_mask(path: str | os.PathLike[str], colors: Mapping[Color, int] | None =
     if mode == "F":
         raise ValueError(f"{path} has floating-point values; a label map has one integer class id per pixel")
     if values.ndim != 2:
+        if (";16" in picture.raw_mode or picture.highest not in (None, 255)) and not colors:
+            raise ValueError(
+                f"{path} has several channels of other than 8 bit ({picture.raw_mode}); save a label map as a gray "
+                "picture"
+            )
         return _from_colors(path, mode, to_channels(picture, 3), colors)
-    if mode == "L":
+    if picture.highest is not None:
+        white = np.iinfo(np.uint8 if mode == "L" else np.uint16).max
+        values = (values * (picture.highest / white)).round().astype(values.dtype)
+    elif mode == "L":
         values = values // np.uint8(STRETCHED.get(picture.raw_mode, 1))
     return picture.upright(values.astype(np.int32 if mode.startswith("I") else np.uint8))
 

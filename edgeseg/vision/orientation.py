@@ -15,6 +15,8 @@ _TURNS: Mapping[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
     8: lambda pixels: np.rot90(pixels),
 }
+TURNED = (5, 6, 7, 8)
+"""Orientations that exchange height and width."""
 
 
 def upright(pixels: np.ndarray, orientation: object) -> np.ndarray:
