@@ -146,7 +146,9 @@ def int8_section() -> str:
         if row.system == f"{before.system}-QAT" and (row.width, row.dataset) == (before.width, before.dataset)
     ]
     return (
-        "## int8\n\nMeasured in onnxruntime on the test frames of CamVid (`python benchmarks/int8.py`). Published on "
+        "## int8\n\nMeasured in onnxruntime on the test frames of CamVid (`python benchmarks/int8.py`). The RegNetX "
+        "was trained from scratch for this table, and its weights are not in the zoo. [Deployment]"
+        "(docs/deployment.md#accuracy-and-speed-of-int8) says how and when each row was measured. Published on "
         f"Cityscapes, with power-of-two scales: {', '.join(pairs)}.\n\n{int8.table(json.loads(path.read_text()))}\n"
     )
 

@@ -30,7 +30,7 @@ ORIGIN = (
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ModelConfig(Record):
-    """Everything that is known of a model except its weights.
+    """Everything that is known about a model except its weights.
 
     Args:
         name: Name in the zoo, of a decoder family, or of a registered builder.
@@ -38,7 +38,7 @@ class ModelConfig(Record):
         tasks: What the model predicts, by name.
         inputs: The images that the model takes, by name. The last is the photo that the predictions belong to.
         preprocess: How photos become input tensors.
-        quantization: How the network rounds to 8 bit; None if it does not.
+        quantization: How the network rounds to 8 bits; None if it does not.
         options: Keyword arguments of a registered builder.
         notes: Facts about the weights, such as their origin, licence and recipe, as JSON values.
 

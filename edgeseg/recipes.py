@@ -106,21 +106,22 @@ class TrainConfig(Record):
     compile: bool = option(False, "machine", "compile the network with torch.compile")
     quantize: Literal["none", "per_channel", "power_of_two"] = option(
         "none",
-        "8 bit",
+        "quantization-aware training",
         "quantization-aware training, with this scheme of scales; activation ranges are frozen one epoch after "
         "half of the epochs",
     )
     weight_bits: Literal[7, 8] = option(
         8,
-        "8 bit",
+        "quantization-aware training",
         "bits of the weights in quantization-aware training: 7 for processors whose sums of 8-bit products "
         "saturate (x86 without VNNI), else 8",
     )
     distillation: float | None = option(
         None,
         "loss",
-        "share, 0 to 1, of a teacher's opinion in what is learned where there are labels; without a teacher, "
-        "quantization-aware training learns from its own float network; by default 0.5 with a teacher, else 0",
+        "knowledge distillation: weight, 0 to 1, of the teacher's soft labels in the loss of labelled pixels; by "
+        "default 0.5 with a teacher and else 0; without a teacher, quantization-aware training learns from its own "
+        "float network",
     )
     seed: int = option(1, "machine", "seed of new layers, shuffling, augmentation and dropout")
     workers: int = option(1, "machine", "number of processes that load and augment images")

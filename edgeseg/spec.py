@@ -45,7 +45,8 @@ class ModelSpec(Record):
         activation: Activation of encoder and decoder.
         fast_down: Halve the resolution once more at the start of the encoder, so that every stride doubles.
         output_stride: Stride of the deepest feature. At half of the usual stride the last stage of the encoder keeps
-            stride 1, without dilation. None stands for 32, or for where an encoder ends that is not the zoo's own.
+            stride 1, without dilation; a timm network for which this is not possible is dilated by timm instead. None
+            is 32 for the zoo's own encoders, and for all others the stride at which the encoder ends.
         prediction_stride: Stride of the logits before the last upsampling.
     """
 
@@ -163,7 +164,7 @@ class Input(Record):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Quantization(Record):
-    """How a network rounds to 8 bit; see `edgeseg.networks.quantized`.
+    """How a network rounds to 8 bits; see `edgeseg.networks.quantized`.
 
     Args:
         scheme: "per_channel" has one weight scale per output channel and activations of any range. "power_of_two" has

@@ -441,11 +441,11 @@ def test_a_word_is_a_pattern(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        ("trian", "no verb trian; did you mean train?"),
+        ("trian", "no command trian; did you mean train?"),
         ("train --dateset camvid --model x -o run", "no option --dateset; did you mean --dataset?"),
         ("train --dataset camvidd --model x -o run", "--dataset: no choice camvidd; did you mean camvid?"),
         ("train --dataset camvid --model x -o run --lr=-1 --epoch 3", "no option --epoch; did you mean --epochs?"),
-        ("weights lst", "no verb lst; did you mean list?"),
+        ("weights lst", "no command lst; did you mean list?"),
         ("list --pretraind", "no option --pretraind; did you mean --pretrained?"),
         ("export -x", "no option -x"),
         ("export", "the following arguments are required: -o/--output"),

@@ -113,7 +113,7 @@ def _parser() -> Parser:
     """The parser of all verbs and their options."""
     parser = Parser(
         "edgeseg",
-        description="A zoo of semantic-segmentation networks for edge devices. Each verb has its own --help.",
+        description="A zoo of semantic-segmentation networks for edge devices. Each command has its own --help.",
         examples=("edgeseg demo", "edgeseg predict photo.jpg -o segmented"),
     )
     parser.add_argument("--version", action="version", version=f"edgeseg {edgeseg.__version__}")

@@ -34,7 +34,7 @@ def check_calibration(options: argparse.Namespace) -> None:
     """Raises a ValueError unless the options name one source of images and a positive number of them."""
     if (options.calibration_images is None) == (options.dataset is None):
         raise ValueError(
-            "pass --calibration-images FOLDER, or --dataset with --data-path, and not both: the ranges of 8 bit are "
+            "pass --calibration-images FOLDER, or --dataset with --data-path, and not both: the int8 ranges are "
             "measured on images"
         )
     if options.calibration_count < 1:

@@ -31,7 +31,7 @@ def add(verbs: Any) -> None:
         help="count classes and find samples that cannot be used",
         description="Reads all samples of a dataset and prints, per split, their number and sizes, the pixels per "
         "class, the share of ignored pixels, classes that never occur, and samples that cannot be used, with the "
-        "reason. The exit status is 1 if there are such samples, or labels of which nothing can be learned.",
+        "reason. The exit status is 1 if there are such samples, or labels from which nothing can be learned.",
         examples=EXAMPLES,
     )
     group = add_dataset(check)

@@ -29,7 +29,7 @@ def add(verbs: Any) -> None:
     verb = verbs.add_parser(
         "export",
         help="write a file for a runtime, verified against the network",
-        description="Writes a file for deployment in the format of its suffix, in float32, float16 or 8 bit, runs it "
+        description="Writes a file for deployment in the format of its suffix, in float32, float16 or int8, runs it "
         "and verifies that it predicts the same as the network.",
         examples=(
             "edgeseg export --checkpoint runs/mine/best.safetensors -o model.onnx --file-output labels --preprocess",
@@ -59,7 +59,7 @@ def add(verbs: Any) -> None:
     )  # fmt: skip
     precision = group.add_mutually_exclusive_group()
     precision.add_argument(
-        "--int8", action="store_true", help="compute in 8 bit: needs --calibration-images or --dataset"
+        "--int8", action="store_true", help="compute in int8: needs --calibration-images or --dataset"
     )
     precision.add_argument("--fp16", action="store_true", help="store the weights in float16")
     add_file_options(group, output="logits")

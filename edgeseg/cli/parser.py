@@ -66,7 +66,7 @@ class Parser(argparse.ArgumentParser):
             names = [str(choice) for choice in action.choices]
             is_verb = isinstance(action, argparse._SubParsersAction)
             hint = _hint(str(value), names, all_if_few=True)
-            what = "no verb" if is_verb else f"{next(iter(action.option_strings), action.dest)}: no choice"
+            what = "no command" if is_verb else f"{next(iter(action.option_strings), action.dest)}: no choice"
             raise argparse.ArgumentError(None, f"{what} {value}{hint}")
 
     def error(self, message: str) -> NoReturn:

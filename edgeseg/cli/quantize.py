@@ -28,7 +28,7 @@ def add(verbs: Any) -> None:
     verb = verbs.add_parser(
         "quantize",
         help="write an 8-bit ONNX file, compared with the float32 one",
-        description="Quantizes a network to 8 bit after training, and writes an ONNX file in QDQ form. Prints its "
+        description="Quantizes a network to int8 after training, and writes an ONNX file in QDQ form. Prints its "
         "size, its speed in onnxruntime and, for a dataset, its scores beside those of the float32 file.",
         examples=(
             "edgeseg quantize --checkpoint runs/mine/best.safetensors --images photos -o model_int8.onnx",

@@ -79,9 +79,9 @@ def _add_teacher(verb: argparse.ArgumentParser) -> None:
     group = verb.add_argument_group("teacher")
     group.add_argument(
         "--teacher", nargs="+", metavar="NAME.TAG|FILE|https://...",
-        help="networks to learn from beside the labels (--distillation says how much): names with the tag of their "
-        "weights, or files of weights or their addresses; the mean of them all and of the mirror image is computed "
-        "once per photo",
+        help="teacher networks for knowledge distillation, weighted by --distillation: names with the tag of their "
+        "weights, or files of weights or their addresses; their probabilities, for each photo and its mirror image, "
+        "are averaged once per photo",
     )  # fmt: skip
     group.add_argument(
         "--photos", nargs="+", type=Path, default=[], metavar="FOLDER",
@@ -94,7 +94,7 @@ def _add_teacher(verb: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--soft-labels", type=Path, metavar="DIR",
-        help="folder that keeps what the teacher says; by default one per teacher in the cache of edgeseg",
+        help="folder that keeps the teacher's soft labels; by default one per teacher in the cache of edgeseg",
     )  # fmt: skip
 
 

@@ -67,7 +67,7 @@ def check_data(
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: a sample that cannot be used, or labels of which nothing can be learned.
+        ValueError: a sample that cannot be used, or labels from which nothing can be learned.
     """
     everything = config.check_data or config.class_weights == "log" or samples.decoded is not None
     limit = None if everything else SAMPLED

@@ -31,7 +31,7 @@ Targets = dict[str, Tensor]
 
 
 def evaluate(model: Predictor, dataset: LabelledDataset, *, task: str | None = None, **options: Any) -> ConfusionMatrix:
-    """Scores one segmentation task on a dataset.
+    """Scores one segmentation or binary task on a dataset.
 
     Args:
         model: As of `evaluate_tasks`.
@@ -40,10 +40,10 @@ def evaluate(model: Predictor, dataset: LabelledDataset, *, task: str | None = N
         options: Further arguments of `evaluate_tasks`.
 
     Returns:
-        The confusion matrix of the task.
+        The confusion matrix of the task; for a binary task, a `BinaryScores`.
 
     Raises:
-        ValueError: the task is not a segmentation task, or as of `evaluate_tasks`.
+        ValueError: the task is neither a segmentation nor a binary task, or as of `evaluate_tasks`.
 
     Example:
         >>> import edgeseg
@@ -59,7 +59,7 @@ def evaluate(model: Predictor, dataset: LabelledDataset, *, task: str | None = N
     task = task or next(iter(model.tasks))
     metric = evaluate_tasks(model, dataset, tasks=[task], **options)[task]
     if not isinstance(metric, ConfusionMatrix):
-        raise ValueError(f"{task!r} is not a segmentation task; evaluate_tasks scores it")
+        raise ValueError(f"{task!r} is neither a segmentation nor a binary task; evaluate_tasks scores it")
     return metric
 
 
@@ -83,8 +83,8 @@ def evaluate_tasks(
     Under torchrun each process scores its share, and all processes get the metrics of the whole dataset.
 
     Args:
-        model: A network, which is in evaluation mode during the pass; or an `OnnxSegmenter`, which predicts as it does
-            for users and takes no options except `tasks` and `workers`.
+        model: A network, which is in evaluation mode during the pass; or a segmenter of `edgeseg.load_segmenter`, which
+            predicts as it does for users and takes no options except `tasks` and `workers`.
         dataset: Has a length and returns pairs of a uint8 image [3, H, W] (or a tuple of images) and a target (or a
             dictionary of targets by task): class ids [H, W] with 255 for ignored pixels, or depth [1, H, W] in metres
             with 0 for ignored pixels. A sample may lack the target of a task. Other forms that are understood are

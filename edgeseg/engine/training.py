@@ -94,8 +94,8 @@ def train(
         FileExistsError: `output` holds a run, and neither `resume` nor `overwrite` says what becomes of it.
         FloatingPointError: the loss is not finite; the message names the images of the batch.
         KeyboardInterrupt: on Ctrl-C and SIGTERM, after saving.
-        ValueError: fewer images than an optimizer step uses, a sample that cannot be used, labels of which nothing can
-            be learned, or a run to resume that had another model, recipe or number of training samples.
+        ValueError: fewer images than an optimizer step uses, a sample that cannot be used, labels from which nothing
+            can be learned, or a run to resume that had another model, recipe or number of training samples.
 
     Example:
         >>> import edgeseg

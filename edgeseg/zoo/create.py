@@ -37,7 +37,7 @@ def create_model(
 
     Args:
         name: A name of `list_models()`; `"name.tag"` for a name with certain weights; a decoder family ("fpn", "unet",
-            "deeplabv3plus", "bifpn", or one that was registered) together with `encoder=`; or a model that
+            "deeplabv3plus", "bifpn", "fpnsum", or one that was registered) together with `encoder=`; or a model that
             `save_pretrained` or `push_to_hub` wrote: `"local-dir:PATH"` or `"hf-hub:OWNER/REPO[@REVISION]"`.
         pretrained: Load the default weights of the name. A tag loads its weights with or without this.
         num_classes: Short for a single segmentation task with that many classes, called "segmentation"; 1 is a binary

@@ -24,7 +24,7 @@ from edgeseg.vision.tensors import Depth, Flow
 FRAMES = 4  # of a sequence
 SECONDS = 0.1  # between frames
 NEAR, FAR = 0.4, 128.0  # metres
-# Cityscapes' train id -> CamVid's class; what CamVid has not is ignored there.
+# Cityscapes' train id -> CamVid's class; classes that CamVid lacks are ignored.
 TO_CAMVID = {
     "road": 3, "sidewalk": 4, "building": 1, "fence": 7, "pole": 2, "traffic light": 6, "traffic sign": 6,
     "vegetation": 5, "terrain": 4, "sky": 0, "person": 9, "rider": 10, "car": 8, "bicycle": 10,
@@ -52,10 +52,11 @@ class Streets(Dataset[Any]):
     Args:
         split: "train", "val" or "test": scenes that no other split has.
         size: Height and width.
-        seed: Another seed is another town.
+        seed: Seed of the scenes; another seed gives another town.
         length: Number of samples; four in a row are one sequence.
-        inputs: Of "flow" (uint8, motion to the next frame in pixels + 128, 128 in the third channel) and "image".
-        targets: Of "semantic", "depth" (metres, 0 for the sky) and "motion".
+        inputs: One or both of "flow" (uint8, motion to the next frame in pixels + 128, 128 in the third channel) and
+            "image".
+        targets: Any of "semantic", "depth" (metres, 0 for the sky) and "motion".
         labels: "cityscapes" (19 train ids) or "camvid" (11 classes).
 
     Example:
@@ -98,14 +99,14 @@ class Streets(Dataset[Any]):
         return next(iter(self.tasks.values()))
 
     def name(self, index: int) -> str:
-        """Of a sample."""
+        """The name of a sample."""
         return f"streets {self.split} seed {self.seed} sequence {index // FRAMES} frame {index % FRAMES}"
 
     def __len__(self) -> int:
         return self.length
 
     def frame(self, index: int) -> Frame:
-        """All that is known of a sample."""
+        """Everything that is rendered for a sample."""
         if not 0 <= index < self.length:
             raise IndexError(index)
         sequence, number = divmod(index, FRAMES)
