@@ -164,6 +164,11 @@ class TrainConfig(Record):
             raise ValueError(
                 f"TrainConfig.depth_factors has one factor per depth loss, {len(self.depth_losses)} in all"
             )
+        if self.freeze_encoder and self.balancing in ("gradnorm", "pseudo_gradnorm"):
+            raise ValueError(
+                f"TrainConfig.balancing {self.balancing!r} needs gradients of the encoder's features, which "
+                "freeze_encoder leaves out: choose another balancing"
+            )
         self.require(self.distillation is None or 0 <= self.distillation <= 1, "distillation", "is between 0 and 1")
 
     @property

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from edgeseg import Task
 from edgeseg.engine.balancing import BALANCERS, Balancer, DynamicWeightAverage, GradNorm, PseudoGradNorm, Uncertainty
+
+from .conftest import TINY
 
 REGRESSION = Task("depth")
 CLASSES = Task("segmentation", 2)
@@ -119,3 +126,36 @@ def test_any_number_of_tasks(kind: type[Balancer], count: int) -> None:
     again = make(kind, count)
     again.load_state_dict(balancer.state_dict())
     assert torch.equal(again.weights, balancer.weights)
+
+
+def test_processes_keep_the_same_weights(tmp_path: Path) -> None:
+    """Each sees other images; a real torchrun."""
+    program = tmp_path / "program.py"
+    program.write_text(f"""
+from pathlib import Path
+import edgeseg
+from edgeseg.data import Streets
+from edgeseg.engine import TrainConfig, balancing, distributed, train
+
+streets = Streets("train", (64, 96), length=8, targets=("semantic", "depth"))
+with distributed.process_group("cpu"):
+    for name in {[name for name in BALANCERS if name != "fixed"]}:
+        class Written(balancing.BALANCERS[name]):
+            def end_epoch(self, means):
+                super().end_epoch(means)
+                with Path(f"{tmp_path}/weights{{distributed.rank()}}").open("a") as file:
+                    print(name, *self.weights.tolist(), file=file)
+
+        balancing.BALANCERS[name] = Written
+        model = edgeseg.create_model("fpn", encoder="{TINY}", channels=8, tasks=streets.tasks)
+        config = TrainConfig(epochs=3, batch_size=4, img_resize=(64, 96), rand_crop=(64, 96), workers=0, bf16=False,
+                             balancing=name)
+        train(model, streets, None, config, Path("{tmp_path}", name))
+""")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(program)]
+    done = subprocess.run(torchrun, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, second = ((tmp_path / f"weights{rank}").read_text().splitlines() for rank in (0, 1))
+    assert first == second
+    assert len(first) == 12
+    assert len(set(first)) >= 10  # those of dwa change after its second epoch

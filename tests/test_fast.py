@@ -15,6 +15,7 @@ import edgeseg
 from edgeseg.cli import main
 from edgeseg.deploy import fast
 from edgeseg.machine.download import cache_folder, make_in_cache
+from edgeseg.machine.errors import ExportError
 from edgeseg.predict.segmenter import FileSegmenter
 
 from .conftest import TINY
@@ -139,3 +140,20 @@ def test_without_a_cache(
     assert (segmenter.predict(photo) == network.predict(photo)).mean() > 0.999
     with pytest.raises(OSError, match=r"cannot be created .*; set HF_HOME to a folder that can be written to"):
         make_in_cache(cache_folder() / "drill")
+
+
+def test_networks_that_cannot_be_exported(
+    saved: str, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """PyTorch runs them, unless the user asks for another runtime."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ExportError("the network cannot be converted")
+
+    monkeypatch.setattr(fast, "WORTHWHILE", 1)
+    monkeypatch.setattr(fast, "export", refuse)
+    call = ["predict", str(photo), "--checkpoint", saved, "-o", str(tmp_path / "out")]
+    assert main(call) == 0
+    assert "so PyTorch runs it: the network cannot be converted" in capsys.readouterr().out
+    assert main([*call, "--runtime", "onnxruntime"]) == 2
+    assert capsys.readouterr().err == "edgeseg predict: error: the network cannot be converted\n"

@@ -255,6 +255,14 @@ def test_a_hub_without_https(monkeypatch: pytest.MonkeyPatch) -> None:
         edgeseg.create_model("hf-hub:me/lakes")
 
 
+def test_nothing_is_created_for_a_card_that_cannot_be(hub: HubServer, model: edgeseg.Pixel2Pixel) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        push(model, metrics={"mean_iou": 60})  # on no dataset
+    with pytest.raises(TypeError):
+        push(model, licence="mit")
+    assert not hub.requests
+
+
 def test_refusals(hub: HubServer, model: edgeseg.Pixel2Pixel, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FileNotFoundError, match="no repository me/nothing on the hub"):
         edgeseg.create_model("hf-hub:me/nothing")

@@ -20,6 +20,7 @@ import edgeseg
 from edgeseg import ModelSpec, Task
 from edgeseg.cli import main
 from edgeseg.data import Streets
+from edgeseg.data.transforms import AUGMENTATIONS, Augmented
 from edgeseg.engine import TrainConfig, evaluate_tasks, train
 from edgeseg.networks.decoders import Decoder, Pyramid
 from edgeseg.networks.encoders import Block, Trunk
@@ -123,6 +124,17 @@ def test_a_kind_of_ones_own(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
         assert np.abs(found - maps["normals"]).mean() < 0.05
         angle = evaluate_tasks(segmenter, Surfaces(4, "val"), tasks=["normals"])["normals"].headline("native")[1]
         assert angle == pytest.approx(rows[-1]["normals_angle"], rel=0.1)
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_padding_is_unknown(name: str, model: edgeseg.Pixel2Pixel) -> None:
+    augment = AUGMENTATIONS[name]((64, 96), (64, 96), (0.5, 0.5) if name == "modern" else (1, 1), rotation=30)
+    data = Augmented(Surfaces(8), augment, model.tasks, seed=0, cache=False, inputs=model.inputs)
+    for index in range(8):
+        _, targets, _ = data[index]
+        length = targets["normals"].square().sum(dim=0)
+        assert set(length.unique().tolist()) <= {0.0, 1.0}
+        assert bool((length[targets["semantic"] == 255] == 0).all())
 
 
 def test_pictures_on_the_command_line(model: edgeseg.Pixel2Pixel, photo: Path, tmp_path: Path) -> None:

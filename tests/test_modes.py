@@ -63,6 +63,20 @@ def test_evaluation_mode_nests(tiny: edgeseg.Pixel2Pixel) -> None:
     assert [module.training for module in tiny.modules()] == before
 
 
+def test_networks_that_share_an_encoder(tiny: edgeseg.Pixel2Pixel) -> None:
+    """The mode of the encoder comes back when the last of them is done."""
+    other = copy.copy(tiny)
+    other._modules = dict(tiny._modules)
+    tiny.train()
+    first, second = evaluating(tiny), evaluating(other)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not any(module.training for module in other.modules())
+    second.__exit__(None, None, None)
+    assert all(module.training for module in tiny.modules())
+
+
 CALLS: dict[str, Callable[[edgeseg.Pixel2Pixel, Path], object]] = {
     "predict": lambda model, folder: model.predict(photo(0)),
     "evaluate": lambda model, folder: evaluate(model, Streets("val", (64, 96), length=1), workers=0),

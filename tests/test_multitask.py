@@ -99,7 +99,7 @@ def test_all_tasks_learn(tmp_path: Path) -> None:
     best = edgeseg.create_model("fpn", checkpoint_path=tmp_path / "best.safetensors")
     assert best.in_channels == (3, 3)
     assert 100 * evaluate(best, unseen).miou == pytest.approx(max(r.get("semantic_miou", 0) for r in log), abs=0.01)
-    with pytest.raises(ValueError, match="'depth' is not a segmentation task"):
+    with pytest.raises(ValueError, match="'depth' is neither a segmentation nor a binary task"):
         evaluate(model, unseen, task="depth")
 
 

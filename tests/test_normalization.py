@@ -91,6 +91,20 @@ def test_our_own_files_say_their_normalization(tmp_path: Path) -> None:
     torch.testing.assert_close(a[..., 28:36, 28:36], b[..., 28:36, 28:36], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_images_of_other_channels(channels: int, tmp_path: Path) -> None:
+    source = randomize(edgeseg.create_model("fpn", encoder=TINY, channels=8, in_channels=(channels,)))
+    source.configure(preprocess=Preprocess(mean=(10.0,) * channels, std=(20.0,) * channels))
+    edgeseg.save_checkpoint(source, tmp_path / "ours.safetensors")
+    model = edgeseg.create_model(
+        "fpn", encoder=TINY, channels=8, in_channels=(channels,), encoder_weights=tmp_path / "ours.safetensors"
+    ).eval()
+    image = torch.randint(0, 256, (1, channels, 512, 512), dtype=torch.uint8)
+    with torch.inference_mode():
+        a, b = (each.eval().encoder([each.preprocess.normalize(image)])[2] for each in (model, source))
+    torch.testing.assert_close(a[..., 28:36, 28:36], b[..., 28:36, 28:36], rtol=1e-4, atol=1e-4)
+
+
 def test_networks_that_cannot_be_folded_take_the_normalization_over() -> None:
     """Where the image does not go into a convolution alone."""
 

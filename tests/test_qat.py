@@ -16,6 +16,7 @@ from onnx import numpy_helper
 import edgeseg
 from edgeseg.cli import main
 from edgeseg.data import Streets
+from edgeseg.deploy.quantize import quantize_onnx
 from edgeseg.engine import TrainConfig, train
 from edgeseg.networks.equalize import equalize_channels
 from edgeseg.networks.fold import fold_batch_norms
@@ -279,3 +280,21 @@ def test_wrong_calls() -> None:
         Quantization(weight_bits=4)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"distillation is between 0 and 1, got 1\.5"):
         TrainConfig(distillation=1.5)
+
+
+def test_exports_keep_the_scales(tmp_path: Path) -> None:
+    model = quantize_aware(some("fpn", encoder=TINY), Quantization(weight_bits=7))  # which no processor saturates
+    images = [torch.randn(2, 3, 64, 64)]
+    model.train()(*images)
+    photos = [np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)]
+    done = edgeseg.export(model.eval(), tmp_path / "a.onnx", precision="int8", images=photos, size=(64, 96))
+    assert max(done.differences.values()) < 0.05
+    with pytest.raises(ValueError, match="was trained for 8 bit; export_onnx writes a file with its scales"):
+        quantize_onnx(model, tmp_path / "b.onnx", photos)
+
+
+def test_other_classes(tmp_path: Path) -> None:
+    save_checkpoint(quantize_aware(some("fpn", encoder=TINY)), tmp_path / "q.safetensors")
+    with pytest.warns(UserWarning, match="starts? anew"):
+        model = edgeseg.create_model("fpn", checkpoint_path=tmp_path / "q.safetensors", num_classes=7)
+    assert model.eval()(torch.zeros(1, 3, 64, 64))["segmentation"].shape[1] == 7

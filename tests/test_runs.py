@@ -18,6 +18,7 @@ from edgeseg.cli import main
 from edgeseg.data.camvid import CamVid
 from edgeseg.engine import Callback, TrainConfig, run_folder, train
 from edgeseg.engine.run_state import read_state
+from edgeseg.machine.errors import ExportError
 from edgeseg.storage.checkpoint import read_checkpoint_config
 
 from .conftest import TINY
@@ -257,3 +258,91 @@ def test_a_killed_run_goes_on(camvid: Path, tmp_path: Path) -> None:
     assert read_state(tmp_path / "run.pt")["step"] == 0
     train(make(), CamVid(camvid), None, SMALL, tmp_path, resume=True)
     assert len(rows(tmp_path)) == 1
+
+
+def test_phases_of_frozen_and_trained_encoders(camvid: Path, tmp_path: Path) -> None:
+    """Freezing ends with its run; what the user froze stays frozen."""
+    model = make()
+    stem = next(model.encoder.parameters()).requires_grad_(False)
+    first = train(model, CamVid(camvid), None, replace(SMALL, freeze_encoder=True), tmp_path / "a")
+    before = {name: value.clone() for name, value in first.encoder.named_parameters()}
+    for each in (model, first):
+        frozen = [not parameter.requires_grad for parameter in each.encoder.parameters()]
+        assert frozen == [True] + [False] * (len(frozen) - 1)
+    assert torch.equal(stem, before[next(iter(before))])
+    train(first, CamVid(camvid), None, SMALL, tmp_path / "b")
+    moved = [not torch.equal(before[name], value) for name, value in first.encoder.named_parameters()]
+    assert moved == [False] + [True] * (len(moved) - 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"task_factors": (1.0, 2.0)}, "task_factors"),
+        ({"batch_size": 64}, "batch_size"),
+        ({"bf16": False}, "the model is in torch.float16; training takes float32"),
+    ],
+)
+def test_a_refused_run_leaves_the_model_as_it_was(
+    change: dict[str, Any], problem: str, camvid: Path, tmp_path: Path
+) -> None:
+    model = make()
+    model.configure(notes={"weights": "x.camvid"}, preprocess=edgeseg.Preprocess(size=(7, 9)))
+    if "bf16" in change:
+        model.half()
+    before = model.config
+    with pytest.raises(ValueError, match=problem):
+        train(model, CamVid(camvid), None, replace(SMALL, freeze_encoder=True, **change), tmp_path)
+    assert model.config == before
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_gradients_of_a_frozen_encoder_cannot_balance() -> None:
+    for balancing in ("gradnorm", "pseudo_gradnorm"):
+        with pytest.raises(ValueError, match="freeze_encoder leaves out"):
+            replace(SMALL, freeze_encoder=True, balancing=balancing)
+
+
+def test_shared_layers_are_saved(tmp_path: Path) -> None:
+    tasks = {"a": edgeseg.Task("segmentation", 3), "b": edgeseg.Task("segmentation", 3)}
+    model = edgeseg.create_model("fpn", encoder=TINY, channels=16, tasks=tasks).eval()
+    model.decoders["b"].head = model.decoders["a"].head
+    edgeseg.save_checkpoint(model, tmp_path / "shared.safetensors")
+    loaded = edgeseg.create_model("fpn", checkpoint_path=tmp_path / "shared.safetensors").eval()
+    image = torch.randn(1, 3, 64, 64)
+    for name, logits in model(image).items():
+        assert torch.equal(loaded(image)[name], logits)
+
+
+def test_copies_for_inference_are_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"optimize\(\) made; save the model that it was made from"):
+        edgeseg.save_checkpoint(edgeseg.optimize(make().eval()), tmp_path / "x.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_file_that_cannot_be_written_does_not_end_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from edgeseg.cli.train import _export
+
+    def export(_: object, path: Path, **__: object) -> None:
+        if path.suffix == ".xml":
+            raise ExportError("OpenVINO cannot open it")
+
+    monkeypatch.setattr(edgeseg, "export", export)
+    assert _export(make(), {tmp_path / "a.xml": {}, tmp_path / "a.onnx": {}}) == 1
+    out, err = capsys.readouterr()
+    assert "a.xml is not written: OpenVINO cannot open it" in err
+    assert "wrote" in out
+    assert "a.onnx" in out
+
+
+def test_calibration_sees_all_of_a_folder() -> None:
+    from edgeseg.cli.calibration import _spread
+
+    assert _spread(5, 100) == [0, 1, 2, 3, 4]
+    for length in (100, 199, 299, 1000):
+        chosen = _spread(length, 100)
+        assert len(set(chosen)) == 100
+        gaps = [b - a for a, b in zip(chosen, [*chosen[1:], length], strict=True)]
+        assert max(gaps) - min(gaps) <= 1

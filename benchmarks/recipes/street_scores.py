@@ -10,16 +10,17 @@ import argparse
 from pathlib import Path
 
 import torch
-from street_photos import HELD_OUT
+from street_photos import labelmefacade as street_photos
 
 import edgeseg
 from edgeseg.cli.model import load_trained
-from edgeseg.data.base import LabelledImages
+from edgeseg.data.base import Files, LabelledImages
 from edgeseg.data.camvid import CamVid
 from edgeseg.data.class_maps import class_map
 from edgeseg.data.folder import ImagesMasks
+from edgeseg.data.samples import checked_sample
 from edgeseg.engine import ConfusionMatrix
-from edgeseg.labels import CAMVID, IDD_LITE, class_names
+from edgeseg.labels import IDD_LITE, class_names, segmentation_task
 from edgeseg.machine.terminal import progress_bar
 
 
@@ -38,9 +39,9 @@ def idd_lite(root: Path) -> LabelledImages:
 
 def labelmefacade(root: Path) -> LabelledImages:
     """The photos of some places; the labels are ids of CamVid's classes."""
-    photos = ImagesMasks(root, images="images", masks="labels", classes=tuple(CAMVID))
-    photos.files = [each for each in photos.files if any(place in each.images[0].stem for place in HELD_OUT)]
-    return photos
+    held_out = [item for item in street_photos(root) if item[0] == "val"]
+    files = [Files((photo,), {"segmentation": labels}) for _, photo, labels in held_out]
+    return LabelledImages(files, {"segmentation": segmentation_task("camvid")})
 
 
 SOURCES = {"camvid": camvid, "idd_lite": idd_lite, "labelmefacade": labelmefacade}
@@ -54,9 +55,9 @@ def score(model: edgeseg.Pixel2Pixel, dataset: LabelledImages) -> ConfusionMatri
     ids = torch.tensor([names.index(own) for own in like.values()])
     matrix = ConfusionMatrix(len(names), names)
     for index in progress_bar(range(len(dataset)), model.name, "photo"):
-        image, labels = dataset[index]
-        found = torch.from_numpy(model.predict(image.permute(1, 2, 0).numpy())).long()
-        matrix.update(ids[found], labels)
+        images, targets = checked_sample(dataset, index, dataset.tasks, dataset.inputs)
+        found = torch.from_numpy(model.predict(images[-1])).long()
+        matrix.update(ids[found], next(iter(targets.values())))
     return matrix
 
 
@@ -72,7 +73,8 @@ def main() -> None:
         for source, dataset in SOURCES.items():
             if root := getattr(options, source):
                 matrix = score(model, dataset(root))
-                print(f"{name} on {source}\n{matrix}", flush=True)
+                miou = float(matrix.iou[matrix.counts.sum(dim=1) > 0].mean())
+                print(f"{name} on {source}\n{matrix}\nmIoU over the classes that occur {100 * miou:.2f}", flush=True)
 
 
 if __name__ == "__main__":

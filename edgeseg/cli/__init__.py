@@ -15,6 +15,7 @@ from edgeseg.cli import data, demo, doctor, evaluate, export, flow, predict, qua
 from edgeseg.cli.completion import add_completion
 from edgeseg.cli.parser import Parser, in_shell_words
 from edgeseg.cli.stops import Stops
+from edgeseg.machine.errors import ExportError
 from edgeseg.machine.memory import keep_freed_memory
 from edgeseg.machine.terminal import printable_lines, show, showing
 
@@ -64,7 +65,7 @@ def _status(error: BaseException, command: str, names: Iterable[str]) -> int:
         return 130
     if isinstance(error, BrokenPipeError) and _reader_has_left():
         return 0
-    if isinstance(error, ValueError | OSError | ImportError | FloatingPointError):
+    if isinstance(error, ValueError | OSError | ImportError | FloatingPointError | ExportError):
         show(f"{command}: error: {in_shell_words(printable_lines(error), names)}", file=sys.stderr)
         return 2
     raise error

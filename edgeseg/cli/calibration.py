@@ -48,8 +48,12 @@ def calibration_frames(options: argparse.Namespace, model: Predictor) -> list[Fr
     if options.calibration_images is not None:
         return list(_photos(options, model))
     data = load_split(options, "train", model)
-    chosen = range(0, len(data), max(len(data) // options.calibration_count, 1))[: options.calibration_count]
-    return [as_sample(data[index], "")[0] for index in chosen]
+    return [as_sample(data[index], "")[0] for index in _spread(len(data), options.calibration_count)]
+
+
+def _spread(length: int, count: int) -> list[int]:
+    """At most `count` indices, spread evenly."""
+    return [i * length // min(count, length) for i in range(min(count, length))]
 
 
 def _photos(options: argparse.Namespace, model: Predictor) -> list[Path]:
@@ -61,7 +65,7 @@ def _photos(options: argparse.Namespace, model: Predictor) -> list[Path]:
     if not options.calibration_images.is_dir():
         raise ValueError(f"--calibration-images {options.calibration_images} is not a folder")
     files = list_files(options.calibration_images, photo_suffixes(channels))
-    chosen = files[:: max(len(files) // options.calibration_count, 1)][: options.calibration_count]
+    chosen = [files[index] for index in _spread(len(files), options.calibration_count)]
     if options.skip_unreadable:
         readable = []
         for path in chosen:

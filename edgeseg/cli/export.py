@@ -285,10 +285,12 @@ def _check_calibration(options: argparse.Namespace) -> None:
 
 
 def _scores(options: argparse.Namespace, model: Predictor, path: Path) -> Scores:
-    """The `scores_on_split` of an 8-bit file; empty for others."""
+    """The `scores_on_split` of an 8-bit file; empty for others, and without --dataset."""
     from edgeseg.predict.load import load_segmenter
 
-    return scores_on_split(options, model, load_segmenter(path), "evaluation") if options.int8 else {}
+    if not options.int8 or not options.dataset or options.split == "none":
+        return {}
+    return scores_on_split(options, model, load_segmenter(path), "evaluation")
 
 
 def scores_on_split(options: argparse.Namespace, model: Predictor, segmenter: Predictor, title: str) -> Scores:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import edgeseg
 from edgeseg.data import DATASETS, load_dataset
-from edgeseg.machine.download import is_address
+from edgeseg.machine.download import FOLDER, HUB, is_address
 from edgeseg.machine.terminal import show
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ def load_model(options: argparse.Namespace, device: torch.device) -> Pixel2Pixel
 
 
 def load_trained(name: str) -> Pixel2Pixel:
-    """Creates the network of a name with a tag, or of a file of weights, or its address, that names its model.
+    """Creates the network of a name with a tag, of a published model, or of a file of weights that names its model.
 
     Raises:
         OSError: weights cannot be downloaded.
@@ -270,7 +270,7 @@ def load_trained(name: str) -> Pixel2Pixel:
     """
     if not is_address(name) and not Path(name).is_file():
         model = edgeseg.create_model(name)
-        if not model.config.notes.get("weights"):
+        if not model.config.notes.get("weights") and not name.startswith((FOLDER, HUB)):
             raise ValueError(f"{name} has no trained weights; add the tag of some, such as NAME.camvid, or pass a file")
         return model
     advice = "save the weights with edgeseg.save_checkpoint first"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping
 from dataclasses import Field, fields, replace
 from pathlib import Path
@@ -13,13 +14,15 @@ from edgeseg.cli.export import add_version_options, version_options
 from edgeseg.cli.messages import add_quiet
 from edgeseg.cli.model import add_dataset, add_device, add_encoder, load_split, load_trained, network, on_device
 from edgeseg.engine import RECIPES, TrainConfig
-from edgeseg.machine.terminal import say
+from edgeseg.machine.errors import ExportError
+from edgeseg.machine.terminal import say, show
 from edgeseg.spec import Task
 
 if TYPE_CHECKING:
     import torch
 
     from edgeseg.engine import SoftLabels
+    from edgeseg.networks.pixel2pixel import Pixel2Pixel
 
 METAVARS = {int: "N", float: "X", str: "NAME"}
 PAIRS = {int: ("H", "W"), float: ("LOW", "HIGH")}
@@ -217,10 +220,21 @@ def _train(options: argparse.Namespace) -> int:
             resume=resume, overwrite=options.overwrite, callbacks=callbacks,
         )  # fmt: skip
         if distributed.rank() == 0:
-            for path, choices in files.items():
-                edgeseg.export(trained.cpu(), path, output="small_logits", preprocess=True, **choices)
-                say(f"wrote {path}, for edgeseg predict --exported and edgeseg.load_segmenter")
+            return _export(trained.cpu(), files)
     return 0
+
+
+def _export(model: Pixel2Pixel, files: Mapping[Path, Mapping[str, Any]]) -> int:
+    """Writes the 8-bit files of a run, names those that cannot be written, and returns the exit status."""
+    status = 0
+    for path, choices in files.items():
+        try:
+            edgeseg.export(model, path, output="small_logits", preprocess=True, **choices)
+            say(f"wrote {path}, for edgeseg predict --exported and edgeseg.load_segmenter")
+        except (ExportError, ValueError, OSError) as error:
+            show(f"edgeseg train: {path} is not written: {error}", file=sys.stderr)
+            status = 1
+    return status
 
 
 def _check_teacher(options: argparse.Namespace) -> None:

@@ -15,11 +15,11 @@ from edgeseg.data.samples import checked_sample, require_samples
 from edgeseg.labels import IGNORE
 from edgeseg.spec import Input, Preprocess, Task
 from edgeseg.tasks import kind_of
-from edgeseg.vision.tensors import Depth, Flow, Probabilities
+from edgeseg.vision.tensors import Depth, Flow, Probabilities, Values
 
 # What padding and the empty corners of a rotation are filled with: mean gray in images, which preprocessing maps to
 # zero; no motion in optical flow; ignored pixels in the ground truth.
-FILL: Any = {tv_tensors.Image: 128, Flow: 128, tv_tensors.Mask: IGNORE, Depth: 0, Probabilities: 0}
+FILL: Any = {tv_tensors.Image: 128, Flow: 128, tv_tensors.Mask: IGNORE, Depth: 0, Values: 0, Probabilities: 0}
 
 
 def modern_augmentation(

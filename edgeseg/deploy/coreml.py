@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from edgeseg.deploy.facts import check_fit, check_folder, facts_of
 from edgeseg.deploy.graph import Ends, Graph, Output, random_inputs
 from edgeseg.deploy.verify import TOLERANCE_16_BIT, Exported, run_of, verify
+from edgeseg.machine.errors import ExportError
 from edgeseg.machine.files import replacing_folder
 from edgeseg.machine.quiet import quiet_python
 from edgeseg.networks.fold import fold_batch_norms
@@ -202,7 +203,7 @@ def _compare(program: torch.export.ExportedProgram, graph: Graph, facts: Mapping
     }
     for what, wanted in expected.items():
         if found[what] != wanted:
-            raise RuntimeError(f"the {what} of the Core ML package are {found[what]}, and of the network {wanted}")
+            raise ExportError(f"the {what} of the Core ML package are {found[what]}, and of the network {wanted}")
 
 
 def _type(feature: Any) -> tuple[Any, ...]:

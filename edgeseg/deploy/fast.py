@@ -18,6 +18,8 @@ import torch
 
 from edgeseg.deploy.formats import export
 from edgeseg.machine.download import cache_folder, has_its_hash, record_file, record_sha256
+from edgeseg.machine.errors import ExportError
+from edgeseg.machine.terminal import say
 from edgeseg.networks.optimize import optimize as optimize_in_torch
 from edgeseg.networks.optimize import with_hooks
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
@@ -100,12 +102,18 @@ def faster(model: Pixel2Pixel, runtime: str, count: int) -> Predictor:
     Args:
         model: A network in evaluation mode.
         runtime: "torch", "onnxruntime" or "openvino"; "auto" is onnxruntime on CPUs, if the exported network is in the
-            cache or the number of photos makes up for the time of an export, and otherwise torch.
+            cache or the number of photos makes up for the time of an export, and otherwise torch; also if the network
+            cannot be exported.
         count: Number of photos.
     """
     plain = model.config.quantization is not None or bool(with_hooks(model))
+    if runtime == "auto" and not plain and _pays(model, count):
+        try:
+            return optimize(model, runtime="onnxruntime")
+        except (ValueError, ExportError, OSError) as error:
+            say(f"the network cannot be exported, so PyTorch runs it: {error}")
     if runtime == "auto":
-        runtime = "torch" if plain or not _pays(model, count) else "onnxruntime"
+        runtime = "torch"
     if runtime == "torch":
         return model if plain else optimize_in_torch(model)
     return optimize(model, runtime="openvino" if runtime == "openvino" else "onnxruntime")

@@ -107,7 +107,8 @@ def export(
         ImportError: the tools of the format are missing; the message has the command that installs them.
         FileNotFoundError: the folder of `path` does not exist.
         ValueError: an unknown format, or a precision or option that it does not have; says what it has.
-        RuntimeError: the file differs from the network by more than the tolerance; the file is not kept.
+        RuntimeError: the network cannot be converted, or the file differs from it by more than the tolerance; the file
+            is not kept.
 
     Example:
         >>> import edgeseg
@@ -153,10 +154,10 @@ def format_of(path: str | os.PathLike[str], name: str | None = None) -> Format:
 def write_onnx(
     model: Pixel2Pixel, path: str | os.PathLike[str], *, precision: Precision, images: Sequence[Frame], **options: Any
 ) -> Exported:
-    """Writes an ONNX file; "int8" by `quantize_onnx` with its usual settings."""
+    """Writes an ONNX file; "int8" by `quantize_onnx` with its usual settings, unless the network has scales already."""
     from edgeseg.deploy.onnx import export_onnx
 
-    if precision == "float32":
+    if precision == "float32" or model.config.quantization is not None:
         return export_onnx(model, path, **options)
     from edgeseg.deploy.quantize import quantize_onnx
 

@@ -21,6 +21,7 @@ from edgeseg.deploy.fixed_scales import fix_scales
 from edgeseg.deploy.graph import Ends, Graph, Output, random_inputs
 from edgeseg.deploy.litert_scales import LiteRTConvolution, with_float_inputs
 from edgeseg.deploy.verify import TOLERANCE_16_BIT, Exported, run_of, verify, verify_8_bit
+from edgeseg.machine.errors import ExportError
 from edgeseg.machine.files import replacing
 from edgeseg.machine.quiet import captured_stderr, quiet_python
 from edgeseg.networks.fold import fold_batch_norms
@@ -145,7 +146,7 @@ def _converted(graph: Graph, *, eight_bit: bool = False) -> bytes:
                 _Named(graph).eval(), sample_kwargs=samples, **options
             ).model_content()
     except Exception as error:  # of many kinds, none of them documented
-        raise RuntimeError(f"litert-torch cannot convert {graph.model.name or 'the network'}: {error}") from error
+        raise ExportError(f"litert-torch cannot convert {graph.model.name or 'the network'}: {error}") from error
     return content
 
 

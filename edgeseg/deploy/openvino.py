@@ -21,6 +21,7 @@ from edgeseg.deploy.graph import DIMENSIONS, Ends, Graph, Output
 from edgeseg.deploy.onnx import export_onnx
 from edgeseg.deploy.quantize import quantize_onnx
 from edgeseg.deploy.verify import TOLERANCE_16_BIT, Exported, run_of, verify, verify_8_bit
+from edgeseg.machine.errors import ExportError
 from edgeseg.machine.files import replacing
 from edgeseg.machine.quiet import quiet_python
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
@@ -135,7 +136,7 @@ def _try_in_a_process(file: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]
-        raise RuntimeError(f"OpenVINO cannot open the 8-bit file of this network ({reason}); export it to ONNX instead")
+        raise ExportError(f"OpenVINO cannot open the 8-bit file of this network ({reason}); export it to ONNX instead")
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from torch import Tensor
 from edgeseg.deploy.facts import check_folder, facts_of
 from edgeseg.deploy.graph import DIMENSIONS, Ends, Graph, Output, one_at_a_time, trace_graph
 from edgeseg.deploy.verify import Exported, verify
+from edgeseg.machine.errors import ExportError
 from edgeseg.machine.files import replacing
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 
@@ -77,7 +78,7 @@ def export_program(
             try:
                 outputs = module(*inputs)
             except AssertionError as error:  # what torch.export assumed of the sizes does not hold
-                raise RuntimeError(
+                raise ExportError(
                     f"the file does not take images of {height}x{width}, as the network does: export at a larger size, "
                     f"or at one size alone, with dynamic=() (--fixed): {error}"
                 ) from error

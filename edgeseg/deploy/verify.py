@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from edgeseg.deploy.graph import Graph, random_inputs
+from edgeseg.machine.errors import ExportError
 from edgeseg.machine.processor import saturates_in_8_bit
 from edgeseg.machine.terminal import progress_bar
 from edgeseg.networks.modes import evaluating
@@ -100,7 +101,7 @@ def verify(
             limit = tolerance["values" if expected.is_floating_point() else "labels"]
             if not value <= limit:
                 saturates = quantization is not None and quantization.weight_bits == 8 and saturates_in_8_bit()
-                raise RuntimeError(
+                raise ExportError(
                     f"{name} in the exported file differs from the network by {value:.2g}, more than {limit:.0e}"
                     + (SATURATES if saturates else "")
                 )
@@ -146,13 +147,13 @@ def verify_8_bit(
     means = {name: float(np.mean(values)) for name, values in differences.items()}
     for name in kinds:
         if name in same and not agreement[name] >= KEPT:
-            raise RuntimeError(
+            raise ExportError(
                 f"only {100 * agreement[name]:.1f} % of the pixels keep their class of {name} in the 8-bit file, fewer "
                 f"than {100 * KEPT:.0f} %; calibrate on photos like those that the network will see, or train it for 8 "
                 f"bit: edgeseg train --quantize"
             )
         if name not in same and not means[name] <= MEAN_OF_8_BIT:
-            raise RuntimeError(
+            raise ExportError(
                 f"{name} in the 8-bit file differs from the network by {means[name]:.2g} standard deviations in the "
                 f"mean, more than {MEAN_OF_8_BIT}"
             )

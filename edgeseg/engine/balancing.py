@@ -50,8 +50,12 @@ class Balancer(nn.Module):
         return torch.stack([losses[name] for name in self.names])
 
     def _gradient_norms(self, losses: Tensor, shared: Tensor) -> Tensor:
-        """The norm of the gradient of each loss with respect to the shared features, float32 [number of tasks]."""
-        return torch.stack([torch.autograd.grad(loss, shared, retain_graph=True)[0].float().norm() for loss in losses])
+        """The norm of the gradient of each loss with respect to the shared features, float32 [number of tasks].
+
+        Norms and losses are averaged over processes, so that all of them keep the same weights.
+        """
+        gradients = (torch.autograd.grad(loss, shared, retain_graph=True)[0] for loss in losses)
+        return distributed.mean(torch.stack([gradient.float().norm() for gradient in gradients]))
 
 
 class Uncertainty(Balancer):
@@ -116,7 +120,7 @@ class GradNorm(Balancer):
         stacked = self._stack(losses)
         used = self.weights
         if self.training:
-            self._update(_mean_over_processes(stacked.detach()), self._gradient_norms(stacked, shared))
+            self._update(distributed.mean(stacked.detach()), self._gradient_norms(stacked, shared))
         return (used * stacked).sum()
 
     def _update(self, losses: Tensor, norms: Tensor) -> None:
@@ -153,7 +157,7 @@ class PseudoGradNorm(Balancer):
         used = self.weights
         if self.training:
             # As in TI's zoo, the norms are those of the gradients of the weighted losses.
-            self._update(_mean_over_processes(stacked.detach()), used * self._gradient_norms(stacked, shared))
+            self._update(distributed.mean(stacked.detach()), used * self._gradient_norms(stacked, shared))
         return (used * stacked).sum()
 
     def _update(self, losses: Tensor, norms: Tensor) -> None:
@@ -165,11 +169,6 @@ class PseudoGradNorm(Balancer):
         target = self.norms.mean() * (ratio / ratio.sum()) ** self.POWER
         moved = self.weights * (1 + self.RATE * (target / (self.norms + 1e-6) - 1))
         self.weights = moved * len(self.names) / moved.sum()
-
-
-def _mean_over_processes(values: Tensor) -> Tensor:
-    """The mean over all processes, so that all of them keep the same weights."""
-    return distributed.total(values) / distributed.world_size()
 
 
 BALANCERS: Mapping[str, type[Balancer]] = {

@@ -60,6 +60,11 @@ def total(value: Tensor) -> Tensor:
     return value
 
 
+def mean(value: Tensor) -> Tensor:
+    """The mean of a tensor over all processes, as `total`."""
+    return total(value) / world_size()
+
+
 def barrier() -> None:
     """Waits until all processes have reached this call."""
     if distributed.is_initialized():

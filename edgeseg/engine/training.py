@@ -95,7 +95,8 @@ def train(
         FloatingPointError: the loss is not finite; the message names the images of the batch.
         KeyboardInterrupt: on Ctrl-C and SIGTERM, after saving.
         ValueError: fewer images than an optimizer step uses, a sample that cannot be used, labels from which nothing
-            can be learned, or a run to resume that had another model, recipe or number of training samples.
+            can be learned, a model in another precision than float32, or a run to resume that had another model, recipe
+            or number of training samples. The model is as it was before.
 
     Example:
         >>> import edgeseg
@@ -117,17 +118,34 @@ def train(
     watching = Callbacks([Log(), *callbacks, Pictures(val_set)])
     with claimed(output, resume=resume, overwrite=overwrite):
         resume = resume and has_state(output)
-        run = _Run(model, train_set, val_set, config, output, watching, soft_labels, resume=resume)
+        with _unchanged_if_refused(model):
+            run = _Run(model, train_set, val_set, config, output, watching, soft_labels, resume=resume)
         if not resume:
             clear(output)
-        with stoppable() as stopped, run.watched():
-            if run.ended():
-                run.say_finished()
-            else:
-                run.save()  # from here on the folder holds a run that can be resumed
-            while not run.ended():
-                run.epoch(stopped)
+        try:
+            with stoppable() as stopped, run.watched():
+                if run.ended():
+                    run.say_finished()
+                else:
+                    run.save()  # from here on the folder holds a run that can be resumed
+                while not run.ended():
+                    run.epoch(stopped)
+        finally:
+            run.thaw()
         return run.averaged.eval()
+
+
+@contextmanager
+def _unchanged_if_refused(model: Pixel2Pixel) -> Iterator[None]:
+    """Restores the record of a model, and what of it is trained, if the block raises an error."""
+    record, trained = model.config, [each for each in model.parameters() if each.requires_grad]
+    try:
+        yield
+    except BaseException:
+        model.configure(preprocess=record.preprocess, notes=record.notes)
+        for each in trained:
+            each.requires_grad_(True)
+        raise
 
 
 class _Run:
@@ -154,6 +172,8 @@ class _Run:
     ) -> None:
         self.train_set, self.val_set, self.config, self.output = train_set, val_set, config, output
         self.device = device = next(model.parameters()).device
+        if (dtype := next(model.parameters()).dtype) != torch.float32:
+            raise ValueError(f"the model is in {dtype}; training takes float32, and bf16=True computes in bfloat16")
         check_tasks(model, train_set, val_set)
         counts = _soft_counts(soft_labels, train_set, model, config)
         samples = _samples(train_set, model, config, soft_labels)
@@ -162,7 +182,9 @@ class _Run:
         self.steps = len(self.sampler)
         self.loader = _loader(samples, self.sampler, config, device)
         float_network = _float_network(model, config) if soft_labels is None else None
+        trained = [name for name, each in model.encoder.named_parameters() if each.requires_grad]
         self.model = _prepared(model, samples, config, device)
+        self.frozen = trained if config.freeze_encoder else []
         if soft_labels is not None:
             self.model.configure(notes={**self.model.config.notes, **soft_labels.notes})
         self.network = _Network(self.model, config).to(device)
@@ -172,8 +194,8 @@ class _Run:
         self.averaged = cast(Pixel2Pixel, self.average.module)
         factors = config.task_factors or [1.0] * len(self.model.tasks)
         self.balancer = BALANCERS[config.balancing](self.model.tasks, factors).to(device)
-        trained = [self.model.decoders, self.network.auxiliary, self.balancer]
-        self.optimizer = build_optimizer(self.model.encoder, trained, config)
+        others = [self.model.decoders, self.network.auxiliary, self.balancer]
+        self.optimizer = build_optimizer(self.model.encoder, others, config)
         self.bf16 = trains_faster_in_bf16(device) if config.bf16 is None else config.bf16
         modules = {"model": self.model, "average": self.average}
         modules |= {"auxiliary": self.network.auxiliary, "balancer": self.balancer}
@@ -201,6 +223,12 @@ class _Run:
             self.call("on_run_end", self.seen, error)
             raise
         self.call("on_run_end", self.seen, None)
+
+    def thaw(self) -> None:
+        """Ends the freezing of the encoder, which lasts as long as the run."""
+        for model in (self.model, self.averaged):
+            for name in self.frozen:
+                model.encoder.get_parameter(name).requires_grad_(True)
 
     def ended(self) -> bool:
         """Whether the last epoch is done, or a callback has stopped the run. All processes have to call it together."""
@@ -267,7 +295,8 @@ class _Run:
     def _row(self, number: int, first: int, seconds: float) -> dict[str, float]:
         """The row of the log for an epoch that is done, with scores if an evaluation is due."""
         config = self.config
-        means = {name: value / self.steps for name, value in self.state.losses.items()}
+        sums = distributed.mean(torch.tensor(list(self.state.losses.values()), dtype=torch.float64))
+        means = dict(zip(self.state.losses, (sums / self.steps).tolist(), strict=True))
         self.balancer.end_epoch(means)
         row = {"epoch": number + 1, "loss": means["loss"], "lr": self.optimizer.param_groups[0]["lr"]}
         row["seconds"] = seconds
@@ -319,6 +348,9 @@ class _Run:
             (losses["loss"] / len(batches)).backward()
             for name, loss in losses.items():
                 means[name] = means.get(name, 0.0) + float(loss.detach()) / len(batches)
+        for parameter in self.balancer.parameters():  # outside of what DistributedDataParallel averages
+            if parameter.grad is not None:
+                parameter.grad = distributed.mean(parameter.grad)
         if config.clip_grad:
             nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_grad)
         with EXPORTING:

@@ -1,10 +1,14 @@
-"""Errors of damaged files: libraries raise errors of many types for them, which they do not document."""
+"""Errors that are shown to users, among them those of damaged files, for which libraries raise many types."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+
+class ExportError(RuntimeError):
+    """A network cannot be written for a runtime: it cannot be converted, or the file differs from it."""
 
 
 @contextmanager

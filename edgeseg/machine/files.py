@@ -157,7 +157,9 @@ def _full_disk(error: BaseException | None, temporary: Path | None) -> int | Non
 
 def _short(name: str) -> str:
     """The beginning of a name, so that a temporary name is not too long for the file system."""
-    return os.fsencode(name)[:LONGEST].decode(errors="ignore")
+    while len(os.fsencode(name)) > LONGEST:
+        name = name[:-1]
+    return name
 
 
 def _writer() -> str:

@@ -13,10 +13,10 @@ from torch import nn
 
 @dataclass
 class _Evaluation:
-    """The number of callers that need a network in evaluation mode, and its modules that were in training mode."""
+    """The number of callers that need a module in evaluation mode, and whether it was in training mode."""
 
     callers: int
-    in_training: list[nn.Module]
+    training: bool
 
 
 EXPORTING = threading.RLock()
@@ -29,21 +29,21 @@ _running: weakref.WeakKeyDictionary[nn.Module, _Evaluation] = weakref.WeakKeyDic
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Inside, all modules of `model` are in evaluation mode.
 
-    The first caller switches, the last one restores the mode of each module, so that threads can share a network.
+    The first caller of a module switches it, and the last one restores its mode, so that threads can share a network,
+    and networks an encoder.
     """
+    modules = list(model.modules())
     with _lock:
-        evaluation = _running.setdefault(model, _Evaluation(0, []))
-        if evaluation.callers == 0:
-            evaluation.in_training = [module for module in model.modules() if module.training]
-            for module in evaluation.in_training:
-                module.training = False
-        evaluation.callers += 1
+        for module in modules:
+            _running.setdefault(module, _Evaluation(0, module.training)).callers += 1
+            module.training = False
     try:
         yield
     finally:
         with _lock:
-            evaluation.callers -= 1
-            if evaluation.callers == 0:
-                for module in evaluation.in_training:
-                    module.training = True
-                del _running[model]
+            for module in modules:
+                evaluation = _running[module]
+                evaluation.callers -= 1
+                if evaluation.callers == 0:
+                    module.training = evaluation.training
+                    del _running[module]

@@ -233,6 +233,7 @@ def save_checkpoint(
 
     Raises:
         TypeError: a note is not a JSON value.
+        ValueError: a copy that `edgeseg.optimize` made, which no record rebuilds.
 
     Example:
         >>> import edgeseg, torch
@@ -241,10 +242,15 @@ def save_checkpoint(
         >>> edgeseg.create_model("fpn", checkpoint_path="model.safetensors").config.notes["author"]
         'me'
     """
-    tensors = {
-        key: (value.to(dtype) if dtype is not None and value.ndim == 4 else value).cpu().contiguous()
-        for key, value in model.state_dict().items()
-    }
+    if "optimized" in model.config.notes:
+        raise ValueError("this is a copy for inference that optimize() made; save the model that it was made from")
+    tensors: dict[str, Tensor] = {}
+    known: set[int] = set()
+    for key, value in model.state_dict().items():
+        tensor = (value.to(dtype) if dtype is not None and value.ndim == 4 else value).cpu().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        tensors[key] = tensor.clone() if place in known else tensor  # of a layer that several parts of a model share
+        known.add(place)
     # In one order, so that equal facts give equal files, however they came together.
     config = replace(model.config, notes=dict(sorted({**model.config.notes, **notes}.items())))
     with replacing(Path(path), durable=True) as temporary:

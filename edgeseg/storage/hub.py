@@ -106,13 +106,14 @@ def push_to_hub(
     from huggingface_hub import HfApi
 
     api = HfApi(token=token)
-    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-    if revision is not None:
-        api.create_branch(repo_id, branch=revision, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        save_pretrained(model, folder, repo_id=repo_id, **card)
+        save_pretrained(model, folder, repo_id=repo_id, **card)  # its errors come before there is a repository
+        created = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision is not None:
+            api.create_branch(created, branch=revision, exist_ok=True)
+        save_pretrained(model, folder, repo_id=created, **card)  # the card names it with its owner
         commit = api.upload_folder(
-            repo_id=repo_id, folder_path=folder, revision=revision, commit_message=commit_message
+            repo_id=created, folder_path=folder, revision=revision, commit_message=commit_message
         )
     return str(commit.commit_url)
 

@@ -109,7 +109,11 @@ class Kind(ABC):
         """The ground truth as the tensor type that makes torchvision's transforms handle it correctly."""
         from torchvision import tv_tensors
 
-        return target if isinstance(target, tv_tensors.TVTensor) else tv_tensors.Mask(target)
+        from edgeseg.vision.tensors import Values
+
+        if isinstance(target, tv_tensors.TVTensor) and (self.has_classes or type(target) is not tv_tensors.Mask):
+            return target
+        return tv_tensors.Mask(target) if self.has_classes else Values(target)
 
     def wrong_type(self, target: Tensor) -> str | None:
         """Says what is wrong with the ground truth of a sample, as the end of a sentence; None if nothing is."""

@@ -18,6 +18,10 @@ class Depth(tv_tensors.Mask):
     """A map of distances [1,H,W] or [H,W], 0 where unknown: moves like a label map, its values stay."""
 
 
+class Values(tv_tensors.Mask):
+    """Any numbers per pixel, 0 where unknown: they move like a label map and stay as they are."""
+
+
 class Probabilities(tv_tensors.Mask):
     """Probabilities uint8 [C,H,W] of the classes of each pixel, in 255ths, 0 in all classes where they are unknown.
 

@@ -25,6 +25,8 @@ from edgeseg.weights.layouts import espnet, original, original_onnx
 from edgeseg.weights.layouts import imagenet as encoder_files
 from edgeseg.weights.normalization import IMAGENET, first_layers, fold_normalization
 
+HEAD = r"head\.\d+(\.conv)?\.weight"  # how the name of a prediction layer ends; ".conv" in 8-bit networks
+
 
 @dataclass(frozen=True)
 class LoadReport:
@@ -84,7 +86,7 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, adapt: bo
         with _fitting(path):
             state = _fit_stems(_copy_to_all(own, state), own)
         anew = {key for key in own if key.startswith("encoder.fusion.") and key not in state}
-        decoders = tuple(re.sub(r"head\.\d+\.weight$", "", name) for name in _other_classes(own, state))
+        decoders = tuple(re.sub(HEAD + "$", "", name) for name in _other_classes(own, state))
         anew |= {key for key in own if key.startswith(decoders) and key in state and own[key].shape != state[key].shape}
     kept = {key: value for key, value in state.items() if key not in anew}
     _fill(model, kept, path, may_miss=anew)
@@ -113,6 +115,8 @@ def _copy_to_all(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict
     copied = decoders - tasks if len(decoders) == 1 else set()  # the model has no task of that name
     result = {key: value for key, value in state.items() if not key.startswith(tuple(f"decoders.{d}." for d in copied))}
     for key in own:
+        if "." not in key:  # a parameter of the model itself
+            continue
         kind, name, *rest = key.split(".")
         if kind == "encoder" and name == "streams" and key not in state:
             source = ".".join([kind, name, "0", *rest[1:]])
@@ -151,7 +155,7 @@ def count_classes(path: str | os.PathLike[str]) -> int:
     if is_onnx(path):
         return original_onnx.count_classes(path)
     for key, value in read_weights(path).items():
-        if re.fullmatch(r"decoders\.(0\.pred\.1\.0|[^.]+\.head\.\d+)\.weight", key) and value.ndim == 4:
+        if re.fullmatch(rf"decoders\.(0\.pred\.1\.0\.weight|[^.]+\.{HEAD})", key) and value.ndim == 4:
             return len(value)
     raise ValueError(f"{path} has no prediction layer of a decoder")
 
@@ -325,7 +329,7 @@ def _fill(
 
 def _other_classes(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, tuple[list[int], list[int]]]:
     """Shapes, in the model and in the file, of the prediction layers for another number of classes."""
-    names = [key for key in own if re.fullmatch(r"decoders\.[^.]+\.head\.\d+\.weight", key) and key in state]
+    names = [key for key in own if re.fullmatch(rf"decoders\.[^.]+\.{HEAD}", key) and key in state]
     shapes = {key: (list(own[key].shape), list(state[key].shape)) for key in names}
     return {key: (ours, theirs) for key, (ours, theirs) in shapes.items() if ours[0] != theirs[0]}
 

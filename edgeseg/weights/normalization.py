@@ -61,7 +61,7 @@ def fold_normalization(
     """The tensors of an encoder for images that are normalized like `target` instead of like `source`.
 
     Args:
-        state: Tensors of the encoder by name, for images of three channels.
+        state: Tensors of the encoder by name, for images of any number of channels.
         layers: The first layers of each image.
         source: Normalization with which the tensors were trained.
         target: Normalization with which they will be used.
@@ -69,23 +69,23 @@ def fold_normalization(
     result = dict(state)
     for layer in layers:
         weight = state[layer.weight].double()
-        if weight.shape[1] != 3:
-            continue
-        if source.channel_order != target.channel_order:
+        channels = weight.shape[1]
+        flip = source.channel_order != target.channel_order
+        if flip:
             weight = weight.flip(1)
         # In the channel order of the target: source input = scale * target input + shift.
-        flip = source.channel_order != target.channel_order
-        mean, std = (_per_channel(values, flip=flip) for values in (source.mean, source.std))
-        scale = _per_channel(target.std) / std
-        shift = (_per_channel(target.mean) - mean) / std
-        constant = (weight * shift.view(1, 3, 1, 1)).sum(dim=(1, 2, 3))
+        mean, std = (_per_channel(values, channels, flip=flip) for values in (source.mean, source.std))
+        scale = _per_channel(target.std, channels) / std
+        shift = (_per_channel(target.mean, channels) - mean) / std
+        constant = (weight * shift.view(1, -1, 1, 1)).sum(dim=(1, 2, 3))
         offset = state[layer.offset].double()
         offset = offset + constant if layer.offset.endswith(".bias") else offset - constant
-        result[layer.weight] = (weight * scale.view(1, 3, 1, 1)).float()
+        result[layer.weight] = (weight * scale.view(1, -1, 1, 1)).float()
         result[layer.offset] = offset.float()
     return result
 
 
-def _per_channel(values: Sequence[float], *, flip: bool = False) -> Tensor:
-    three = torch.tensor(values, dtype=torch.float64).expand(3)
-    return three.flip(0) if flip else three
+def _per_channel(values: Sequence[float], channels: int, *, flip: bool = False) -> Tensor:
+    """One value per channel; those of other channels are repeated in turn, as `Preprocess.for_channels` does."""
+    all_values = torch.tensor([values[i % len(values)] for i in range(channels)], dtype=torch.float64)
+    return all_values.flip(0) if flip else all_values

@@ -153,6 +153,17 @@ WEIGHTS: dict[str, Weights] = {
         measured_miou=66.38, default=True,
         license="non-commercial research only: CamVid (CC BY-NC 4.0), IDD Lite and LabelMeFacade (research)",
     ),
+    "fpnsum_mobilenetv2.street_photos": Weights(
+        addresses=("package:fpnsum_mobilenetv2.street_photos.safetensors",),
+        sha256="3165f2a42acbc22fbceae5187a5cea094998a31389094d6a24273e9062e38bfc",
+        format="edgeseg",
+        labels="cityscapes",
+        preprocess=Preprocess(size=(480, 640), keep_aspect=True),
+        measured_miou=63.73,
+        protocol="CamVid test, 233 frames of 480x360, Cityscapes' 19 classes mapped to CamVid's 11",
+        license="non-commercial research only: CamVid (CC BY-NC 4.0), IDD Lite and LabelMeFacade (research)",
+        notes="trained on the labels of other datasets, refined by a network that knows Cityscapes' classes",
+    ),
     "espnetv2_s2p0.camvid": camvid(
         addresses=("package:espnetv2_s2p0.camvid.safetensors",),
         sha256="738122b3502a032cb3a2b3852cd35cf4be032399f54b9aae980020982545cd68",
