@@ -196,8 +196,11 @@ def needs(zoo: Figures) -> str:
     small = min(rows, key=lambda each: each.parameters)
     cells = [
         ("segment streets now, in 11 classes", *best("camvid", "CamVid")),
-        ("segment streets now, in Cityscapes' 19 classes", *best("cityscapes", "Cityscapes")),
-        ("the same, faster, and outside of Europe", *best("street_photos", "CamVid, in its classes")),
+        ("segment streets of Europe now, in Cityscapes' 19 classes", *best("cityscapes", "Cityscapes")),
+        (
+            "segment streets elsewhere now, in Cityscapes' 19 classes",
+            *best("street_photos", "CamVid, in its classes"),
+        ),
         ("segment everyday objects, in VOC's 21 classes, trained on COCO", *best("coco21", "COCO")),
         ("segment everyday objects, in VOC's 21 classes, trained on VOC and COCO", *best("voc", "VOC")),
         ("segment rooms and landscapes, in 32 classes of ADE20K", *best("ade20k32", "ADE20K")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,7 @@ def _spread(length: int, count: int) -> list[int]:
 
 def _photos(options: argparse.Namespace, model: Predictor) -> list[Path]:
     """Chooses photos of --calibration-images; with --skip-unreadable those that can be read."""
+    from edgeseg.data.base import split_readable
     from edgeseg.vision.images import read_photo
     from edgeseg.vision.listing import list_files, photo_suffixes
 
@@ -67,14 +69,9 @@ def _photos(options: argparse.Namespace, model: Predictor) -> list[Path]:
     files = list_files(options.calibration_images, photo_suffixes(channels))
     chosen = [files[index] for index in _spread(len(files), options.calibration_count)]
     if options.skip_unreadable:
-        readable = []
-        for path in chosen:
-            try:
-                read_photo(path, channels)
-                readable.append(path)
-            except (OSError, ValueError) as error:
-                show(f"edgeseg: left out: {error}", file=sys.stderr)
-        chosen = readable
+        chosen, wrong = split_readable(chosen, partial(read_photo, channels=channels))
+        for error in wrong:
+            show(f"edgeseg: left out: {error}", file=sys.stderr)
     if not chosen:
         raise ValueError(
             f"there are no {'readable ' if files else ''}images in --calibration-images {options.calibration_images}"

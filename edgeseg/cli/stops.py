@@ -7,6 +7,7 @@ import sys
 from types import FrameType
 
 IMPORTING = "<frozen importlib._bootstrap>"
+TIMER = hasattr(signal, "setitimer")  # not on Windows
 
 
 class Stops:
@@ -30,12 +31,12 @@ class Stops:
 
     def end(self) -> None:
         """Raises nothing any more by itself."""
-        if self.error is not None and hasattr(signal, "setitimer"):
+        if self.error is not None and TIMER:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         error = KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
-        if hasattr(signal, "setitimer"):  # not on Windows
+        if TIMER:
             signal.signal(signal.SIGALRM, lambda _, later: self._handle_again(error, later))
         self._raise(error, frame)
 
@@ -52,11 +53,9 @@ class Stops:
     def _raise(self, error: BaseException, frame: FrameType | None) -> None:
         while frame is not None and frame.f_code.co_filename != IMPORTING:
             frame = frame.f_back
-        timer = hasattr(signal, "setitimer")
-        if frame is not None and timer:
-            signal.setitimer(signal.ITIMER_REAL, 0.05)
-            return
-        if timer:
-            signal.setitimer(signal.ITIMER_REAL, 1)
+        if TIMER:
+            signal.setitimer(signal.ITIMER_REAL, 1 if frame is None else 0.05)
+            if frame is not None:
+                return
         self.error = error
         raise error

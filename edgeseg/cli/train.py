@@ -15,7 +15,7 @@ from edgeseg.cli.messages import add_quiet
 from edgeseg.cli.model import add_dataset, add_device, add_encoder, load_split, load_trained, network, on_device
 from edgeseg.engine import RECIPES, TrainConfig
 from edgeseg.machine.errors import ExportError
-from edgeseg.machine.terminal import say, show
+from edgeseg.machine.terminal import printable_lines, say, show
 from edgeseg.spec import Task
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ def _export(model: Pixel2Pixel, files: Mapping[Path, Mapping[str, Any]]) -> int:
             edgeseg.export(model, path, output="small_logits", preprocess=True, **choices)
             say(f"wrote {path}, for edgeseg predict --exported and edgeseg.load_segmenter")
         except (ExportError, ValueError, OSError) as error:
-            show(f"edgeseg train: {path} is not written: {error}", file=sys.stderr)
+            show(f"edgeseg train: {path} is not written: {printable_lines(error)}", file=sys.stderr)
             status = 1
     return status
 

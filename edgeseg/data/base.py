@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from edgeseg.spec import Input, Task
 from edgeseg.vision.images import read_input
 from edgeseg.vision.masks import read_mask
 from edgeseg.vision.tensors import Flow
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -155,14 +157,7 @@ class LabelledImages(Dataset[Sample]):
             self.read_labels(path)
 
     def _skip_unreadable(self) -> None:
-        readable = []
-        for files in self.files:
-            try:
-                self.check_files(files)
-                readable.append(files)
-            except (OSError, ValueError) as error:
-                self.skipped.append(str(error))
-        self.files = readable
+        self.files, self.skipped = split_readable(self.files, self.check_files)
         self._warn("files cannot be read", self.skipped)
 
     def _warn(self, reason: str, left_out: Sequence[str]) -> None:
@@ -170,6 +165,18 @@ class LabelledImages(Dataset[Sample]):
         if left_out:
             some = "; ".join(left_out[:3])
             warnings.warn(f"{len(left_out)} samples left out, their {reason}: {some}", stacklevel=4)
+
+
+def split_readable(items: Sequence[T], read: Callable[[T], object]) -> tuple[list[T], list[str]]:
+    """Reads items, and returns those that can be read, and what is wrong with the others."""
+    readable, wrong = [], []
+    for item in items:
+        try:
+            read(item)
+            readable.append(item)
+        except (OSError, ValueError) as error:
+            wrong.append(str(error))
+    return readable, wrong
 
 
 def name_of(dataset: Any, index: int) -> str:

@@ -113,7 +113,7 @@ class CocoJson(LabelledShapes):
 
     def _check(self, files: Files) -> None:
         """Raises the errors of drawing, without drawing the polygons."""
-        size = self.size(files)
+        size = self.stated_size(files)
         for each in self.objects[self.ids[files.images[0]]]:
             where, shape = f"{self.json}: annotation {each['id']}", each.get("segmentation")
             if isinstance(shape, Mapping):
@@ -125,7 +125,7 @@ class CocoJson(LabelledShapes):
         """Whether an image has annotations."""
         return bool(self.objects[self.ids[files.images[0]]])
 
-    def size(self, files: Files) -> tuple[int, int]:
+    def stated_size(self, files: Files) -> tuple[int, int]:
         """Height and width that the JSON states."""
         number = self.ids[files.images[0]]
         height, width = (self.pictures[number].get(key) for key in ("height", "width"))

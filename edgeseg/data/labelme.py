@@ -15,7 +15,6 @@ from edgeseg.data.coco_json import read_json
 from edgeseg.data.shapes import LabelledShapes, Shape, listed, polygons
 from edgeseg.data.splits import SPELLINGS, check_undivided, part
 from edgeseg.labels import IGNORE
-from edgeseg.vision.images import photo_size
 from edgeseg.vision.listing import PHOTO_SUFFIXES, list_files
 
 LAYOUT = """\
@@ -69,10 +68,10 @@ class LabelMe(LabelledShapes):
         """Whether the JSON has shapes."""
         return bool(self.content[files.targets["segmentation"]]["shapes"])
 
-    def size(self, files: Files) -> tuple[int, int]:
-        """Height and width of the photo as the JSON states them, or of the photo itself if it does not."""
-        stated = self.content[files.targets["segmentation"]]["size"]
-        return stated if None not in stated else photo_size(files.images[0])
+    def stated_size(self, files: Files) -> tuple[int, int] | None:
+        """Height and width that the JSON states; None if it does not."""
+        stated: tuple[Any, Any] = self.content[files.targets["segmentation"]]["size"]
+        return None if None in stated else stated
 
     def shapes(self, files: Files, size: tuple[int, int]) -> Iterator[Shape]:
         """Yields the shapes of a photo."""

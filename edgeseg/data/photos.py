@@ -10,7 +10,7 @@ from typing import Any, Literal
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from edgeseg.data.base import LabelledDataset, Sample, name_of, read_image
+from edgeseg.data.base import LabelledDataset, Sample, name_of, read_image, split_readable
 from edgeseg.spec import Input, Task
 from edgeseg.vision.listing import list_files, photo_suffixes
 
@@ -60,22 +60,12 @@ class WithPhotos(Dataset[Sample]):
         self.photos = [path for files in found.values() for path in files]
         self.skipped: list[str] = list(getattr(labelled, "skipped", ()))
         if on_error == "skip":
-            self._skip_unreadable()
+            self.photos, wrong = split_readable(self.photos, self._read)
+            self.skipped += wrong
+            if wrong:
+                some = "; ".join(wrong[:3])
+                warnings.warn(f"{len(wrong)} photos left out, their files cannot be read: {some}", stacklevel=2)
         self.class_weights: Any = getattr(labelled, "class_weights", None)
-
-    def _skip_unreadable(self) -> None:
-        readable, wrong = [], []
-        for path in self.photos:
-            try:
-                self._read(path)
-                readable.append(path)
-            except (OSError, ValueError) as error:
-                wrong.append(str(error))
-        if wrong:
-            some = "; ".join(wrong[:3])
-            warnings.warn(f"{len(wrong)} photos left out, their files cannot be read: {some}", stacklevel=3)
-        self.photos = readable
-        self.skipped += wrong
 
     def _read(self, path: Path) -> Tensor:
         return read_image(path, next(iter(self.inputs.values())))

@@ -92,9 +92,9 @@ class LabelledShapes(LabelledImages):
         """Whether a photo has any shapes."""
         raise NotImplementedError
 
-    def size(self, files: Files) -> tuple[int, int]:
-        """Height and width that the annotations state of a photo, or those of the photo if they do not."""
-        raise NotImplementedError
+    def stated_size(self, files: Files) -> tuple[int, int] | None:
+        """Height and width that the annotations state of a photo; None if they do not."""
+        return None
 
     def shapes(self, files: Files, size: tuple[int, int]) -> Iterator[Shape]:
         """Yields the shapes of a photo; raises a ValueError that names file and annotation if one is wrong."""
@@ -106,8 +106,8 @@ class LabelledShapes(LabelledImages):
         Raises:
             ValueError: the annotations were made for a photo of another size, or one of them is wrong.
         """
-        stated, size = self.size(files), photo_size(files.images[0])
-        if stated != size:
+        stated, size = self.stated_size(files), photo_size(files.images[0])
+        if stated is not None and stated != size:
             raise ValueError(f"{path} is {stated} and {files.images[0]} is {size} (height, width)")
         labels = np.full(size, self.outside, np.uint8)
         rank = np.full(size, math.inf)  # the lower lies on top

@@ -11,7 +11,6 @@ from edgeseg.data.base import Files, require
 from edgeseg.data.classes import class_file
 from edgeseg.data.shapes import LabelledShapes, Shape, listed, polygons
 from edgeseg.data.splits import SPELLINGS, check_undivided, part
-from edgeseg.vision.images import photo_size
 from edgeseg.vision.listing import by_stem, list_files, photo_suffixes
 
 LAYOUT = """\
@@ -60,10 +59,6 @@ class YoloPolygons(LabelledShapes):
         """Whether there is a text file that is not empty."""
         path = files.targets["segmentation"]
         return path.is_file() and bool(path.read_bytes().strip())
-
-    def size(self, files: Files) -> tuple[int, int]:
-        """Height and width of the photo."""
-        return photo_size(files.images[0])
 
     def shapes(self, files: Files, size: tuple[int, int]) -> Iterator[Shape]:
         """Yields the objects of a photo."""

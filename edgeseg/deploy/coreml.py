@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgeseg.deploy.facts import check_fit, check_folder, facts_of
+from edgeseg.deploy.facts import check_fit, facts_of
 from edgeseg.deploy.graph import Ends, Graph, Output, random_inputs
 from edgeseg.deploy.verify import TOLERANCE_16_BIT, Exported, run_of, verify
 from edgeseg.machine.errors import ExportError
-from edgeseg.machine.files import replacing_folder
+from edgeseg.machine.files import check_folder, replacing_folder
 from edgeseg.machine.quiet import quiet_python
 from edgeseg.networks.fold import fold_batch_norms
 from edgeseg.networks.modes import evaluating

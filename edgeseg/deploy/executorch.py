@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from edgeseg.deploy.calibration import Frame, calibration_inputs, suit_8_bit
-from edgeseg.deploy.facts import check_fit, check_folder, facts_of
+from edgeseg.deploy.facts import check_fit, facts_of
 from edgeseg.deploy.graph import Ends, Graph, Output, random_inputs, trace_graph
 from edgeseg.deploy.program_scales import trace_with_scales
 from edgeseg.deploy.verify import Exported, run_of, verify, verify_8_bit
-from edgeseg.machine.files import replacing
+from edgeseg.machine.files import check_folder, replacing
 from edgeseg.machine.quiet import quiet_python
 from edgeseg.machine.terminal import progress_bar
 from edgeseg.networks.fold import fold_batch_norms

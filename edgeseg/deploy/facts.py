@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
@@ -49,12 +48,6 @@ def edgeseg_version() -> str:
         return version("edgeseg")
     except PackageNotFoundError:
         return "unknown"
-
-
-def check_folder(path: str | os.PathLike[str]) -> None:
-    """Raises a FileNotFoundError if the folder of a file that will be written does not exist."""
-    if not Path(path).parent.is_dir():
-        raise FileNotFoundError(f"cannot write {path}: there is no folder {Path(path).parent}")
 
 
 def check_free(folder: Path, model: str, others: Collection[str]) -> None:

@@ -107,13 +107,13 @@ def faster(model: Pixel2Pixel, runtime: str, count: int) -> Predictor:
         count: Number of photos.
     """
     plain = model.config.quantization is not None or bool(with_hooks(model))
-    if runtime == "auto" and not plain and _pays(model, count):
-        try:
-            return optimize(model, runtime="onnxruntime")
-        except (ValueError, ExportError, OSError) as error:
-            say(f"the network cannot be exported, so PyTorch runs it: {error}")
     if runtime == "auto":
         runtime = "torch"
+        if not plain and _pays(model, count):
+            try:
+                return optimize(model, runtime="onnxruntime")
+            except (ValueError, ExportError, OSError) as error:
+                say(f"the network cannot be exported, so PyTorch runs it: {error}")
     if runtime == "torch":
         return model if plain else optimize_in_torch(model)
     return optimize(model, runtime="openvino" if runtime == "openvino" else "onnxruntime")

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgeseg.deploy.calibration import Frame
-from edgeseg.deploy.facts import check_folder
 from edgeseg.deploy.graph import one_at_a_time
 from edgeseg.deploy.verify import Exported
+from edgeseg.machine.files import check_folder
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 
 Precision = Literal["float32", "float16", "int8"]

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from edgeseg.deploy.calibration import Frame, calibration_inputs, suit_8_bit
-from edgeseg.deploy.facts import check_fit, check_folder, facts_of
+from edgeseg.deploy.facts import check_fit, facts_of
 from edgeseg.deploy.fixed_scales import fix_scales
 from edgeseg.deploy.graph import Ends, Graph, Output, random_inputs
 from edgeseg.deploy.litert_scales import LiteRTConvolution, with_float_inputs
 from edgeseg.deploy.verify import TOLERANCE_16_BIT, Exported, run_of, verify, verify_8_bit
 from edgeseg.machine.errors import ExportError
-from edgeseg.machine.files import replacing
+from edgeseg.machine.files import check_folder, replacing
 from edgeseg.machine.quiet import captured_stderr, quiet_python
 from edgeseg.networks.fold import fold_batch_norms
 from edgeseg.networks.pixel2pixel import Pixel2Pixel

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgeseg.deploy.facts import check_fit, check_folder, facts_of
+from edgeseg.deploy.facts import check_fit, facts_of
 from edgeseg.deploy.graph import AXES, DIMENSIONS, Ends, Graph, Output, one_at_a_time, trace_graph
 from edgeseg.deploy.grids import simplify
 from edgeseg.deploy.opset import as_asked, check_versions, exporter_opset, opset_of
 from edgeseg.deploy.same_padding import same_padding_as_attribute
 from edgeseg.deploy.verify import Exported, verify
-from edgeseg.machine.files import replacing
+from edgeseg.machine.files import check_folder, replacing
 from edgeseg.machine.quiet import quiet_logging
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.networks.quantized import exporting

@@ -16,13 +16,13 @@ from typing import Any
 from torch import Tensor
 
 from edgeseg.deploy.calibration import Frame, calibration_inputs
-from edgeseg.deploy.facts import check_fit, check_folder, facts_of
+from edgeseg.deploy.facts import check_fit, facts_of
 from edgeseg.deploy.graph import DIMENSIONS, Ends, Graph, Output
 from edgeseg.deploy.onnx import export_onnx
 from edgeseg.deploy.quantize import quantize_onnx
 from edgeseg.deploy.verify import TOLERANCE_16_BIT, Exported, run_of, verify, verify_8_bit
 from edgeseg.machine.errors import ExportError
-from edgeseg.machine.files import replacing
+from edgeseg.machine.files import check_folder, replacing
 from edgeseg.machine.quiet import quiet_python
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.predict.openvino import OpenVINOSegmenter, digest

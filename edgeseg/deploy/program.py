@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgeseg.deploy.facts import check_folder, facts_of
+from edgeseg.deploy.facts import facts_of
 from edgeseg.deploy.graph import DIMENSIONS, Ends, Graph, Output, one_at_a_time, trace_graph
 from edgeseg.deploy.verify import Exported, verify
 from edgeseg.machine.errors import ExportError
-from edgeseg.machine.files import replacing
+from edgeseg.machine.files import check_folder, replacing
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 
 

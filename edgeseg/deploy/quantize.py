@@ -18,12 +18,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from edgeseg.deploy.calibration import ROUNDING_IMAGES, Frame, some
-from edgeseg.deploy.facts import check_folder
 from edgeseg.deploy.graph import DIMENSIONS, Output
 from edgeseg.deploy.grids import normalized, simplify
 from edgeseg.deploy.onnx import export_onnx
 from edgeseg.deploy.opset import as_asked, check_versions, exporter_opset
-from edgeseg.machine.files import replacing
+from edgeseg.machine.files import check_folder, replacing
 from edgeseg.machine.terminal import progress_bar
 from edgeseg.networks.equalize import equalize_channels
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
@@ -104,8 +103,7 @@ def quantize_onnx(
     Raises:
         ImportError: onnxruntime or onnxscript is missing: `pip install 'edgeseg[onnx]'`.
         ValueError: the network was trained for 8 bit, there are no images, the calibration is unknown, `keep_float` is
-            negative, or an argument of
-            `export_onnx` does not fit.
+            negative, or an argument of `export_onnx` does not fit.
 
     Example:
         >>> import edgeseg

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from edgeseg.deploy.facts import check_folder, check_free
+from edgeseg.deploy.facts import check_free
 from edgeseg.deploy.graph import Ends, Graph, Output
 from edgeseg.deploy.onnx import export_onnx
 from edgeseg.deploy.tidl_operators import NEWEST_IR, NEWEST_OPSET, check_operators, ends, keep_channel_of_labels
 from edgeseg.deploy.verify import Exported, verify
 from edgeseg.labels import class_names, palette_of
-from edgeseg.machine.files import replacing_folder
+from edgeseg.machine.files import check_folder, replacing_folder
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.tasks import kind_of
 

@@ -15,12 +15,12 @@ from typing import Any
 
 from edgeseg.config import origin
 from edgeseg.deploy.calibration import Frame
-from edgeseg.deploy.facts import check_folder, check_free, edgeseg_version
+from edgeseg.deploy.facts import check_free, edgeseg_version
 from edgeseg.deploy.formats import Precision, write_onnx
 from edgeseg.deploy.verify import Exported
 from edgeseg.labels import class_names, palette_of
 from edgeseg.machine.download import cache_folder, download
-from edgeseg.machine.files import replacing_folder
+from edgeseg.machine.files import check_folder, replacing_folder
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.tasks import kind_of
 from edgeseg.tasks.binary import Binary

@@ -54,7 +54,7 @@ def total(value: Tensor) -> Tensor:
     """The sum of a tensor over all processes, on the device of `value`; `value` itself in a single process."""
     if distributed.is_initialized():
         device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
-        moved = value.to(device)
+        moved = value.to(device, copy=True)
         distributed.all_reduce(moved)
         return moved.to(value.device)
     return value

@@ -29,7 +29,7 @@ def stoppable() -> Iterator[Callable[[], bool]]:
         flag.fill_(1)
 
     def stopped() -> bool:
-        return bool(distributed.total(flag.clone()).any())
+        return bool(distributed.total(flag).any())
 
     try:
         before = {

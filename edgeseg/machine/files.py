@@ -30,6 +30,12 @@ class NotWritten(OSError):
         self.errno = number
 
 
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Raises a FileNotFoundError if the folder of a file that will be written does not exist."""
+    if not Path(path).parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: there is no folder {Path(path).parent}")
+
+
 @contextmanager
 def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Yields a temporary file to write. It replaces `path` when the block ends, and is deleted if the block fails.

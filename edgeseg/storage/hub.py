@@ -111,7 +111,8 @@ def push_to_hub(
         created = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         if revision is not None:
             api.create_branch(created, branch=revision, exist_ok=True)
-        save_pretrained(model, folder, repo_id=created, **card)  # the card names it with its owner
+        if created != repo_id:
+            save_pretrained(model, folder, repo_id=created, **card)  # the card names it with its owner
         commit = api.upload_folder(
             repo_id=created, folder_path=folder, revision=revision, commit_message=commit_message
         )

@@ -74,9 +74,9 @@ def fold_normalization(
         if flip:
             weight = weight.flip(1)
         # In the channel order of the target: source input = scale * target input + shift.
-        mean, std = (_per_channel(values, channels, flip=flip) for values in (source.mean, source.std))
-        scale = _per_channel(target.std, channels) / std
-        shift = (_per_channel(target.mean, channels) - mean) / std
+        mean, std = (values.flip(0) if flip else values for values in _per_channel(source, channels))
+        target_mean, target_std = _per_channel(target, channels)
+        scale, shift = target_std / std, (target_mean - mean) / std
         constant = (weight * shift.view(1, -1, 1, 1)).sum(dim=(1, 2, 3))
         offset = state[layer.offset].double()
         offset = offset + constant if layer.offset.endswith(".bias") else offset - constant
@@ -85,7 +85,7 @@ def fold_normalization(
     return result
 
 
-def _per_channel(values: Sequence[float], channels: int, *, flip: bool = False) -> Tensor:
-    """One value per channel; those of other channels are repeated in turn, as `Preprocess.for_channels` does."""
-    all_values = torch.tensor([values[i % len(values)] for i in range(channels)], dtype=torch.float64)
-    return all_values.flip(0) if flip else all_values
+def _per_channel(how: Preprocess, channels: int) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel, or one of each for all."""
+    fitting = how.for_channels(channels)
+    return torch.tensor(fitting.mean, dtype=torch.float64), torch.tensor(fitting.std, dtype=torch.float64)
