@@ -277,6 +277,6 @@ def test_difference_is_an_error_and_nothing_is_left(
     with pytest.raises(RuntimeError, match="segmentation in the exported file differs from the network by"):
         edgeseg.export(network, tmp_path / "model.tflite")
     monkeypatch.setattr(litert, "TOOLS", ("no_such_tool",))
-    with pytest.raises(ImportError, match=r"LiteRT files need no-such-tool: pip install edgeseg\[litert\]"):
+    with pytest.raises(ImportError, match=r"LiteRT files need no-such-tool: pip install 'edgeseg\[litert\]'"):
         edgeseg.export(network, tmp_path / "model.tflite")
     assert not list(tmp_path.iterdir())

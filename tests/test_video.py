@@ -331,7 +331,7 @@ def test_full_disk(model: Predictor, tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not list(tmp_path.glob("*out*"))
     (tmp_path / "taken_photo.mkv").mkdir()
-    with pytest.raises(NotWritten, match=r"cannot write .*taken_photo\.mkv: Is a directory"):
+    with pytest.raises(ValueError, match=r"cannot write .*taken_photo\.mkv: Is a directory"):
         segment_video(model, path, tmp_path / "taken", photos)
 
 

@@ -84,7 +84,7 @@ def segment_video(
         ImportError: PyAV is not installed, or OpenCV is not and flow is needed.
         OSError: `source` is missing, damaged, incomplete or not a video; names the file. No file is left.
         NotWritten: a video cannot be written; names the file. No file is left.
-        ValueError: the network takes other inputs.
+        ValueError: the network takes other inputs, or the name of a result is too long or that of a folder.
     """
     kinds = [each.kind for each in model.inputs.values()]
     if kinds not in (["image"], ["flow", "image"]):
