@@ -196,10 +196,10 @@ def needs(zoo: Figures) -> str:
     small = min(rows, key=lambda each: each.parameters)
     cells = [
         ("segment streets now, in 11 classes", *best("camvid", "CamVid")),
-        ("segment streets of Europe now, in Cityscapes' 19 classes", *best("cityscapes", "Cityscapes")),
+        ("segment streets like Cityscapes' now, in its 19 classes", *best("cityscapes", "Cityscapes")),
         (
-            "segment streets elsewhere now, in Cityscapes' 19 classes",
-            *best("street_photos", "CamVid, in its classes"),
+            "segment other streets now, in Cityscapes' 19 classes",
+            *best("street_photos", "CamVid, mapped to its 11 classes"),
         ),
         ("segment everyday objects, in VOC's 21 classes, trained on COCO", *best("coco21", "COCO")),
         ("segment everyday objects, in VOC's 21 classes, trained on VOC and COCO", *best("voc", "VOC")),

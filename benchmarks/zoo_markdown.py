@@ -81,7 +81,7 @@ def published_section(dataset: str, rows: Sequence[Figures]) -> str:
 
 def _notes(rows: Sequence[Figures]) -> str:
     systems: dict[str, list[str]] = {}
-    for system, note in {row["system"]: row["note"] for row in rows}.items():
+    for system, note in dict.fromkeys((row["system"], row["note"]) for row in rows):
         if note not in ("", TRUNCATED):
             systems.setdefault(note, []).append(system)
     lines = [f"- {', '.join(names)}: {note}.\n" for note, names in systems.items()]
@@ -107,7 +107,7 @@ def other_tasks_section(rows: Sequence[Figures]) -> str:
         ],
     )
     return (
-        "## Several inputs and tasks\n\n768x384, convolutions only. The scores of these networks on synthetic streets "
+        "## Several inputs and tasks\n\n768x384, convolutions only. Scores of such networks on synthetic streets "
         f"are in [several inputs and tasks](docs/multitask.md).\n\n{table}\n"
     )
 

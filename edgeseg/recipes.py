@@ -139,8 +139,8 @@ class TrainConfig(Record):
     check_data: bool = option(
         False,
         "evaluation",
-        "check all samples of both datasets before the first step; by default the training samples whose classes are "
-        "counted anyway, and 32 otherwise",
+        "check all samples of both datasets before the first step; by default all training samples if their classes "
+        "are counted for the class weights, else 32 of each",
     )
     evaluate_every: int = option(10, "evaluation", "number of epochs between evaluations")
     save_every: float = option(10.0, "machine", "minutes between checkpoints within an epoch")

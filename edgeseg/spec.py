@@ -40,7 +40,7 @@ class ModelSpec(Record):
         encoder: Name of an encoder of the zoo, of one that was registered, or of any timm model with a feature pyramid.
         channels: Width of the decoder.
         shortcut_channels: Width of the low-level feature that DeepLabV3+ concatenates.
-        aspp: Use an atrous context block on the deepest feature. Without it FPN adds two coarser levels instead.
+        aspp: Use ASPP on the deepest feature. Without it FPN adds two coarser levels instead.
         dilations: Dilations of the three 3x3 branches of that block.
         activation: Activation of encoder and decoder.
         fast_down: Halve the resolution once more at the start of the encoder, so that every stride doubles.

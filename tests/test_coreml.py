@@ -198,7 +198,7 @@ def test_wrong_calls(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
         edgeseg.export(model, path, precision="int8", images=["photo.png"])
     with pytest.raises(ValueError, match="have no option dynamic"):
         edgeseg.export(model, path, dynamic=())
-    with pytest.raises(ValueError, match="was trained for 8 bit, and Core ML packages cannot take its scales"):
+    with pytest.raises(ValueError, match="was trained for 8 bits, and Core ML packages cannot take its scales"):
         edgeseg.export(quantize_aware(model), path)
     five = edgeseg.create_model("fpn", encoder=TINY, channels=8, in_channels=(5,), num_classes=2).eval()
     five.configure(preprocess=edgeseg.Preprocess(size=(64, 96)))

@@ -168,7 +168,7 @@ def test_trained_for_8_bit(tmp_path: Path) -> None:
         for images in prepared:
             trained.decode(*images)
     trained.eval()
-    with pytest.raises(ValueError, match="was trained for 8 bit; it has no form in float16"):
+    with pytest.raises(ValueError, match="was trained for 8 bits; it has no form in float16"):
         edgeseg.export(trained, tmp_path / "half.tflite", precision="float16")
     done = edgeseg.export(trained, tmp_path / "qat.tflite", output="small_logits")
     assert done.differences["segmentation"] < 0.05

@@ -214,7 +214,7 @@ def test_network_trained_for_8_bit_keeps_its_scales(
     assert done.agreement["segmentation"] > 0.9
     same = [edgeseg.load_segmenter(done.path).predict(image) == trained.predict(image) for image in images]
     assert np.mean(same) > 0.9
-    with pytest.raises(ValueError, match="trained for 8 bit is written with its scales: float32 or int8"):
+    with pytest.raises(ValueError, match="trained for 8 bits is written with its scales: float32 or int8"):
         edgeseg.export(trained, tmp_path / "h.xml", precision="float16")
 
 

@@ -22,7 +22,7 @@ def add(verbs: Any) -> None:
     """Adds the verb and its options."""
     verb = verbs.add_parser(
         "doctor",
-        help="describe this installation and this machine, for reports of bugs",
+        help="describe this installation and this machine, for bug reports",
         description="Prints the versions of edgeseg and of the libraries that it uses, what the machine has, the sizes "
         "of the cache, and whether the weights of the package are intact. A part that cannot be found out says why.",
         examples=("edgeseg doctor", "edgeseg doctor --json"),

@@ -40,7 +40,7 @@ def add(verbs: Any) -> None:
         type=Path,
         required=True,
         metavar="FILE|DIR",
-        help="a .png file, or a folder for such files (of two frames: one that exists)",
+        help="a .png file, or a folder for such files; for two frames, the folder must exist",
     )
     add_quiet(verb)
     verb.set_defaults(run=_flow)

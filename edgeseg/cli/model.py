@@ -65,8 +65,8 @@ def add_encoder(group: Group) -> None:
     """Adds --encoder and --option."""
     group.add_argument(
         "--encoder", metavar="NAME",
-        help="encoder of a free combination, such as resnet18 or any other of timm, with --model fpn, unet, "
-        "deeplabv3plus, bifpn or fpnsum",
+        help="encoder of a free combination, such as resnet18 or any other of timm; the model is then fpn, "
+        "unet, deeplabv3plus, bifpn or fpnsum",
     )  # fmt: skip
     group.add_argument(
         "--option", action="append", default=[], metavar="KEY=VALUE",

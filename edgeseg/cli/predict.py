@@ -40,7 +40,7 @@ def add(verbs: Any) -> None:
         "predict",
         help="segment photos and videos",
         description="Predicts the classes of every pixel of photos and videos, or their depth, and writes them as "
-        "pictures. A file that cannot be read is named, and the others go on; the exit status is then 1.",
+        "pictures. A file that cannot be read is named and left out; the exit status is then 1.",
         examples=(
             "edgeseg predict photo.jpg -o segmented",
             "edgeseg predict photos drive.mp4 -o segmented --outputs labels overlay --batch-size 4",

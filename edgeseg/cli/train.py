@@ -36,8 +36,10 @@ def add(verbs: Any) -> None:
         description="Trains a model on a dataset, by a recipe whose values further options change. Started by "
         "torchrun, each process trains on its share of every batch; Ctrl-C saves the run and stops it.",
         examples=(
-            "edgeseg train --dataset camvid --data-path CamVid --model fpn_aspp_mobilenetv2_tv_edgeailite -o run",
-            "edgeseg train --dataset images_masks --data-path mine --model unet --encoder resnet18 -o runs/mine",
+            "edgeseg train --dataset camvid --data-path CamVid --download --model fpnsum_mobilenetv2 "
+            "--encoder-weights imagenet -o run",
+            "edgeseg train --dataset images_masks --data-path mine --model unet --encoder resnet18 "
+            "--encoder-weights imagenet -o runs/mine",
         ),
     )
     group = add_dataset(verb)
@@ -92,8 +94,8 @@ def _add_teacher(verb: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--class-map", type=Path, metavar="FILE",
-        help="for a teacher of other classes: lines 'class of the teacher: class to learn', or ': -' for none; "
-        "Cityscapes to CamVid and to IDD-Lite are known",
+        help="text file for a teacher with other classes: lines 'class of the teacher: class to learn', or '-' for "
+        "none; maps from Cityscapes to CamVid and to IDD Lite are built in",
     )  # fmt: skip
     group.add_argument(
         "--soft-labels", type=Path, metavar="DIR",

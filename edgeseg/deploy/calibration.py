@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 def suit_8_bit(model: Pixel2Pixel, inputs: Sequence[Sequence[Tensor]], *, pixels: bool) -> None:
-    """Prepares a network in place for 8 bit with one weight scale per channel: equalizes channels and rounds weights.
+    """Prepares a network in place for 8 bits with one weight scale per channel: equalizes channels and rounds weights.
 
     Args:
         model: A float network.

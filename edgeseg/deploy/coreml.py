@@ -63,7 +63,7 @@ def write(
         ImportError: coremltools is missing: `pip install 'edgeseg[coreml]'`.
         FileExistsError: something is at the path that is not a Core ML package.
         ValueError: Core ML does not take a name of an input or task, an input has too many channels for an image, the
-            network was trained for 8 bit, or an argument of `export_onnx` does not fit.
+            network was trained for 8 bits, or an argument of `export_onnx` does not fit.
         RuntimeError: the package differs from the network; it is not kept.
     """
     _check(model, path, preprocess=preprocess)
@@ -107,7 +107,8 @@ def _check(model: Pixel2Pixel, path: str | os.PathLike[str], *, preprocess: bool
         raise ValueError(f"Core ML packages end in .mlpackage, got {path}")
     if model.config.quantization is not None:
         raise ValueError(
-            f"{model.name} was trained for 8 bit, and Core ML packages cannot take its scales; export the float network"
+            f"{model.name} was trained for 8 bits, and Core ML packages cannot take its scales; "
+            "export the float network"
         )
     unsuited = [name for name in (*model.inputs, *model.tasks) if not name.isidentifier() or not name.isascii()]
     if unsuited:

@@ -46,7 +46,7 @@ def write(
     are contiguous [1, C, H, W].
 
     Args:
-        model: Exported as it is in evaluation mode. One that was trained for 8 bit keeps its scales, and its file
+        model: Exported as it is in evaluation mode. One that was trained for 8 bits keeps its scales, and its file
             computes in 8 bit whatever the precision.
         path: The file, `.pte`.
         precision: "float32" or "int8": by torchao's PT2E quantization with one scale per channel of the weights, after

@@ -1,4 +1,4 @@
-"""Networks that were trained for 8 bit, with their roundings as operators with constant scales."""
+"""Networks that were trained for 8 bits, with their roundings as operators with constant scales."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def fix_scales(model: Pixel2Pixel, convolution: Callable[[QuantizedConv2d], nn.M
     are lower by 128.
 
     Args:
-        model: A network that was trained for 8 bit.
+        model: A network that was trained for 8 bits.
         convolution: Makes what takes the place of a convolution, with the weights in the form of a backend.
     """
     import torch.ao.quantization.fx._decomposed  # noqa: F401 (registers the operators)

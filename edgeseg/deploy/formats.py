@@ -94,7 +94,7 @@ def export(
             (ExecuTorch), .xml (OpenVINO), .mlpackage (Core ML).
         format: Name of the format, for another suffix: "onnx", "torch", "litert", "executorch", "openvino", "coreml".
         precision: "float32"; "float16" halves the size of the file; "int8" computes in 8 bit, by quantization after
-            training. A network that was trained for 8 bit keeps its scales where the format can take them.
+            training. A network that was trained for 8 bits keeps its scales where the format can take them.
         images: About a hundred typical photos for "int8", given as for `predict`; for several inputs, tuples.
         options: Those of `edgeseg.export_onnx` as far as the format has them: `size`, `output` and `preprocess`
             everywhere, `fit` for files of fixed size, `dynamic` where sizes may change.

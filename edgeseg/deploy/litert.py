@@ -52,8 +52,8 @@ def write(
     [1, H, W] out. They are named like the model's inputs and tasks.
 
     Args:
-        model: Exported as it is in evaluation mode. A network that was trained for 8 bit keeps its scales, in every
-            precision.
+        model: Exported as it is in evaluation mode. A network that was trained for 8 bits keeps its scales, with
+            "float32" as with "int8".
         path: The file, `.tflite`.
         precision: "float32"; "float16" stores the weights of convolutions in float16; "int8" quantizes after training,
             with one scale per channel of the weights. Last convolutions and what follows them stay in float32.
@@ -68,14 +68,14 @@ def write(
         ImportError: litert-torch or ai-edge-quantizer is missing: `pip install 'edgeseg[litert]'`.
         FileNotFoundError: the folder of `path` does not exist.
         OSError: a photo cannot be read.
-        ValueError: an argument does not fit, or a network that was trained for 8 bit shall be written in float16.
+        ValueError: an argument does not fit, or a network that was trained for 8 bits shall be written in float16.
         RuntimeError: the network cannot be converted, or the outputs of the file differ from those of the network; the
             file is not kept.
     """
     check_folder(path)
     check_fit(fit, ())
     if precision == "float16" and model.config.quantization is not None:
-        raise ValueError(f"{model.name} was trained for 8 bit; it has no form in float16")
+        raise ValueError(f"{model.name} was trained for 8 bits; it has no form in float16")
     model = copy.deepcopy(model).cpu().eval().requires_grad_(False).to(memory_format=torch.contiguous_format)
     graph = Graph(model, Ends.of(model, size, (), output, preprocess)).eval()
     inputs = calibration_inputs(graph, images, size=size, fit=fit) if precision == "int8" else []

@@ -1,4 +1,4 @@
-"""Networks that were trained for 8 bit, with their roundings as operators that litert-torch knows."""
+"""Networks that were trained for 8 bits, with their roundings as operators that litert-torch knows."""
 
 from __future__ import annotations
 

@@ -44,8 +44,8 @@ def write(
     """Writes an OpenVINO file (.xml with its weights in .bin), runs it, and keeps it only if it agrees.
 
     It is made from the ONNX file of `export_onnx`, and for "int8" from that of `quantize_onnx`. "float16" stores the
-    weights in float16; the computation stays in float32 on CPUs. A network that was trained for 8 bit keeps its scales,
-    with "float32" as with "int8".
+    weights in float16; the computation stays in float32 on CPUs. A network that was trained for 8 bits keeps its
+    scales, with "float32" as with "int8".
 
     Args:
         model: Exported as it is in evaluation mode.
@@ -60,7 +60,7 @@ def write(
 
     Raises:
         ImportError: openvino or what ONNX files need is missing: `pip install 'edgeseg[openvino]'`.
-        ValueError: the file does not end in .xml, float16 for a network that was trained for 8 bit, or an argument of
+        ValueError: the file does not end in .xml, float16 for a network that was trained for 8 bits, or an argument of
             `export_onnx` does not fit.
         RuntimeError: the outputs of the file differ from those of the network, or OpenVINO crashes on it; the file is
             not kept.
@@ -102,7 +102,7 @@ def _check(path: str | os.PathLike[str], precision: str, *, trained: bool) -> No
         if file.is_dir():
             raise IsADirectoryError(f"cannot write {file}: it is a folder")
     if trained and precision == "float16":
-        raise ValueError("a network that was trained for 8 bit is written with its scales: float32 or int8")
+        raise ValueError("a network that was trained for 8 bits is written with its scales: float32 or int8")
 
 
 def _converted(write_onnx: Callable[[Path], object]) -> Any:

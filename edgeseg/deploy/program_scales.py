@@ -1,4 +1,4 @@
-"""Networks that were trained for 8 bit, with their roundings as operators of PyTorch's quantized programs."""
+"""Networks that were trained for 8 bits, with their roundings as operators of PyTorch's quantized programs."""
 
 from __future__ import annotations
 

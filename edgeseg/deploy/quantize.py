@@ -102,7 +102,7 @@ def quantize_onnx(
 
     Raises:
         ImportError: onnxruntime or onnxscript is missing: `pip install 'edgeseg[onnx]'`.
-        ValueError: the network was trained for 8 bit, there are no images, the calibration is unknown, `keep_float` is
+        ValueError: the network was trained for 8 bits, there are no images, the calibration is unknown, `keep_float` is
             negative, or an argument of `export_onnx` does not fit.
 
     Example:
@@ -124,7 +124,7 @@ def quantize_onnx(
             f"no calibration named {calibration!r}; the calibrations are {', '.join(get_args(Calibration))}"
         )
     if model.config.quantization is not None:
-        raise ValueError(f"{model.name} was trained for 8 bit; export_onnx writes a file with its scales")
+        raise ValueError(f"{model.name} was trained for 8 bits; export_onnx writes a file with its scales")
     if keep_float < 0:
         raise ValueError(f"keep_float is a number of convolutions, got {keep_float}")
     frames = [image if isinstance(image, tuple) else (image,) for image in images]

@@ -48,7 +48,7 @@ def export_tidl(
 
     The folder has `model.onnx` of fixed size, `model_config.yaml` (task, preprocessing, quantization) in the form of
     TI's model zoo, and, for a task with classes, `dataset.yaml` with their names and colours. The ONNX file is run
-    against the network, and every operator is one that TI's devices accelerate. A network that was trained for 8 bit
+    against the network, and every operator is one that TI's devices accelerate. A network that was trained for 8 bits
     keeps its scales.
 
     Args:

@@ -45,7 +45,7 @@ class Exported:
     Args:
         path: The file that was written.
         sizes: Shapes [N, C, H, W] of the photos on which the file was compared with the network.
-        differences: Per task, the largest difference (for 8 bit the mean) of logits or values, in standard deviations
+        differences: Per task, the largest difference (for 8 bits the mean) of logits or values, in standard deviations
             of the output; for labels, the share of pixels whose class differs.
         agreement: Per task with classes of an 8-bit file, the share of the pixels of the calibration images that keep
             the class that the network in float32 gives them.
@@ -79,7 +79,7 @@ def verify(
         run: Runs the file on one tensor per input; returns one array per task.
         path: The name that the file will get.
         tolerance: Largest allowed difference of "values" and of "labels"; by default that of float32, or of 8 bit for
-            a network that was trained for 8 bit.
+            a network that was trained for 8 bits.
 
     Returns:
         The result of the export.

@@ -35,7 +35,7 @@ def round_weights(model: Pixel2Pixel, images: Iterable[Sequence[Tensor]], levels
         model: A trained float network.
         images: Typical images, preprocessed. Each item is one run of the network: one float32 tensor [N, C, H, W] per
             input.
-        levels: Number of steps between 0 and the largest weight: 127 for 8 bit, 64 for the 7 bit of onnxruntime.
+        levels: Number of steps between 0 and the largest weight: 127 for 8 bits, 64 for the 7 bits of onnxruntime.
 
     Raises:
         ValueError: a layer has infinite values or NaN for these images; names it. The weights are as before.

@@ -18,7 +18,7 @@ class Weights:
     Args:
         addresses: Addresses, tried in turn: `package:FILE` (in `edgeseg/weights/files/`),
             `hf-hub:OWNER/REPO/FILE[@REVISION]`, or `https://...`.
-        format: "edgeseg" (safetensors), "checkpoint" (a .pth file of TI's zoo) or "onnx" (an ONNX file of TI's zoo).
+        format: "edgeseg" (safetensors), "checkpoint" (a .pth file of TI's zoo or EdgeNets) or "onnx" (of TI's zoo).
         sha256: Hex digest of the file; None if it is not known: the hash of the first download is then stored.
         labels: Dataset that names the classes and colours, see `edgeseg.labels`; None if only the file says how many
             classes there are.
@@ -86,7 +86,7 @@ coco21 = partial(
     format="checkpoint",
     labels="coco21",
     preprocess=Preprocess(size=(512, 512)),
-    protocol="COCO val2017 in 21 classes, 512x512",
+    protocol="COCO val2017 in 21 classes, 512x512 scored at 1024x1024",
     license=TI_LICENSE,
     default=True,
 )
@@ -223,7 +223,7 @@ WEIGHTS: dict[str, Weights] = {
     "fpn_aspp_regnetx400mf_edgeailite.ade20k32": ade20k32(
         addresses=ti_ade20k32("fpn_aspp_regnetx400mf_edgeailite_384x384_20210314", "outby4"), published_miou=51.03,
         preprocess=Preprocess(size=(384, 384)),
-        protocol="ADE20K validation in 32 classes, 384x384",
+        protocol="ADE20K validation in 32 classes, 384x384 scored at 768x768",
         default=True,
     ),
     "fpn_aspp_regnetx800mf_edgeailite.ade20k32": ade20k32(

@@ -57,7 +57,7 @@ class Pyramid:
         )
 
     def aspp(self, in_channels: int, out_channels: int, dilations: Sequence[int]) -> ASPPLite:
-        """An atrous context block."""
+        """Atrous spatial pyramid pooling (ASPP)."""
         return ASPPLite(
             in_channels, out_channels, dilations=dilations, group_width=self.group_width, activation=self.activation
         )
