@@ -149,8 +149,14 @@ class TrainConfig(Record):
         """Counts are positive, shares lie between 0 and 1, and options that belong together agree."""
         for name in ("epochs", "batch_size", "iter_size", "evaluate_every"):
             self.require(getattr(self, name) >= 1, name, "is at least 1")
-        for name in ("workers", "lr", "weight_decay", "jitter", "dice", "aux_loss", "clip_grad", "warmup_epochs"):
+        for name in (
+            "workers", "lr", "decoder_lr", "weight_decay", "jitter", "dice", "aux_loss", "clip_grad", "warmup_epochs",
+            "transform_rotation", "polystep_power", "multistep_gamma", "save_every",
+        ):  # fmt: skip
             self.require(getattr(self, name) >= 0, name, "is not negative")
+        self.require(0 <= self.momentum < 1, "momentum", "is at least 0 and below 1")
+        self.require(all(factor >= 0 for factor in self.task_factors or ()), "task_factors", "are not negative")
+        self.require(all(epoch >= 1 for epoch in self.milestones), "milestones", "are epochs, counted from 1")
         for name in ("label_smoothing", "ohem", "ema", "class_weights_probability"):
             self.require(0 <= getattr(self, name) <= 1, name, "is between 0 and 1")
         for name in ("img_resize", "rand_crop", "output_size"):
@@ -168,6 +174,11 @@ class TrainConfig(Record):
             raise ValueError(
                 f"TrainConfig.balancing {self.balancing!r} needs gradients of the encoder's features, which "
                 "freeze_encoder leaves out: choose another balancing"
+            )
+        if self.freeze_encoder and self.quantize != "none":
+            raise ValueError(
+                "TrainConfig.freeze_encoder leaves out the encoder, and quantize measures the ranges of its features "
+                "in training: leave out one of them"
             )
         self.require(self.distillation is None or 0 <= self.distillation <= 1, "distillation", "is between 0 and 1")
 

@@ -150,12 +150,15 @@ with distributed.process_group("cpu"):
         model = edgeseg.create_model("fpn", encoder="{TINY}", channels=8, tasks=streets.tasks)
         config = TrainConfig(epochs=3, batch_size=4, img_resize=(64, 96), rand_crop=(64, 96), workers=0, bf16=False,
                              balancing=name)
-        train(model, streets, None, config, Path("{tmp_path}", name))
+        trained = train(model, streets, None, config, Path("{tmp_path}", name))
+        with Path(f"{tmp_path}/buffers{{distributed.rank()}}").open("a") as file:
+            print(name, *(float(buffer.double().sum()) for buffer in trained.buffers()), file=file)
 """)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(program)]
     done = subprocess.run(torchrun, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     first, second = ((tmp_path / f"weights{rank}").read_text().splitlines() for rank in (0, 1))
     assert first == second
+    assert (tmp_path / "buffers0").read_text() == (tmp_path / "buffers1").read_text()
     assert len(first) == 12
     assert len(set(first)) >= 10  # those of dwa change after its second epoch

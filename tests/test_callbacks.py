@@ -105,11 +105,23 @@ def test_early_stopping_on_other_figures(camvid: Path, tmp_path: Path) -> None:
         reasons.append(run.reason)
     assert reasons == ["", "", "loss has not improved for 1 evaluations"]
     with pytest.raises(ValueError, match="patience needs a validation set"):
-        EarlyStopping(1).on_run_start(run)
+        EarlyStopping(1).check(run)
     with pytest.raises(ValueError, match="patience is at least 1, got 0"):
         EarlyStopping(0)
     with pytest.raises(ValueError, match="watches 'mIoU', but the figures of this run are loss, miou"):
         train(make(), CamVid(camvid), CamVid(camvid, "val"), STILL, tmp_path, callbacks=[EarlyStopping(1, "mIoU")])
+
+
+def test_a_refused_run_removes_no_files(camvid: Path, tmp_path: Path) -> None:
+    train(make(), CamVid(camvid), None, SMALL, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    model = make()
+    for callback, problem in ((EarlyStopping(3), "patience needs"), (EarlyStopping(3, "miou"), "figures of this run")):
+        record = model.config
+        with pytest.raises(ValueError, match=problem):
+            train(model, CamVid(camvid), None, SMALL, tmp_path, overwrite=True, callbacks=[callback])
+        assert model.config == record
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
 def test_wrong_callbacks(camvid: Path, tmp_path: Path) -> None:

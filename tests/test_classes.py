@@ -38,8 +38,11 @@ def test_names_alone(tmp_path: Path) -> None:
     path = tmp_path / "classes.txt"
     path.write_text("straße\n0 or 1\nm²\nlabel\nroute 66\n", encoding="utf-8")
     assert read_classes(path).classes == ("straße", "0 or 1", "m²", "label", "route 66")
-    path.write_text("0 ground\n1 tree\n")
-    assert read_classes(path).classes == ("ground", "tree")
+    path.write_text("lane 0\nlane 1\nbuilding, edifice\n")
+    assert read_classes(path).classes == ("lane 0", "lane 1", "building, edifice")
+    for text in ("0 ground\n1 tree\n", "0 = ground\n1 = tree\n", "ground:1,2,3:trunk,crown:\ntree:4,5,6::falling\n"):
+        path.write_text(text)
+        assert read_classes(path).classes == ("ground", "tree")
 
 
 @pytest.mark.parametrize(
@@ -50,6 +53,13 @@ def test_names_alone(tmp_path: Path) -> None:
         (b"a\nb\na\n", r"line 3: class 'a' stands in line 1 already"),
         (b"name,r,g,b\na,1,2,3\n", r"line 1: 'name,r,g,b' is a heading"),
         (b"id name\n0 a\n", r"line 1: 'id name' is a heading"),
+        (b"class_id,class_name\n0,a\n1,b\n", r"line 1: 'class_id,class_name' is a heading"),
+        (b"value\n1 a\n2 b\n", r"line 1: 'value' is a heading"),
+        (b"vine 1\nground 0\n", r"line 1: 'vine 1' ends with an id"),
+        (b"ground=0\nvine=1\n", r"line 1: 'ground=0' ends with an id"),
+        (b"ground;0;128;64;128\n", r"line 1: 'ground;0;128;64;128' is not a class"),
+        (b"road, car\n", r"line 1: 'road, car' has several classes"),
+        (b'["road", "car"]\n', r"line 1: .* has several classes"),
         (b"0 a\n2 b\n", r"line 2: '2 b' does not begin with id 1"),
         (b"0 a\nb\n", r"line 2: 'b' does not begin with id 1"),
         (b"1 a\n2 b\n", r"line 1: '1 a' does not begin with id 0"),

@@ -21,6 +21,7 @@ from PIL import Image
 import edgeseg
 from edgeseg.cli import main
 from edgeseg.labels import CITYSCAPES
+from edgeseg.spec import Task
 
 from .conftest import ROOT, TINY
 
@@ -132,6 +133,16 @@ def test_results_do_not_overwrite_the_input(
 
 
 # Files that are bad
+
+
+def test_results_do_not_overwrite_one_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tasks = {"lane": Task(channels=3), "left_lane": Task(channels=2)}
+    weights = tmp_path / "two.safetensors"
+    edgeseg.save_checkpoint(edgeseg.create_model("fpn", encoder=TINY, channels=16, tasks=tasks), weights)
+    files = [str(photo(tmp_path / f"{name}.png")) for name in ("img", "img_left")]
+    assert main(["predict", *files, "--checkpoint", str(weights), "-o", str(tmp_path / "out")]) == 2
+    assert "img_left.png would overwrite those of" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_channels_are_not_made_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import edgeseg
 from edgeseg import Task
@@ -92,6 +94,16 @@ def test_several_inputs_and_tasks(name: str, inputs: tuple[int, ...], tasks: lis
         tasks={f"t{i}": Task("depth" if c == 1 else "segmentation", c) for i, c in enumerate(tasks)},
     )
     assert edgeseg.complexity(model, (384, 768)).gmacs == pytest.approx(gmacs, abs=1e-6)
+
+
+@pytest.mark.parametrize("encoder", ["swin_tiny_patch4_window7_224", "efficientvit_m0", "resnet18"])
+def test_transformers_as_pytorch_counts_them(encoder: str) -> None:
+    model = edgeseg.create_model("fpn", encoder=encoder, channels=16, num_classes=5).eval()
+    found = edgeseg.complexity(model, 224)
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        model.to("meta")(torch.zeros(1, 3, 224, 224))
+    assert found.gmacs == pytest.approx(counter.get_total_flops() / 2e9)
+    assert found.all_operators > found.gmacs
 
 
 def test_training_mode_is_kept(tiny: edgeseg.Pixel2Pixel) -> None:

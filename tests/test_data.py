@@ -170,6 +170,28 @@ def test_cityscapes_frames_that_do_not_match(cityscapes: Path) -> None:
         load_dataset("cityscapes_motion_multi_input", cityscapes, "val")
 
 
+def test_cityscapes_frames_of_other_names(cityscapes: Path) -> None:
+    for folder, names in (("leftImg8bit", (1, 2)), ("flow", (2, 3))):
+        for i in names:
+            photo(cityscapes / f"{folder}/test/street/frame{i}.png")
+    with pytest.raises(ValueError, match=r"frame2\.png and .*frame1\.png are not of the same frame"):
+        load_dataset(
+            "cityscapes_segmentation_infer", cityscapes, "test", image_folders=("flow", "leftImg8bit"),
+            flow_folders=("flow",),
+        )  # fmt: skip
+
+
+def test_cityscapes_without_a_camera(cityscapes: Path) -> None:
+    camera = next((cityscapes / "camera").glob("train/*/*.json"))
+    camera.unlink()
+    with pytest.raises(FileNotFoundError, match=rf"(?s){camera.name} is missing; expected"):
+        load_dataset("cityscapes_depth", cityscapes, "train")
+    with pytest.warns(UserWarning, match=r"1 samples left out"):
+        left = load_dataset("cityscapes_depth", cityscapes, "train", on_error="skip")
+    assert len(left.skipped) == 1
+    assert all(left[i] for i in range(len(left)))
+
+
 def test_cityscapes_layout_is_printed(cityscapes: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"(?s)leftImg8bit/train is missing; expected\n.*gtFine"):
         load_dataset("cityscapes_segmentation", tmp_path, "train")

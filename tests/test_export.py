@@ -183,6 +183,38 @@ def test_wrong_calls(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
         edgeseg.export_onnx(model, tmp_path / "m.onnx", output="softmax")  # type: ignore[arg-type]
 
 
+def test_sizes_and_places_that_are_none(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
+    """They are refused before anything is computed, and a number is a square."""
+    for options, problem in (
+        ({"size": (64.0, 96.0)}, "size is a positive height and width, got"),
+        ({"size": (64, 0)}, "size is a positive height and width, got"),
+        ({"dynamic": "height"}, "dynamic is a list of dimensions"),
+        ({"dynamic": True}, "dynamic is a list of dimensions"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            edgeseg.export_onnx(model, tmp_path / "x.onnx", **options)
+    (tmp_path / "folder.onnx").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"cannot write .*folder\.onnx: it is a folder"):
+        edgeseg.export_onnx(model, tmp_path / "folder.onnx")
+    with pytest.raises(ValueError, match=r"images is a list of photos, got str; for a single one pass \[photo\]"):
+        edgeseg.quantize_onnx(model, tmp_path / "x.onnx", "photo.jpg")
+    done = edgeseg.export_onnx(model, tmp_path / "square.onnx", size=64, dynamic=())  # type: ignore[arg-type]
+    assert onnx.load(done.path).graph.input[0].type.tensor_type.shape.dim[3].dim_value == 64
+
+
+def test_tasks_in_another_order(tmp_path: Path) -> None:
+    task = Task("segmentation", 3)
+    model = edgeseg.create_model("fpn", encoder=TINY, channels=16, tasks={"a": task, "b": task}).eval()
+    model.configure(tasks={"b": task, "a": task})
+    photo = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    expected = model.predict_tasks(photo)
+    assert list(expected) == ["b", "a"]
+    assert not np.array_equal(expected["a"], expected["b"])
+    edgeseg.export_onnx(model, tmp_path / "x.onnx", size=(64, 96), dynamic=())
+    for name, labels in edgeseg.OnnxSegmenter(tmp_path / "x.onnx").predict_tasks(photo).items():
+        assert (labels == expected[name]).mean() > 0.99
+
+
 def test_wrong_files(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no file .*none\.onnx"):
         edgeseg.OnnxSegmenter(tmp_path / "none.onnx")

@@ -71,6 +71,19 @@ def test_requests_that_cannot_be_met(network: edgeseg.Pixel2Pixel) -> None:
         edgeseg.optimize(network.train(), runtime="onnxruntime")
 
 
+def test_another_network_of_the_same_weights(network: edgeseg.Pixel2Pixel, photo: Path, cache: Path) -> None:
+    edgeseg.optimize(network, runtime="onnxruntime")
+    for name, module in list(network.named_modules()):
+        if isinstance(module, torch.nn.ReLU):
+            network.set_submodule(name, torch.nn.Hardswish())
+    other = edgeseg.optimize(network, runtime="onnxruntime")
+    assert (other.predict(photo) == network.predict(photo)).mean() > 0.99
+    assert len(list(cache.glob("*.onnx"))) == 2
+    network.decoders.register_forward_hook(lambda *_: None)
+    with pytest.raises(ValueError, match="decoders has hooks, which an exported file would lose"):
+        edgeseg.optimize(network, runtime="onnxruntime")
+
+
 def test_predict_takes_what_is_faster_in_all(
     saved: str, photo: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -112,6 +112,25 @@ def test_predict_with_flow_and_all_tasks(checkpoint: Path, tmp_path: Path, capsy
     assert "takes --input flow=FILE|FOLDER beside the photos, got none" in capsys.readouterr().err
 
 
+def test_each_photo_has_its_own_flow(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pixels = Image.fromarray(frames()[1])
+    for place in ("photos/a", "photos/b", "flow"):
+        (tmp_path / place).mkdir(parents=True)
+        pixels.save(tmp_path / place / "1.png")
+    command = ["predict", str(tmp_path / "photos"), "--checkpoint", str(checkpoint), "-o", str(tmp_path / "out")]
+    assert main([*command, "--input", f"flow={tmp_path / 'flow/1.png'}"]) == 2
+    assert "is one file for 2 photos; pass a folder of files" in capsys.readouterr().err
+    assert main([*command, "--input", f"flow={tmp_path / 'flow'}"]) == 1
+    assert capsys.readouterr().err.count("there is no file for it in") == 2
+
+
+def test_frames_without_leading_zeros(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("f2", "f10"):
+        Image.fromarray(frames()[1]).save(tmp_path / f"{name}.png")
+    assert main(["flow", str(tmp_path), "-o", str(tmp_path / "out")]) == 2
+    assert "no leading zeros, so that f10 comes before f2" in capsys.readouterr().err
+
+
 def test_video_computes_its_flow(checkpoint: Path, tmp_path: Path) -> None:
     av = pytest.importorskip("av")
     with av.open(str(tmp_path / "drive.mp4"), "w") as file:

@@ -201,7 +201,7 @@ def test_colours(mode: str, tmp_path: Path) -> None:
     for i, mask in enumerate(labels):
         photo(tmp_path / f"images/train/{i}.jpg")
         indexed = Image.fromarray(mask)
-        indexed.putpalette(COLORS[[2, 1, 0]].tobytes())  # of a palette the indices count
+        indexed.putpalette((COLORS[[2, 1, 0]] // 2).tobytes())  # of a palette the indices count
         picture = indexed if mode == "P" else Image.fromarray(COLORS[mask]).convert(mode)
         (tmp_path / "masks/train").mkdir(parents=True, exist_ok=True)
         picture.save(tmp_path / f"masks/train/{i}.png")
@@ -209,6 +209,40 @@ def test_colours(mode: str, tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("\n".join(lines))
     assert same(read("images_masks", tmp_path), labels)
     assert same(read("images_masks", tmp_path, classes=lines), labels)
+
+
+def test_palettes_that_contradict_the_colours(tmp_path: Path) -> None:
+    """A program that stores a colour picture with a palette numbers the palette in its own way."""
+    colors = np.array([(0, 0, 142), (128, 64, 128)], np.uint8)
+    ids = np.repeat(np.array([[0], [1]], np.uint8), [20, 12], axis=0).repeat(48, axis=1)
+    pairs(tmp_path, [ids])
+    (tmp_path / "classes.txt").write_text("car 0 0 142\nroad 128 64 128\n")
+    mask = next(tmp_path.glob("masks/train/*"))
+    indices = Image.fromarray(1 - ids)
+    for order in ([1, 0], [0, 1]):
+        indices.putpalette(colors[order].tobytes())
+        indices.save(mask)
+        if order == [1, 0]:
+            with pytest.raises(ValueError, match=r"index 0 is \(128, 64, 128\), the colour of class 1; save the mask"):
+                read("images_masks", tmp_path)
+            indices.convert("RGB").save(mask)
+            assert np.array_equal(read("images_masks", tmp_path)[0], ids)
+        else:
+            assert np.array_equal(read("images_masks", tmp_path)[0], 1 - ids)
+
+
+def test_255_means_the_same_in_all_splits(tmp_path: Path) -> None:
+    seen, void = np.zeros((32, 48), np.uint8), np.zeros((32, 48), np.uint8)
+    seen[:8], void[20:] = 1, 255
+    for split, masks in (("train", [seen | void]), ("val", [void])):
+        save(tmp_path / f"images/{split}/0.png", np.zeros((32, 48, 3), np.uint8))
+        save(tmp_path / f"masks/{split}/0.png", masks[0])
+    (tmp_path / "classes.txt").write_text("road\n")
+    assert [np.unique(read("images_masks", tmp_path, split)[0]).tolist() for split in ("train", "val")] == [
+        [0, 1, 255], [0, 255],
+    ]  # fmt: skip
+    save(tmp_path / "masks/train/0.png", void)
+    assert np.unique(read("images_masks", tmp_path, "val")[0]).tolist() == [0, 1]
 
 
 def test_colours_of_ignored_pixels(tmp_path: Path) -> None:
@@ -638,14 +672,30 @@ def test_yolo(names: str, tmp_path: Path) -> None:
 def test_names_of_yolo_in_another_order(tmp_path: Path) -> None:
     yolo(tmp_path)
     (tmp_path / "data.yaml").write_text("names:\n  1: road\n  0: car\n")
-    with pytest.raises(ValueError, match=r"data\.yaml, name 1: '1: road' does not begin with id 0"):
-        load_dataset("yolo", tmp_path, "train")
+    assert load_dataset("yolo", tmp_path, "train").task.classes == ("background", "car", "road")
+    (tmp_path / "data.yaml").write_text("names:\n\n  - lane 1 2 3  # of four\n  - 'it''s'\n  - no\n")
+    assert load_dataset("yolo", tmp_path, "train").task.classes == ("background", "lane 1 2 3", "it's", "no")
     (tmp_path / "data.yaml").write_text("names: ['road, wet', \"car's\", driver's seat,lane]\n")
     names = load_dataset("yolo", tmp_path, "train").task.classes
     assert names == ("background", "road, wet", "car's", "driver's seat", "lane")
-    (tmp_path / "data.yaml").write_text("names: {0: road}\n")
-    with pytest.raises(ValueError, match=r"data\.yaml has no list of names"):
-        load_dataset("yolo", tmp_path, "train")
+    for text in ("names: {1: road}", "names: []", "names: [", "nc: 2", "[]", "names: [[road]]"):
+        (tmp_path / "data.yaml").write_text(text)
+        with pytest.raises(ValueError, match=r"data\.yaml has no list of names"):
+            load_dataset("yolo", tmp_path, "train")
+
+
+def test_yolo_of_one_class(tmp_path: Path) -> None:
+    yolo(tmp_path)
+    for path in (tmp_path / "labels/train").iterdir():
+        path.write_text("0 0 0 0.5 0 0.5 1 0 1\n")
+    (tmp_path / "data.yaml").write_text("names: [road]\n")
+    data = load_dataset("yolo", tmp_path, "train")
+    assert data.task.classes == ("background", "road")
+    assert np.array_equal(data[0][1].numpy()[0], np.repeat([1, 0], [24, 24]))
+    assert np.array_equal(read("yolo", tmp_path, background=False)[0][0], np.repeat([0, 255], [24, 24]))
+    (tmp_path / "labels/train/0.txt").write_text("1 0 0 0.5 0 0.5 1 0 1\n")
+    with pytest.raises(ValueError, match=r"0\.txt, line 1: there is no class 1"):
+        data[0]
 
 
 def test_layouts_of_yolo(tmp_path: Path) -> None:
@@ -703,6 +753,26 @@ def test_labelme(tmp_path: Path) -> None:
     assert len(read("labelme", tmp_path / "train", "train", classes=("road", "car"), val_fraction=1e-9)) == 1
 
 
+def test_rectangles_of_labelme(tmp_path: Path) -> None:
+    """X-AnyLabeling writes all four corners."""
+    car = {"label": "car", "points": [[4, 4], [8, 4], [8, 8], [4, 8]], "shape_type": "rectangle"}
+    (four,) = read("labelme", labelme(tmp_path, [car]))
+    (two,) = read("labelme", labelme(tmp_path, [{**car, "points": [[4, 4], [8, 8]]}]))
+    assert (four == 2).sum() == 16
+    assert np.array_equal(four, two)
+
+
+def test_photos_of_labelme_that_are_not_certain(tmp_path: Path) -> None:
+    car = {"label": "car", "points": [[4, 4], [8, 8]], "shape_type": "rectangle"}
+    labelme(tmp_path, [car])
+    write(tmp_path / "train/a/copy.json", {"imagePath": "0.jpg", "shapes": [car]})
+    with pytest.raises(ValueError, match=r"0\.jpg is the photo of several JSON files"):
+        load_dataset("labelme", tmp_path, "train")
+    photo(tmp_path / "train/a/copy.jpg")
+    with pytest.raises(ValueError, match=r"copy\.json has the imagePath '0\.jpg', and the photo .*copy\.jpg lies"):
+        load_dataset("labelme", tmp_path, "train")
+
+
 def test_labelme_of_another_size(tmp_path: Path) -> None:
     car = {"label": "car", "points": [[4, 4], [8, 8]], "shape_type": "rectangle"}
     assert len(read("labelme", labelme(tmp_path, [car], imageHeight=32, imageWidth=48))) == 1
@@ -716,6 +786,7 @@ def test_labelme_of_another_size(tmp_path: Path) -> None:
         ({"label": "tree", "points": [[0, 0], [1, 0], [1, 1]]}, "shape 1 has the label 'tree', which is no class"),
         ({"label": "car", "points": [[0, 0], [1, 1]], "shape_type": "circle"}, "shape 1 is a circle"),
         ({"label": "car", "points": [[0, 0], [1, 1]]}, "shape 1 is a polygon of the points"),
+        ({"label": "car", "points": [[0, 0]] * 3, "shape_type": "rectangle"}, "shape 1 is a rectangle of the points"),
         ({"label": "car", "points": [[0, 0], [99, 0], [1, 1]]}, "shape 1: the point .* is outside"),
         ({"label": "car"}, "shape 1 is a polygon of the points None"),
         ({"label": [], "points": []}, "shape 1 has the label"),

@@ -192,6 +192,27 @@ def test_push_and_pull(hub: HubServer, model: edgeseg.Pixel2Pixel) -> None:
     assert same(model, edgeseg.create_model(f"hf-hub:me/lakes@{COMMIT}"))
 
 
+def test_cards_that_were_written_by_hand_stay(
+    hub: HubServer, model: edgeseg.Pixel2Pixel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = tmp_path / "README.md"
+    for license in ("mit", "apache-2.0"):
+        model.save_pretrained(tmp_path, license=license)
+        assert ModelCard.load(card).data.license == license
+    card.write_text(card.read_text().replace("A `fpn` network", "My network"))
+    model.save_pretrained(tmp_path, license="mit")
+    assert "My network" in card.read_text()
+    assert "README.md was written by hand and stays as it is" in capsys.readouterr().out
+    push(model)
+    hub.repos["me/lakes"]["README.md"] = b"# Lakes\n"
+    push(model, license="mit")
+    assert hub.repos["me/lakes"]["README.md"] == b"# Lakes\n"
+    with pytest.raises(ValueError, match=r"weights are written as \.safetensors files, got .*x\.pth"):
+        edgeseg.save_checkpoint(model, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"floating-point numbers, such as torch\.float16, got torch\.int8"):
+        edgeseg.save_checkpoint(model, tmp_path / "x.safetensors", dtype=torch.int8)
+
+
 def test_through_the_environment(hub: HubServer, model: edgeseg.Pixel2Pixel) -> None:
     """HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE as a user sets them, in a process of its own."""
     push(model)

@@ -191,7 +191,7 @@ def test_command_compares_on_a_dataset(
 
 
 def test_wrong_calls(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="images is empty; quantization measures the ranges"):
+    with pytest.raises(ValueError, match="images is empty; an 8-bit file needs typical photos"):
         quantize_onnx(model, tmp_path / "q.onnx", [])
     with pytest.raises(ValueError, match="no calibration named 'guess'; the calibrations are minmax"):
         quantize_onnx(model, tmp_path / "q.onnx", ["x.png"], calibration="guess")  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 
 import edgeseg
@@ -13,6 +14,8 @@ from edgeseg.networks.encoders import ENCODERS
 from edgeseg.spec import ModelSpec
 from edgeseg.zoo.networks import ALIASES, PEERS, ZOO
 from edgeseg.zoo.weights import WEIGHTS
+
+from .conftest import TINY
 
 FPN = "fpn_aspp_mobilenetv2_tv_edgeailite"
 
@@ -76,6 +79,18 @@ def test_register_model() -> None:
         edgeseg.register_model("my_net")(builder)
     with pytest.raises(ValueError, match="weights tag"):
         edgeseg.register_model("my.net")(builder)
+
+
+def test_options_that_leave_no_trace_in_weights_are_those_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    model = edgeseg.create_model("fpn", encoder=TINY, channels=16, dilations=(1, 2, 3), activation="relu6").eval()
+    edgeseg.save_checkpoint(model, path)
+    loaded = edgeseg.create_model("fpn", encoder=TINY, channels=16, checkpoint_path=path).eval()
+    image = torch.randn(1, 3, 64, 96)
+    assert torch.equal(model(image)["segmentation"], loaded(image)["segmentation"])
+    other = edgeseg.create_model("fpn", encoder=TINY, channels=16, dilations=(1, 1, 1), checkpoint_path=path)
+    assert other.config.spec is not None
+    assert (other.config.spec.dilations, other.config.spec.activation) == ((1, 1, 1), "relu6")
 
 
 def test_contradictions(tmp_path: Path) -> None:

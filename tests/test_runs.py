@@ -297,6 +297,31 @@ def test_a_refused_run_leaves_the_model_as_it_was(
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
+def test_models_that_cannot_be_trained(camvid: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"optimize\(\) made; train the model that it was made from"):
+        train(edgeseg.optimize(make().eval()), CamVid(camvid), None, SMALL, tmp_path)
+    with pytest.raises(ValueError, match="no parameter of the model is trained"):
+        train(make().requires_grad_(False), CamVid(camvid), None, SMALL, tmp_path)
+    with pytest.raises(ValueError, match="leave out one of them"):
+        replace(SMALL, freeze_encoder=True, quantize="per_channel")
+    for change in ({"momentum": 1.0}, {"decoder_lr": -1.0}, {"task_factors": (-1.0,)}, {"milestones": (-5,)}):
+        with pytest.raises(ValueError, match=next(iter(change))):
+            replace(SMALL, **change)
+    assert not list(tmp_path.iterdir())
+
+
+def test_training_for_8_bits_leaves_the_float_network(camvid: Path, tmp_path: Path) -> None:
+    model = make().train()
+    torch.manual_seed(7)
+    random = torch.get_rng_state()
+    recipe = replace(SMALL, quantize="per_channel", distillation=0.5)
+    trained = train(model, CamVid(camvid), None, recipe, tmp_path / "a")
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), random)
+    with pytest.raises(ValueError, match=r"was trained with .*per_channel.*, and TrainConfig.quantize asks for"):
+        train(trained, CamVid(camvid), None, replace(SMALL, quantize="power_of_two"), tmp_path / "b")
+
+
 def test_gradients_of_a_frozen_encoder_cannot_balance() -> None:
     for balancing in ("gradnorm", "pseudo_gradnorm"):
         with pytest.raises(ValueError, match="freeze_encoder leaves out"):

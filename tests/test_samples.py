@@ -10,17 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from torch.utils.data import Subset
+from PIL import ExifTags, Image
+from torch.utils.data import ConcatDataset, Subset
 from torchvision import tv_tensors
+from torchvision.transforms.v2 import functional as F
 
 import edgeseg
+from edgeseg.data import Streets
 from edgeseg.data.base import name_of
 from edgeseg.data.samples import check_classes, checked_sample
-from edgeseg.engine import ConfusionMatrix, TrainConfig, evaluate, train
-from edgeseg.engine.report import print_scores
+from edgeseg.engine import ConfusionMatrix, DepthErrors, TrainConfig, evaluate, train
+from edgeseg.engine.report import print_scores, write_scores
 from edgeseg.spec import Input, Task
 from edgeseg.tasks.losses import segmentation_loss
+from edgeseg.vision.masks import read_mask
 from edgeseg.vision.tensors import Flow
 
 from .conftest import TINY
@@ -96,6 +99,9 @@ def refused(sample: Any, *words: str, tasks: dict[str, Task] = TASKS) -> None:
 
 
 def test_images_that_are_not_pixels() -> None:
+    refused((PIXELS.astype(object), LABELS), "an image is an array of numbers, got an array of object")
+    refused((PIXELS.astype(">u2"), LABELS), "images are uint8, 0 to 255; divide by 257")
+    refused((PIXELS > 5, LABELS), "multiply by 255, then convert them with .to(torch.uint8)")
     refused((IMAGE / 255, MASK), "torch.float32 [3, 32, 48]", "uint8, 0 to 255", "ToTensor()")
     refused((PIXELS / 255.0, LABELS), "torch.float64", "multiply by 255")
     refused(((IMAGE.float() - 128) / 64, MASK), "looks normalized", "leave out Normalize()")
@@ -110,6 +116,10 @@ def test_images_that_are_not_pixels() -> None:
 
 
 def test_ground_truth_that_does_not_fit() -> None:
+    refused(
+        (PIXELS, np.ones((3, HEIGHT, WIDTH), np.float32)), "'depth' has 3 channels, and the task has 1", tasks=DEPTH
+    )
+    refused((PIXELS, LABELS.astype(object)), "is an array of numbers, got an array of object")
     refused((IMAGE, MASK[::2, ::2]), "is 16x24 and the image is 32x48", "nearest neighbour")
     refused((IMAGE, MASK == 1), "torch.bool", "integers")
     refused((IMAGE, MASK.float()), "torch.float32", "integers")
@@ -182,6 +192,41 @@ def test_a_part_of_a_dataset_names_its_samples() -> None:
         checked_sample(part, 0, TASKS)
 
 
+def test_parts_of_datasets_have_the_classes_of_the_whole() -> None:
+    data = Streets("val", (HEIGHT, WIDTH), length=4)
+    parts: list[Any] = [Subset(data, [2]), ConcatDataset([Subset(data, [1]), data])]
+    for part in parts:
+        with pytest.raises(ValueError, match="the dataset and the model have different classes"):
+            check_classes(part, {"semantic": Task("segmentation", 3)})
+    assert name_of(ConcatDataset([data, Subset(data, [3])]), 4) == name_of(data, 3)
+
+
+def test_pictures_of_ids_are_read_as_files_are(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 3
+    Image.fromarray(PIXELS).save(tmp_path / "photo.png", exif=exif)
+    Image.fromarray(LABELS).save(tmp_path / "mask.png", exif=exif)
+    sample = (Image.open(tmp_path / "photo.png"), Image.open(tmp_path / "mask.png"))
+    (image,), targets = checked_sample([sample], 0, TASKS)
+    assert np.array_equal(image.permute(1, 2, 0), PIXELS[::-1, ::-1])
+    assert np.array_equal(targets["segmentation"], LABELS[::-1, ::-1])
+    picture = Image.fromarray(LABELS % 4, "P")
+    picture.putpalette([0] * 12)
+    picture.save(tmp_path / "two_bits.png", bits=2)
+    _, targets = checked_sample(
+        [(PIXELS, Image.open(tmp_path / "two_bits.png"))], 0, {"segmentation": Task(channels=4)}
+    )
+    assert np.array_equal(targets["segmentation"], read_mask(tmp_path / "two_bits.png"))
+
+
+def test_flow_is_flow_whatever_its_type() -> None:
+    flow = torch.full((3, HEIGHT, WIDTH), 128, dtype=torch.uint8)
+    flow[0] = 140
+    inputs = {"flow": Input(3, "flow"), "image": Input()}
+    (found, _), _ = checked_sample([((tv_tensors.Image(flow), IMAGE), MASK)], 0, TASKS, inputs)
+    assert F.horizontal_flip(found)[0, 0, 0] == 116
+
+
 def test_label_255_is_never_a_class() -> None:
     refused((IMAGE, MASK.long()), "256 classes", "up to 255", tasks={"segmentation": Task("segmentation", 256)})
     (_, targets) = checked_sample([(IMAGE, MASK)], 0, {"segmentation": Task("segmentation", 255)})
@@ -190,6 +235,40 @@ def test_label_255_is_never_a_class() -> None:
         ConfusionMatrix(256)
     with pytest.raises(ValueError, match="256 classes; label 255"):
         segmentation_loss(torch.zeros(1, 256, 2, 2), torch.zeros(1, 2, 2))
+
+
+def test_metrics_take_ids_of_one_shape() -> None:
+    matrix = ConfusionMatrix(2)
+    with pytest.raises(ValueError, match=r"the prediction has the shape \[2, 8\] and the ground truth \[4, 4\]"):
+        matrix.update(torch.zeros(2, 8, dtype=torch.uint8), torch.zeros(4, 4, dtype=torch.uint8))
+    with pytest.raises(ValueError, match=r"class ids are integers, got torch.float32 .*argmax"):
+        matrix.update(torch.tensor([[0.9, 0.2]]), torch.tensor([[1, 0]]))
+    with pytest.raises(ValueError, match="not finite"):
+        DepthErrors().update(torch.tensor([[torch.nan, 1]]), torch.tensor([[1.0, 0]]))
+    assert DepthErrors().scores(Task("depth"), "native")["ard"] is None
+
+
+def test_networks_whose_outputs_are_not_numbers() -> None:
+    model = network().eval()
+    with torch.no_grad():
+        list(model.parameters())[-1].fill_(torch.nan)
+    for kind in (lambda: model.predict(PIXELS), lambda: evaluate(model, [(PIXELS, LABELS)], flip=True)):
+        with pytest.raises(ValueError, match="the network puts out values that are not finite"):
+            kind()
+
+
+def test_classes_with_the_names_of_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("background", "threshold", "miou")
+    matrix = ConfusionMatrix(3, names)
+    matrix.update(torch.tensor([[0, 1, 2, 1]]), torch.tensor([[0, 1, 1, 1]]))
+    assert re.findall(r"(?m)^(\S.*?) {2,}(\S+)$", repr(matrix))[:4] == [
+        ("background", "100.00"), ("threshold", "66.67"), ("miou", "0.00"), ("mIoU over 3 of 3 classes", "55.56"),
+    ]  # fmt: skip
+    scores = matrix.scores(Task(channels=3, classes=names), "native")
+    write_scores({"segmentation": scores}, tmp_path / "scores.csv")
+    lines = (tmp_path / "scores.csv").read_text().splitlines()
+    assert "segmentation,iou/miou,0.0" in lines
+    assert "segmentation,miou,55.5556" in lines
 
 
 def test_the_confusion_matrix_drops_nothing() -> None:

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -277,6 +278,19 @@ def test_kinds_of_ones_own_are_not_taught(teacher: edgeseg.Pixel2Pixel) -> None:
     task = replace(teacher.tasks["segmentation"], kind="ordinal")
     with pytest.raises(ValueError, match=r"the network that learns has segmentation \(ordinal\)"):
         Teacher([teacher], {"segmentation": task})
+
+
+def test_soft_labels_of_another_network_with_the_same_weights() -> None:
+    options: dict[str, Any] = {"encoder": TINY, "channels": 16, "num_classes": 3}
+    first, second = (edgeseg.create_model("fpn", dilations=each, **options) for each in ((1, 2, 3), (6, 12, 18)))
+    second.load_state_dict(first.state_dict())
+    assert Teacher([first], first.tasks).digest != Teacher([second], first.tasks).digest
+
+
+def test_photos_that_change(teacher: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
+    soft = SoftLabels(Teacher([teacher], teacher.tasks), tmp_path)
+    with pytest.raises(ValueError, match=r"no soft labels .* has to return the same photo for an index each time"):
+        soft[torch.zeros(3, 8, 8, dtype=torch.uint8)]
 
 
 def test_what_cannot_teach(teacher: edgeseg.Pixel2Pixel) -> None:

@@ -116,3 +116,25 @@ def test_a_sample_follows_from_its_key() -> None:
     assert torch.equal(first, data[1][0][0])
     assert not torch.equal(first, data[1 + 3][0][0])  # the same picture, an epoch later
     assert data[4][2] == 1
+
+
+@pytest.mark.parametrize("scale", [0.4, 0.75, 1.0, 1.7])
+def test_edges_of_labels_stay_at_those_of_images(scale: float) -> None:
+    """The centre of a disc, in pixels."""
+    y, x = torch.meshgrid(torch.arange(120), torch.arange(160), indexing="ij")
+    disc = ((y - 60) ** 2 + (x - 75) ** 2 < 40**2).to(torch.uint8)
+
+    def centre(values: torch.Tensor) -> torch.Tensor:
+        weights = values.double() / values.double().sum()
+        return torch.stack([(weights.sum(1 - axis) * torch.arange(values.shape[axis])).sum() for axis in (0, 1)])
+
+    moved = {}
+    for corners in (False, True):
+        transform = RandomScale((120, 160), (scale, scale), corners=corners)
+        image = tv_tensors.Image(disc.expand(3, -1, -1) * 255)
+        (image,), labels = transform((image,), {"labels": tv_tensors.Mask(disc), "depth": Depth(disc[None].float())})
+        assert torch.equal(labels["labels"], labels["depth"][0])
+        assert isinstance(labels["depth"], Depth)
+        moved[corners] = float((centre(labels["labels"]) - centre(image[0])).abs().max())
+    assert moved[False] < 0.25
+    assert moved[True] > moved[False] + 0.1 or scale == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from edgeseg.machine.terminal import printable, progress_bar, show
 
 if TYPE_CHECKING:
     import numpy as np
+
+DIGITS = re.compile(r"(\d+)")
 
 
 def add(verbs: Any) -> None:
@@ -86,6 +89,13 @@ def _flow_of_folder(options: argparse.Namespace) -> int:
         raise ValueError(f"{folder} is no folder; pass PREVIOUS and CURRENT, or a folder of frames")
     require_folder(options.output)
     frames = by_stem(list_files(folder, PHOTO_SUFFIXES, without=options.output, recursive=False), folder)
+    natural = sorted(frames, key=lambda stem: [int(part) if part.isdigit() else part for part in DIGITS.split(stem)])
+    if list(frames) != natural:
+        first, second = next(pair for pair in zip(frames, natural, strict=True) if pair[0] != pair[1])
+        raise ValueError(
+            f"{folder}: the names of the frames have no leading zeros, so that {first} comes before {second} in their "
+            "order; rename them to numbers of the same length"
+        )
     if len(frames) < 2:
         raise ValueError(f"{folder} has {len(frames)} images; flow needs two or more")
     steps = progress_bar(_steps(list(frames.items()), options.output), "flow", "frame", len(frames))

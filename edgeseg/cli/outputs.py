@@ -54,12 +54,15 @@ def _is_cityscapes(task: Task) -> bool:
 
 
 def require_other_files(model: Predictor, files: Sequence[tuple[Path, str]], options: argparse.Namespace) -> None:
-    """Raises a ValueError if the results of one file would overwrite another file of the input."""
+    """Raises a ValueError if the results of one file would overwrite those of another, or a file of the input."""
     sources = {os.path.realpath(path): path for path, _ in files}  # Path.resolve raises for a loop of links
     endings = {*options.outputs, *DATA} if "labels" in options.outputs else set(options.outputs)
+    targets: dict[str, Path] = {}
     for path, name in files:
         for task in model.tasks:
             begin = os.path.realpath(target_of(options.output, name, task, model.tasks))
+            if targets.setdefault(begin, path) != path:
+                raise ValueError(f"the results of {path} would overwrite those of {targets[begin]}; rename one of them")
             for ending in (f"{begin}_{each}.{suffix}" for each in endings for suffix in ("png", "mkv", "mp4")):
                 if ending in sources:
                     raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,7 +123,7 @@ def _predict_share(options: argparse.Namespace, device: torch.device, missing: l
     photos, videos = _find(options, model.in_channels[-1])
     require_outputs(model, options.outputs)
     require_other_files(model, [*photos, *videos], options)
-    beside = _beside(options.input, list(model.inputs)[:-1], needed=bool(photos))
+    beside = _beside(options.input, list(model.inputs)[:-1], [path for path, _ in photos])
     if not photos and not videos and not missing:
         raise ValueError(f"no images in {', '.join(map(str, options.images))} that this model can take")
     step, first = distributed.world_size(), distributed.rank()
@@ -258,24 +259,28 @@ def _segment_videos(model: Predictor, videos: Sequence[File], options: argparse.
         yield (path, name), None
 
 
-def _beside(given: Sequence[str], names: Sequence[str], *, needed: bool) -> list[Finder]:
+def _beside(given: Sequence[str], names: Sequence[str], photos: Sequence[Path]) -> list[Finder]:
     """Makes, per input beside the photo, a function that returns its file for a photo and the name of its results."""
     from edgeseg.vision.listing import PHOTO_SUFFIXES, by_stem, list_files
 
     paths = dict(each.partition("=")[::2] for each in given)
-    wrong = [name for name in names if name not in paths] if needed else []
+    wrong = [name for name in names if name not in paths] if photos else []
     if wrong or set(paths) - set(names):
         takes = " and ".join(f"--input {name}=FILE|FOLDER" for name in names) or "no --input"
         raise ValueError(f"this model takes {takes} beside the photos, got {', '.join(paths) or 'none'}")
 
+    stems = Counter(path.stem for path in photos)
+
     def finder(place: Path) -> Finder:
         if not place.is_dir():
+            if len(photos) > 1:
+                raise ValueError(f"--input {place} is one file for {len(photos)} photos; pass a folder of files")
             return lambda path, name: place
         files = by_stem(list_files(place, PHOTO_SUFFIXES | {".npy"}), place)
 
         def find(path: Path, name: str) -> Path:
             # The results of photos of one stem are named with the suffix of the photo.
-            for stem in (name, name.removesuffix(path.suffix), path.stem):
+            for stem in (name, name.removesuffix(path.suffix), path.stem if stems[path.stem] == 1 else name):
                 if stem in files:
                     return files[stem]
             raise ValueError(f"there is no file for it in {place}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import ConcatDataset, Dataset, Subset
 from torchvision import tv_tensors
 
 from edgeseg.labels import IGNORE
@@ -179,10 +180,25 @@ def split_readable(items: Sequence[T], read: Callable[[T], object]) -> tuple[lis
     return readable, wrong
 
 
+def fact_of(dataset: Any, name: str, default: Any = None) -> Any:
+    """Returns an attribute of a dataset, such as `tasks`, also of one in torch's `Subset` or `ConcatDataset`.
+
+    The parts of a `ConcatDataset` may differ; its fact is that of the first part that has one.
+    """
+    if hasattr(dataset, name):
+        return getattr(dataset, name)
+    inner = [dataset.dataset] if isinstance(dataset, Subset) else getattr(dataset, "datasets", ())
+    found = (fact_of(each, name) for each in inner)
+    return next((fact for fact in found if fact is not None), default)
+
+
 def name_of(dataset: Any, index: int) -> str:
     """Returns the name of a sample for error messages: its file, if the dataset has the method `name`."""
     if isinstance(dataset, Subset):
         return name_of(dataset.dataset, dataset.indices[index])
+    if isinstance(dataset, ConcatDataset):
+        number = bisect.bisect_right(dataset.cumulative_sizes, index)
+        return name_of(dataset.datasets[number], index - (dataset.cumulative_sizes[number - 1] if number else 0))
     name = getattr(dataset, "name", None)
     return str(name(index)) if callable(name) else f"sample {index}"
 

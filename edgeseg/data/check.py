@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from edgeseg.data.base import LabelledDataset, name_of
+from edgeseg.data.base import LabelledDataset, fact_of, name_of
 from edgeseg.data.samples import checked_sample, require_samples
 from edgeseg.labels import IGNORE, class_names
 from edgeseg.machine.files import replacing
@@ -176,10 +176,10 @@ def check_dataset(
         ValueError: no tasks, or a sample that cannot be used, and `on_error` is "stop".
     """
     require_samples(dataset)
-    tasks = tasks if tasks is not None else getattr(dataset, "tasks", None)
+    tasks = tasks if tasks is not None else fact_of(dataset, "tasks")
     if not tasks:
         raise ValueError('the dataset has no attribute `tasks`; pass tasks, such as {"segmentation": Task(channels=3)}')
-    inputs = inputs if inputs is not None else getattr(dataset, "inputs", None)
+    inputs = inputs if inputs is not None else fact_of(dataset, "inputs")
     count = len(dataset)
     indices = (
         range(count) if limit is None else sorted({*np.linspace(0, count - 1, min(limit, count)).astype(int).tolist()})
@@ -189,7 +189,7 @@ def check_dataset(
     if known is not None:
         return known
     facts = _Facts(dataset, tasks, inputs, indices, read, stop=on_error == "stop")
-    left_out = tuple(getattr(dataset, "skipped", ()))
+    left_out = tuple(fact_of(dataset, "skipped", ()))
     # Without workers no DataLoader, which would draw a random number.
     read_facts: Iterable[_Fact | str] = (
         started(DataLoader(facts, batch_size=None, num_workers=workers, worker_init_fn=start_worker))

@@ -111,7 +111,8 @@ class Cityscapes(LabelledImages):
             for images in zip(*streams, strict=True)
         ]
         if options.get("on_error", "stop") == "stop":
-            require([path for each in files for path in each.targets.values()], LAYOUT, folder)
+            cameras = [_camera(folder, each.targets["depth"]) for each in files if "depth" in each.targets]
+            require([*(path for each in files for path in each.targets.values()), *cameras], LAYOUT, folder)
         self.root, self.image_folders, self.flow_folders = folder, tuple(image_folders), tuple(flow_folders)
         self.class_weights = {
             "segmentation": CLASS_WEIGHTS, "semantic": CLASS_WEIGHTS, "five_classes": FIVE_CLASS_WEIGHTS,
@@ -128,6 +129,12 @@ class Cityscapes(LabelledImages):
             for name in self.image_folders[:-1]
         }
         return inputs | {"image": self.photo}
+
+    def check_files(self, files: Files) -> None:
+        """Reads the files of a sample, and the camera of a depth map."""
+        super().check_files(files)
+        if "depth" in files.targets:
+            self.read_target("depth", files.targets["depth"], files)
 
     def read_labels(self, path: Path) -> Tensor:
         """Reads label ids, which are 0 to 33; others are of another dataset."""
@@ -150,8 +157,7 @@ class Cityscapes(LabelledImages):
         """Reads a label map, or computes the depth from disparity and camera: metres, 1 to 255, 0 where unknown."""
         if name != "depth":
             return super().read_target(name, path, files)
-        name = f"{path.stem.removesuffix('_disparity')}_camera.json"
-        camera_path = self.root / "camera" / path.parent.relative_to(self.root / "disparity") / name
+        camera_path = _camera(self.root, path)
         with value_errors(camera_path, f"{camera_path} is not a camera of Cityscapes"):
             camera = json.loads(camera_path.read_text(encoding="utf-8"))
             scale = float(camera["intrinsic"]["fx"]) * float(camera["extrinsic"]["baseline"])
@@ -169,15 +175,21 @@ def to_label_ids(labels: Tensor) -> Tensor:
 
 
 def _frame(path: Path) -> str:
-    """City, sequence and frame of an image, or its folder alone if it is not named by them."""
+    """City, sequence and frame of an image, or its folder and name if it is not named by them."""
     named = FRAME.match(path.stem)
-    return f"{path.parent.name}/{named[0] if named else ''}"
+    return f"{path.parent.name}/{named[0] if named else path.stem}"
 
 
 def _target(root: Path, split: str, image: Path, name: str) -> Path:
     stem = image.stem.removesuffix("_leftImg8bit")
     kind = "disparity" if name == "depth" else "gtFine"
     return root / kind / split / image.parent.name / f"{stem}_{SUFFIXES[name]}"
+
+
+def _camera(root: Path, disparity: Path) -> Path:
+    """The camera of a disparity map."""
+    name = f"{disparity.stem.removesuffix('_disparity')}_camera.json"
+    return root / "camera" / disparity.parent.relative_to(root / "disparity") / name
 
 
 _TABLE = torch.full((256,), IGNORE, dtype=torch.uint8)

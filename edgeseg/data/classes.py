@@ -8,7 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from edgeseg.labels import IGNORE, distinct_palette, task_of_classes
+from edgeseg.machine.errors import value_errors
 from edgeseg.spec import Color, Task
 
 HEADINGS = {
@@ -31,7 +34,9 @@ HEADINGS |= {"color", "colour", "color_rgb", "parts", "actions", "category", "rg
 COLOR = re.compile(
     r"^(?P<name>.*?)(?:[\s,;:]+)(?P<r>[0-9]{1,9})[\s,;]+(?P<g>[0-9]{1,9})[\s,;]+(?P<b>[0-9]{1,9})[\s,;:]*$"
 )
-NUMBERED = re.compile(r"^(?P<id>[0-9]{1,9})[\s,;:.)]+(?P<name>\S.*)$")
+CVAT = re.compile(r"^(?P<line>[^:]+:[0-9]+,[0-9]+,[0-9]+):[^:]*:[^:]*$")  # name:color_rgb:parts:actions
+NUMBERED = re.compile(r"^(?P<id>[0-9]{1,9})[\s,;:.)=]+(?P<name>\S.*)$")
+ENDING = re.compile(r"^(?P<name>.*?)[\s,;:=]+(?P<id>[0-9]{1,9})$")
 LONGEST = 1000  # characters of a line
 CLASS_FILES = ("classes.txt", "labelmap.txt", "labels.txt")
 IGNORED = "__ignore__"
@@ -98,22 +103,23 @@ def read_class_list(path: Path) -> ClassList:
     """
     text = read_text(path)
     if path.suffix == ".yaml":
-        return _parse(list(enumerate(_yaml_names(path, text), start=1)), f"{path}, name")
+        names = _yaml_names(path, text)
+        return _class_list([(number, name, None) for number, name in enumerate(names, start=1)], f"{path}, name")
     return _parse(list(enumerate(text.splitlines(), start=1)), f"{path}, line")
 
 
 def _yaml_names(path: Path, text: str) -> list[str]:
-    """The list `names`: in brackets, or lines "- name" or "0: name" below."""
-    inline = re.search(r"^names:\s*\[([^\[\]]*)\]", text, re.MULTILINE)
-    below = re.search(r"^names:[ \t]*\n((?:[ \t]*(?:-|\d+:).*\n?)+)", text, re.MULTILINE)
-    if inline:
-        items = re.findall(r"""\s*(?:\d+:\s*)?(?:'[^']*'|"[^"]*")\s*(?=,|$)|[^,]+""", inline[1])
-    elif below:
-        items = [line.strip().removeprefix("-") for line in below[1].splitlines()]
-    else:
-        raise ValueError(f"{path} has no list of names that is understood; pass classes (--classes)")
-    # The ids stay, since they may be in another order.
-    return [re.sub(r"^(\d+:\s*)?(['\"])(.*)\2$", r"\1\3", item.strip()) for item in items if item.strip()]
+    """The classes in `names` of a data.yaml, a list or names by ids."""
+    with value_errors(path, f"{path} has no list of names that is understood; pass classes (--classes)"):
+        try:
+            names = yaml.load(text, yaml.BaseLoader)["names"]  # which leaves all values text, also the name "no"
+        except yaml.YAMLError as error:
+            raise ValueError(str(error).partition("\n")[0]) from error
+        if isinstance(names, dict):
+            names = [names[str(i)] for i in range(len(names))]
+        if not names or not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+            raise ValueError(repr(names))
+        return names
 
 
 def _parse(numbered: list[tuple[int, str]], place: str) -> ClassList:
@@ -126,23 +132,29 @@ def _parse(numbered: list[tuple[int, str]], place: str) -> ClassList:
     for number, line in lines:
         if len(line) > LONGEST:
             raise ValueError(f"{place} {number}: {len(line)} characters are too many for a class")
-    _check_heading(place, *lines[0])
-    lines, ignored = _without_ids(place, lines)
+    _check_form(place, lines)
+    lines, ignored = _without_ids(place, [(number, _without_parts(line)) for number, line in lines])
+    void = [_name_and_color(place, number, line)[1] for number, line in ignored]
+    return _class_list([(number, *_name_and_color(place, number, line)) for number, line in lines], place, void)
+
+
+def _class_list(
+    classes: list[tuple[int, str, Color | None]], place: str, void: Sequence[Color | None] = ()
+) -> ClassList:
+    """The classes, each with its line, name and colour; `void` are the colours of ignored pixels."""
+    source = place.rpartition(", ")[0]
     names: dict[str, int] = {}
-    colors: list[Color | None] = []
-    for number, line in lines:
-        name, color = _name_and_color(place, number, line)
+    for number, name, _ in classes:
         if name in names:
             raise ValueError(f"{place} {number}: class {name!r} stands in line {names[name]} already")
         names[name] = number
-        colors.append(color)
+    colors = [color for *_, color in classes]
     if not 1 <= len(names) <= IGNORE:
         raise ValueError(f"{source} has {len(names)} classes; there are 1 to {IGNORE}, since {IGNORE} means ignored")
     # A single class is the foreground of a binary task, with id 1.
     single = len(names) == 1
     fallback = distinct_palette(len(names))
     palette = tuple(color or fallback[i] for i, color in enumerate(colors))
-    void = [_name_and_color(place, number, line)[1] for number, line in ignored]
     known = {color: IGNORE for color in void if color}
     known |= {color: i for i, color in enumerate(colors, start=int(single)) if color}
     if single and known:
@@ -165,11 +177,31 @@ def read_text(path: Path) -> str:
     return text
 
 
-def _check_heading(place: str, number: int, line: str) -> None:
+def _check_form(place: str, lines: list[tuple[int, str]]) -> None:
+    """Refuses headings, ids after the names, and several classes in one line, which would all become names."""
+    number, line = lines[0]
     words = [word.lower() for word in re.split(r"[\s,;:]+", line) if word]
+    ids = [int(match["id"]) if (match := NUMBERED.match(other)) else None for _, other in lines]
+    numbered = len(ids) > 1 and ids[0] is None and ids[1:] in ([*range(len(ids) - 1)], [*range(1, len(ids))])
     # "label" alone may be a class.
-    if len(words) > 1 and set(words) <= HEADINGS:
+    if numbered or (len(words) > 1 and set(words) <= HEADINGS):
         raise ValueError(f"{place} {number}: {line!r} is a heading; delete it, the first line is class 0")
+    endings = [ENDING.match(other) for _, other in lines]
+    names = {match["name"] for match in endings if match}
+    last = sorted(int(match["id"]) for match in endings if match and not COLOR.match(match[0]))
+    if len(names) == len(lines) > 1 and last in ([*range(len(lines))], [*range(1, len(lines) + 1)]):
+        raise ValueError(
+            f"{place} {number}: {line!r} ends with an id; write ids before the names, or names in the order of their "
+            "ids"
+        )
+    if line[0] in "[{" or (len(lines) == 1 and "," in line and not COLOR.match(_without_parts(line))):
+        raise ValueError(f"{place} {number}: {line!r} has several classes; write one name per line")
+
+
+def _without_parts(line: str) -> str:
+    """A line of CVAT's labelmap.txt without the parts and actions of a class."""
+    match = CVAT.match(line)
+    return match["line"] if match else line
 
 
 def _without_ids(place: str, lines: list[tuple[int, str]]) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
@@ -207,6 +239,9 @@ def _name_and_color(place: str, number: int, line: str) -> tuple[str, Color | No
             raise ValueError(f"{place} {number}: {line!r} has a colour beyond 0 to 255")
         color = red, green, blue
     name = " ".join(name.split()).rstrip(":,;")
-    if not name.isprintable() or "#" in name:
-        raise ValueError(f"{place} {number}: {line!r} is not a class; comments stand on lines of their own")
+    if not name.isprintable() or "#" in name or ";" in name:
+        raise ValueError(
+            f"{place} {number}: {line!r} is not a class; a line is a name, or a name and R G B; comments stand on "
+            "lines of their own"
+        )
     return name, color

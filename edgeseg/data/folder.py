@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import glob
+import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,6 +83,9 @@ class ImagesMasks(LabelledImages):
         folder = Path(root)
         self.image_folder = _split_folder(folder, images, split, val_fraction)
         self.mask_folder = _split_folder(folder, masks, split, val_fraction)
+        every = os.fspath(masks) if "{split}" in os.fspath(masks) else os.path.join(masks, "{split}")
+        self.every_split = "*".join(glob.escape(part) for part in os.fspath(folder / every).split("{split}"))
+        self.mask_suffix = mask_suffix
         require([] if classes is not None else [class_file(folder)], LAYOUT, folder)
         self.classes = find_classes(classes, class_file(folder))
         self.values = None if mask_values is None else _values(mask_values, self.classes.task.class_count)
@@ -129,9 +134,11 @@ class ImagesMasks(LabelledImages):
         With one class, 255 is that class. With several classes it would be ignored, and 0 all there is: a ValueError.
         """
         found: set[int] = set()
-        for files in self.files if self.values is None else ():
+        own = [files.targets["segmentation"] for files in self.files]
+        # In all splits, so that 255 means the same in training and evaluation.
+        for path in itertools.chain(own, self._other_masks()) if self.values is None else ():
             with contextlib.suppress(OSError, ValueError):  # named when it is read
-                found.update(np.unique(read_mask(files.targets["segmentation"], self.classes.colors)).tolist())
+                found.update(np.unique(read_mask(path, self.classes.colors)).tolist())
             if not found <= {0, IGNORE}:
                 return
         if found == {0, IGNORE} and self.classes.task.channels == 1:
@@ -144,6 +151,12 @@ class ImagesMasks(LabelledImages):
                 f"second class of {names}, pass mask_values=(0, 255) (--mask-values 0 255); if it does mean ignored, "
                 f"pass mask_values={pairs!r} (--mask-values {pairs})"
             )
+
+    def _other_masks(self) -> Iterator[Path]:
+        """The masks of the other splits, and of a folder that val_fraction divides."""
+        folders = {self.mask_folder, *map(Path, glob.glob(self.every_split))} - {self.image_folder}
+        for folder in sorted(folder for folder in folders if folder.is_dir()):
+            yield from _ending(list_files(folder, PHOTO_SUFFIXES), self.mask_suffix)
 
     def read_target(self, name: str, path: Path, files: Files) -> Tensor:
         """Reads a mask of class ids, of other values or of colours."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ LAYOUT = """\
   {root}/<split>/*.json    beside the photos, in folders of any depth; "valid" may stand for "val"
   {root}/classes.txt       one class per line (labelme's labels.txt), or classes (--classes)
 val_fraction (--val-fraction) divides {root} without <split>"""
+RECTANGLE = {"rectangle": (2, 4)}  # numbers of points: two opposite corners, or all four
 
 
 class LabelMe(LabelledShapes):
@@ -61,6 +61,10 @@ class LabelMe(LabelledShapes):
             (path.relative_to(place).as_posix(), Files((_photo(path, content),), {"segmentation": path}))
             for path, content in self.content.items()
         ]
+        named = [each.images[0].resolve() for _, each in items]
+        if len(set(named)) < len(named):
+            twice = next(photo for photo in named if named.count(photo) > 1)
+            raise ValueError(f"{twice} is the photo of several JSON files in {place}")
         files = [each for _, each in items] if val_fraction is None else part(items, split, val_fraction)
         super().__init__(files, task, outside, **options)
 
@@ -95,18 +99,26 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def _photo(path: Path, content: dict[str, Any]) -> Path:
-    """The photo that a JSON names, or the one beside it with its name."""
+    """The photo that a JSON names, or the one beside it with its name; a ValueError if these are two."""
     named = path.parent / str(content["imagePath"]).replace("\\", "/")
     beside = [each for each in path.parent.glob(f"{glob.escape(path.stem)}.*") if each.suffix.lower() in PHOTO_SUFFIXES]
-    return named if named.is_file() or not beside else beside[0]
+    if not named.is_file():
+        return beside[0] if beside else named
+    if beside and not any(each.samefile(named) for each in beside):
+        raise ValueError(f"{path} has the imagePath {content['imagePath']!r}, and the photo {beside[0]} lies beside it")
+    return named
 
 
 def _outline(each: dict[str, Any], where: str) -> list[float]:
     """x and y of the corners of a shape in turn."""
     kind, points = str(each.get("shape_type", "polygon")), each.get("points")
-    count = {"polygon": 3, "rectangle": 2}.get(kind, math.inf)
     pairs = isinstance(points, list) and all(isinstance(point, list) and len(point) == 2 for point in points)
-    if not isinstance(points, list) or not pairs or len(points) < count:
-        raise ValueError(f"{where} is a {kind} of the points {points!r:.60}; polygons and rectangles are read")
-    (x0, y0), (x1, y1) = points[:2]
-    return [x0, y0, x1, y0, x1, y1, x0, y1] if kind == "rectangle" else [value for point in points for value in point]
+    count = len(points) if isinstance(points, list) and pairs else 0
+    if not isinstance(points, list) or not (count >= 3 if kind == "polygon" else count in RECTANGLE.get(kind, ())):
+        raise ValueError(
+            f"{where} is a {kind} of the points {points!r:.60}; polygons are read, and rectangles of 2 or 4 points"
+        )
+    if count == 2:
+        (x0, y0), (x1, y1) = points
+        return [x0, y0, x1, y0, x1, y1, x0, y1]
+    return [value for point in points for value in point]

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from edgeseg.data.base import LabelledDataset, name_of
+from edgeseg.data.base import LabelledDataset, fact_of, name_of
 from edgeseg.data.samples import checked_sample
 from edgeseg.machine.files import replacing
 from edgeseg.tasks import to_map
@@ -28,8 +28,8 @@ def draw_overlays(dataset: LabelledDataset, *, count: int = 6, title: str = "", 
         title: Line above the page.
         options: `tasks` and `inputs` of `edgeseg.data.samples.checked_sample`; by default those of the dataset.
     """
-    tasks = options.get("tasks") or getattr(dataset, "tasks", {})
-    inputs = options.get("inputs") or getattr(dataset, "inputs", None)
+    tasks = options.get("tasks") or fact_of(dataset, "tasks", {})
+    inputs = options.get("inputs") or fact_of(dataset, "inputs")
     rows = [_caption(title)] if title else []
     for index in sorted({*np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int).tolist()}):
         try:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from edgeseg.data.base import LabelledDataset, Sample, name_of, read_image, split_readable
+from edgeseg.data.base import LabelledDataset, Sample, fact_of, name_of, read_image, split_readable
 from edgeseg.spec import Input, Task
 from edgeseg.vision.listing import list_files, photo_suffixes
 
@@ -45,11 +45,11 @@ class WithPhotos(Dataset[Sample]):
         if on_error not in ("stop", "skip"):
             raise ValueError(f"on_error is 'stop' or 'skip', got {on_error!r}")
         self.labelled = labelled
-        known = tasks if tasks is not None else getattr(labelled, "tasks", None)
+        known = tasks if tasks is not None else fact_of(labelled, "tasks")
         if not known:
             raise ValueError("the labelled dataset does not say its tasks; pass tasks")
         self.tasks = dict(known)
-        self.inputs: Mapping[str, Input] = getattr(labelled, "inputs", {"image": Input()})
+        self.inputs: Mapping[str, Input] = fact_of(labelled, "inputs", {"image": Input()})
         if len(self.inputs) != 1:
             raise ValueError(f"photos without labels have one image, and the dataset has {', '.join(self.inputs)}")
         suffixes = photo_suffixes(next(iter(self.inputs.values())).channels)
@@ -58,14 +58,14 @@ class WithPhotos(Dataset[Sample]):
         if empty:
             raise ValueError(f"there are no photos in {', '.join(empty)}")
         self.photos = [path for files in found.values() for path in files]
-        self.skipped: list[str] = list(getattr(labelled, "skipped", ()))
+        self.skipped: list[str] = list(fact_of(labelled, "skipped", ()))
         if on_error == "skip":
             self.photos, wrong = split_readable(self.photos, self._read)
             self.skipped += wrong
             if wrong:
                 some = "; ".join(wrong[:3])
                 warnings.warn(f"{len(wrong)} photos left out, their files cannot be read: {some}", stacklevel=2)
-        self.class_weights: Any = getattr(labelled, "class_weights", None)
+        self.class_weights: Any = fact_of(labelled, "class_weights")
 
     def _read(self, path: Path) -> Tensor:
         return read_image(path, next(iter(self.inputs.values())))

@@ -11,11 +11,12 @@ from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 
-from edgeseg.data.base import LabelledDataset, name_of
+from edgeseg.data.base import LabelledDataset, fact_of, name_of
 from edgeseg.labels import IGNORE, class_names
 from edgeseg.spec import Input, Task
 from edgeseg.tasks import kind_of
-from edgeseg.vision.images import read_photo
+from edgeseg.vision.images import loaded, read_photo
+from edgeseg.vision.masks import to_ids
 from edgeseg.vision.tensors import Flow
 
 IMAGE_KEYS = ("image", "img")
@@ -47,7 +48,7 @@ def checked_sample(
     try:
         images, targets = _parts(sample, tasks)
         return _checked(images, targets, tasks, inputs)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"{name_of(dataset, index)}: {error}") from error
 
 
@@ -72,7 +73,7 @@ def check_classes(dataset: LabelledDataset, tasks: Mapping[str, Task], *, name: 
     Raises:
         ValueError: the numbers or the names of the classes differ; the message has both lists.
     """
-    known = getattr(dataset, "tasks", None)
+    known = fact_of(dataset, "tasks")
     known = {key: task for key, task in known.items() if isinstance(task, Task)} if isinstance(known, Mapping) else {}
     pairs = [(key, known[key], task) for key, task in tasks.items() if key in known]
     if not pairs and len(known) == len(tasks) == 1:  # a single ground truth belongs to the task, whatever its name
@@ -157,7 +158,7 @@ def _image(value: Any, each: Input | None) -> Tensor:
         channels = channels or (1 if value.mode in GRAY_MODES else 3)
         tensor = torch.from_numpy(read_photo(value, channels)).permute(2, 0, 1)
     elif isinstance(value, np.ndarray):
-        tensor = _channels_first(_pixels(torch.from_numpy(np.ascontiguousarray(value))), channels, last=True)
+        tensor = _channels_first(_pixels(_from_array(value, "an image")), channels, last=True)
     elif isinstance(value, Tensor):
         tensor = _channels_first(_pixels(value), channels, last=False)
     else:
@@ -166,10 +167,10 @@ def _image(value: Any, each: Input | None) -> Tensor:
         )
     if 0 in tensor.shape:
         raise ValueError(f"an image without pixels, of shape {list(tensor.shape)}")
-    if isinstance(tensor, tv_tensors.TVTensor):
-        return tensor
-    # A plain tensor of optical flow would be mirrored as a photo is, without turning its vectors.
-    return Flow(tensor) if each is not None and each.kind == "flow" else tv_tensors.Image(tensor)
+    # As an image, optical flow would be mirrored as a photo is, without turning its vectors.
+    if each is not None and each.kind == "flow":
+        return Flow(tensor.as_subclass(Tensor))
+    return tensor if isinstance(tensor, tv_tensors.TVTensor) else tv_tensors.Image(tensor)
 
 
 def _pixels(tensor: Tensor) -> Tensor:
@@ -178,7 +179,9 @@ def _pixels(tensor: Tensor) -> Tensor:
         return tensor
     expected = f"an image is {_described(tensor)}, and images are uint8, 0 to 255"
     if not tensor.is_floating_point():
-        raise ValueError(f"{expected}; convert the values to that range with .to(torch.uint8)")
+        cures = {torch.bool: "multiply by 255", torch.uint16: "divide by 257, if white is 65535"}
+        cure = cures.get(tensor.dtype, "bring the values to that range")
+        raise ValueError(f"{expected}; {cure}, then convert them with .to(torch.uint8)")
     low, high = (float(each) for each in tensor.aminmax()) if tensor.numel() else (0.0, 0.0)
     found = f"the values are {low:.3g} to {high:.3g}"
     if low >= 0 and high <= 1:
@@ -239,13 +242,21 @@ def _tensor(value: Any, name: str) -> Tensor:
                 f"the ground truth of {name!r} is a colour picture (mode {value.mode}); a label map has one class id "
                 "per pixel: replace each colour by the id of its class"
             )
-        value = np.array(value)
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-        native = value.astype(value.dtype.newbyteorder("="), copy=False)
-        value = torch.from_numpy(np.ascontiguousarray(native))
+        picture = loaded(value)
+        value = picture.upright(np.array(value)) if value.mode == "F" else to_ids(picture)
+    if isinstance(value, np.ndarray):
+        value = _from_array(value, f"the ground truth of {name!r}")
     if not isinstance(value, Tensor):
         raise ValueError(f"the ground truth of {name!r} is a tensor, an array or a PIL image, got {_described(value)}")
     return value
+
+
+def _from_array(value: np.ndarray, what: str) -> Tensor:
+    """An array of numbers as a tensor, in the byte order of this machine."""
+    if value.dtype.kind not in "biuf":
+        raise ValueError(f"{what} is an array of numbers, got {_described(value)}")
+    native = value.astype(value.dtype.newbyteorder("="), copy=False)
+    return torch.from_numpy(np.ascontiguousarray(native))
 
 
 def _flat(tensor: Tensor, name: str, ids: int, size: torch.Size) -> Tensor:
@@ -269,6 +280,11 @@ def _planes(tensor: Tensor, name: str, task: Task, size: torch.Size) -> Tensor:
         raise ValueError(f"the ground truth of {name!r} has shape {list(tensor.shape)}, and is [{task.channels}, H, W]")
     if tensor.shape[-2:] != size and tensor.shape[:2] == size:
         tensor = tensor.permute(2, 0, 1).contiguous()
+    if tensor.shape[0] != task.channels:
+        raise ValueError(
+            f"the ground truth of {name!r} has {tensor.shape[0]} channels, and the task has {task.channels}: "
+            f"{list(tensor.shape)}"
+        )
     return tensor.float() if tensor.is_floating_point() else tensor
 
 

@@ -159,11 +159,12 @@ def with_background(names: Sequence[str], background: bool, where: str) -> tuple
 def listed(classes: Sequence[str] | None, path: Path, background: bool) -> tuple[Task, list[int], int]:
     """`with_background` of the classes that an argument or a file lists; returns their ids in the order of the list."""
     found = find_classes(classes, path)
-    task, ids, outside = with_background(found.task.classes, background, "classes")
+    names = found.task.classes[-found.task.channels :]  # a single class is listed without its background
+    task, ids, outside = with_background(names, background, "classes")
     if found.colors:
         colors = dict(zip(found.task.classes, found.task.palette, strict=True))
         task = replace(task, palette=tuple(colors.get(name, (0, 0, 0)) for name in task.classes))
-    return task, [ids[name] for name in found.task.classes], outside
+    return task, [ids[name] for name in names], outside
 
 
 def polygons(parts: Any, size: tuple[int, int], where: str) -> Region:

@@ -70,7 +70,7 @@ def original_augmentation(
     return v2.Compose(
         [
             *_rotation(rotation),
-            RandomScale(size, scale, keep_aspect=keep_aspect, independent=True, p=0.5),
+            RandomScale(size, scale, keep_aspect=keep_aspect, independent=True, p=0.5, corners=True),
             v2.RandomCrop(tuple(size), pad_if_needed=keep_aspect, fill=FILL),
             v2.RandomHorizontalFlip(),
             v2.RandomCrop(tuple(crop)),
@@ -93,6 +93,8 @@ class RandomScale(v2.Transform):
         keep_aspect: Keep the aspect ratio of the image, with as many pixels as `size` has.
         independent: Use one factor for the height and another one for the width.
         p: Probability of a random factor; otherwise the factor is 1.
+        corners: Resize ground truth as OpenCV and TI's zoo do: a pixel gets the value at its upper left corner, which
+            moves edges by half a pixel against the image. By default it gets the value at its centre.
     """
 
     def __init__(
@@ -103,10 +105,11 @@ class RandomScale(v2.Transform):
         keep_aspect: bool = False,
         independent: bool = False,
         p: float = 1.0,
+        corners: bool = False,
     ) -> None:
         super().__init__()
         self.preprocess = Preprocess(size=(size[0], size[1]), keep_aspect=keep_aspect)
-        self.scale, self.independent, self.p = scale, independent, p
+        self.scale, self.independent, self.p, self.corners = scale, independent, p, corners
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draws the size of a sample."""
@@ -118,6 +121,10 @@ class RandomScale(v2.Transform):
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Resizes one image or one ground truth."""
+        if isinstance(inpt, tv_tensors.Mask) and not isinstance(inpt, Probabilities) and not self.corners:
+            plain = inpt.as_subclass(Tensor).unsqueeze(0)
+            resized = v2.functional.resize(plain, params["size"], v2.InterpolationMode.NEAREST_EXACT)
+            return tv_tensors.wrap(resized[0], like=inpt)
         return self._call_kernel(v2.functional.resize, inpt, params["size"], antialias=True)
 
 

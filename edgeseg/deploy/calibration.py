@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -55,6 +56,14 @@ class _Unwritten(FileSegmenter):
         raise NotImplementedError
 
 
+def check_images(images: Any) -> None:
+    """Raises a ValueError unless these are several photos: not a single one, a generator, or none."""
+    if isinstance(images, str | os.PathLike) or not isinstance(images, Sequence | np.ndarray):
+        raise ValueError(f"images is a list of photos, got {type(images).__name__}; for a single one pass [photo]")
+    if not len(images):
+        raise ValueError("images is empty; an 8-bit file needs typical photos that the ranges are measured on")
+
+
 def calibration_inputs(
     graph: Graph, images: Sequence[Frame], *, size: Sequence[int] | None = None, fit: Fit = "stretch"
 ) -> list[list[Tensor]]:
@@ -73,8 +82,7 @@ def calibration_inputs(
         OSError: a photo cannot be read; names the file.
         ValueError: there are no images.
     """
-    if not len(images):
-        raise ValueError("images is empty; an 8-bit file needs typical photos that the ranges are measured on")
+    check_images(images)
     batch, height, width = graph.ends.example
     shape: list[int | str] = [batch, graph.model.in_channels[-1], height, width]
     for axis, name in AXES.items():

@@ -18,7 +18,7 @@ from edgeseg.deploy.facts import check_fit, facts_of
 from edgeseg.deploy.graph import Ends, Graph, Output, random_inputs, trace_graph
 from edgeseg.deploy.program_scales import trace_with_scales
 from edgeseg.deploy.verify import Exported, run_of, verify, verify_8_bit
-from edgeseg.machine.files import check_folder, replacing
+from edgeseg.machine.files import check_file, replacing
 from edgeseg.machine.quiet import quiet_python
 from edgeseg.machine.terminal import progress_bar
 from edgeseg.networks.fold import fold_batch_norms
@@ -64,7 +64,7 @@ def write(
         ValueError: the output or fit is unknown, the model is not in float32, or ExecuTorch cannot take it.
         RuntimeError: the outputs of the file differ from those of the network; the file is not kept.
     """
-    check_folder(path)
+    check_file(path)
     check_fit(fit, ())
     graph = Graph(copy.deepcopy(model).cpu().eval(), Ends.of(model, size, (), output, preprocess))
     with quiet_python():

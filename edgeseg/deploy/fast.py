@@ -20,10 +20,10 @@ from edgeseg.deploy.formats import export
 from edgeseg.machine.download import cache_folder, has_its_hash, record_file, record_sha256
 from edgeseg.machine.errors import ExportError
 from edgeseg.machine.terminal import say
+from edgeseg.networks.network_bytes import network_bytes
 from edgeseg.networks.optimize import optimize as optimize_in_torch
 from edgeseg.networks.optimize import with_hooks
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
-from edgeseg.networks.weight_bytes import weight_bytes
 from edgeseg.predict.load import load_segmenter
 from edgeseg.predict.predictor import Predictor
 from edgeseg.predict.segmenter import FileSegmenter
@@ -93,6 +93,8 @@ def optimize(
         raise ValueError("dtype and compile are options of PyTorch; they cannot be combined with another runtime")
     if model.training:
         raise ValueError(f"{model.name} is in training mode; call eval() before optimize()")
+    if hooked := with_hooks(model):
+        raise ValueError(f"{', '.join(hooked)} has hooks, which an exported file would lose; remove them")
     return load_segmenter(_exported(model, runtime))
 
 
@@ -171,6 +173,6 @@ def _place(model: Pixel2Pixel, runtime: str) -> Path:
     """Where the file of a network is kept: its name depends on weights, record, and versions."""
     versions = {name: importlib.metadata.version(name) for name in ("edgeseg", "torch", runtime)}
     digest = hashlib.sha256(json.dumps([versions, model.config.to_json()], sort_keys=True).encode())
-    for part in weight_bytes(model):
+    for part in network_bytes(model):
         digest.update(part)
     return cache_folder() / "exported" / f"{digest.hexdigest()[:32]}{SUFFIXES[runtime]}"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, ParamSpec, TypeVar, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -61,7 +62,12 @@ class Ends:
 
     @classmethod
     def of(
-        cls, model: Pixel2Pixel, size: Sequence[int] | None, dynamic: Sequence[str], output: Output, preprocess: bool
+        cls,
+        model: Pixel2Pixel,
+        size: int | Sequence[int] | None,
+        dynamic: Sequence[str],
+        output: Output,
+        preprocess: bool,
     ) -> Ends:
         """The ends for a model; the size is by default that which its weights were trained for.
 
@@ -71,7 +77,12 @@ class Ends:
         dtype = next(model.parameters()).dtype
         if dtype != torch.float32:
             raise ValueError(f"{model.name} is in {dtype}; files are exported in float32: call model.float() first")
-        height, width = size or model.preprocess.size or DEFAULT_SIZE
+        if isinstance(dynamic, str) or not isinstance(dynamic, Collection):
+            raise ValueError(f"dynamic is a list of dimensions, such as ('height', 'width'), got {dynamic!r}")
+        sides = (size, size) if isinstance(size, int) else tuple(size or model.preprocess.size or DEFAULT_SIZE)
+        if len(sides) != 2 or not all(isinstance(side, int | np.integer) and side >= 1 for side in sides):
+            raise ValueError(f"size is a positive height and width, got {size}")
+        height, width = map(int, sides)
         smallest = max(int(getattr(model.encoder, "minimum", 0)), 1)
         coarsest = max(getattr(model.encoder, "strides", None) or [1])
         return cls((height, width), tuple(dynamic), output, preprocess, smallest, coarsest)

@@ -22,7 +22,7 @@ from edgeseg.deploy.graph import Ends, Graph, Output, random_inputs
 from edgeseg.deploy.litert_scales import LiteRTConvolution, with_float_inputs
 from edgeseg.deploy.verify import TOLERANCE_16_BIT, Exported, run_of, verify, verify_8_bit
 from edgeseg.machine.errors import ExportError
-from edgeseg.machine.files import check_folder, replacing
+from edgeseg.machine.files import check_file, replacing
 from edgeseg.machine.quiet import captured_stderr, quiet_python
 from edgeseg.networks.fold import fold_batch_norms
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
@@ -72,7 +72,7 @@ def write(
         RuntimeError: the network cannot be converted, or the outputs of the file differ from those of the network; the
             file is not kept.
     """
-    check_folder(path)
+    check_file(path)
     check_fit(fit, ())
     if precision == "float16" and model.config.quantization is not None:
         raise ValueError(f"{model.name} was trained for 8 bits; it has no form in float16")

@@ -21,7 +21,7 @@ from edgeseg.deploy.grids import simplify
 from edgeseg.deploy.opset import as_asked, check_versions, exporter_opset, opset_of
 from edgeseg.deploy.same_padding import same_padding_as_attribute
 from edgeseg.deploy.verify import Exported, verify
-from edgeseg.machine.files import check_folder, replacing
+from edgeseg.machine.files import check_file, replacing
 from edgeseg.machine.quiet import quiet_logging
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.networks.quantized import exporting
@@ -85,7 +85,7 @@ def export_onnx(
         import onnxscript  # noqa: F401 (torch's exporter needs it)
     except ImportError as error:
         raise ImportError(f"exporting ONNX needs {error.name}: pip install 'edgeseg[onnx]'") from error
-    check_folder(path)
+    check_file(path)
     check_versions(opset, ir_version)
     graph = Graph(copy.deepcopy(model).eval(), Ends.of(model, size, dynamic, output, preprocess))
     check_fit(fit, graph.ends.dynamic)

@@ -22,7 +22,7 @@ from edgeseg.deploy.onnx import export_onnx
 from edgeseg.deploy.quantize import quantize_onnx
 from edgeseg.deploy.verify import TOLERANCE_16_BIT, Exported, run_of, verify, verify_8_bit
 from edgeseg.machine.errors import ExportError
-from edgeseg.machine.files import check_folder, replacing
+from edgeseg.machine.files import check_file, replacing
 from edgeseg.machine.quiet import quiet_python
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.predict.openvino import OpenVINOSegmenter, digest
@@ -95,7 +95,7 @@ def _check(path: str | os.PathLike[str], precision: str, *, trained: bool) -> No
             __import__("openvino")
     except ImportError as error:
         raise ImportError("OpenVINO files need openvino: pip install 'edgeseg[openvino]'") from error
-    check_folder(path)
+    check_file(path)
     if Path(path).suffix.lower() != ".xml":
         raise ValueError(f"OpenVINO files end in .xml, with their weights beside them in .bin, got {path}")
     for file in (Path(path), Path(path).with_suffix(".bin")):

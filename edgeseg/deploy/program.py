@@ -17,7 +17,7 @@ from edgeseg.deploy.facts import facts_of
 from edgeseg.deploy.graph import DIMENSIONS, Ends, Graph, Output, one_at_a_time, trace_graph
 from edgeseg.deploy.verify import Exported, verify
 from edgeseg.machine.errors import ExportError
-from edgeseg.machine.files import check_folder, replacing
+from edgeseg.machine.files import check_file, replacing
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 
 
@@ -64,7 +64,7 @@ def export_program(
         >>> network(torch.zeros(1, 3, 128, 160))[0].shape
         torch.Size([1, 5, 128, 160])
     """
-    check_folder(path)
+    check_file(path)
     graph = Graph(copy.deepcopy(model).cpu().eval(), Ends.of(model, size, dynamic, output, preprocess))
     program = trace_graph(graph)
     with replacing(Path(path)) as temporary:

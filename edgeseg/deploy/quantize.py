@@ -17,12 +17,12 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from edgeseg.deploy.calibration import ROUNDING_IMAGES, Frame, some
+from edgeseg.deploy.calibration import ROUNDING_IMAGES, Frame, check_images, some
 from edgeseg.deploy.graph import DIMENSIONS, Output
 from edgeseg.deploy.grids import normalized, simplify
 from edgeseg.deploy.onnx import export_onnx
 from edgeseg.deploy.opset import as_asked, check_versions, exporter_opset
-from edgeseg.machine.files import check_folder, replacing
+from edgeseg.machine.files import check_file, replacing
 from edgeseg.machine.terminal import progress_bar
 from edgeseg.networks.equalize import equalize_channels
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
@@ -114,11 +114,10 @@ def quantize_onnx(
         >>> done.path.name, list(done.agreement)
         ('model_int8.onnx', ['segmentation'])
     """
-    check_folder(path)
+    check_file(path)
     check_versions(opset, ir_version)
     check_opset_of_scales(opset, power_of_two=power_of_two)
-    if not len(images):
-        raise ValueError("images is empty; quantization measures the ranges of activations on typical photos")
+    check_images(images)
     if calibration not in get_args(Calibration):
         raise ValueError(
             f"no calibration named {calibration!r}; the calibrations are {', '.join(get_args(Calibration))}"

@@ -25,6 +25,7 @@ class Run:
         steps: Number of optimizer steps per epoch.
         step: Number of optimizer steps that are done, from the start of the run.
         validates: Whether the run has a validation set.
+        figures: Names of the losses and, with a validation set, of the scores of an epoch.
         better: Per figure of an evaluation that was made, such as "miou", whether higher is better.
         reason: Why the run stops before its last epoch; empty while it goes on.
     """
@@ -35,6 +36,7 @@ class Run:
     steps: int
     step: int = 0
     validates: bool = True
+    figures: tuple[str, ...] = ("loss",)
     better: dict[str, bool] = field(default_factory=dict)
     reason: str = ""
 
@@ -75,6 +77,13 @@ class Callback:
         training set, for cpu
         ...
     """
+
+    def check(self, run: Run) -> None:
+        """Called before anything is written, and before the files of an earlier run are removed.
+
+        Raises:
+            ValueError: the callback cannot watch this run, which is then refused.
+        """
 
     def on_run_start(self, run: Run) -> None:
         """Called before the first step, also when a run is resumed; `run.step` is then above 0."""
@@ -133,12 +142,19 @@ class EarlyStopping(Callback):
         self.best: float | None = None
         self.waited = 0
 
-    def on_run_start(self, run: Run) -> None:
-        """Refuses a run in which the figure cannot occur; a resumed run that has waited long enough ends at once."""
-        if not run.validates and not (self.metric or "").endswith("loss"):
+    def check(self, run: Run) -> None:
+        """Refuses a run in which the figure cannot occur."""
+        if self.metric is not None and self.metric not in run.figures:
+            raise ValueError(
+                f"EarlyStopping watches {self.metric!r}, but the figures of this run are {', '.join(run.figures)}"
+            )
+        if not run.validates and self.metric is None:
             raise ValueError(
                 "patience needs a validation set, whose score it watches; pass one, or EarlyStopping(..., 'loss')"
             )
+
+    def on_run_start(self, run: Run) -> None:
+        """A resumed run that has waited long enough ends at once."""
         self._stop_if_due(run)
 
     def on_epoch_end(self, run: Run, row: Mapping[str, float]) -> None:
@@ -146,9 +162,6 @@ class EarlyStopping(Callback):
         scores = [name for name in row if name in run.better]
         name = self.metric or next(iter(scores), "")
         if name not in row:
-            if scores and name:
-                figures = ", ".join(key for key in row if key in scores or key.endswith("loss"))
-                raise ValueError(f"EarlyStopping watches {name!r}, but the figures of this run are {figures}")
             return
         value = row[name] if run.better.get(name, False) else -row[name]
         if self.best is None or value > self.best:

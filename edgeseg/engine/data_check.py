@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from edgeseg.data.base import LabelledDataset
+from edgeseg.data.base import LabelledDataset, fact_of
 from edgeseg.data.check import DataReport, Read, check_dataset
 from edgeseg.data.samples import check_classes, require_samples
 from edgeseg.data.transforms import Augmented
@@ -34,7 +34,7 @@ def check_tasks(model: Pixel2Pixel, train_set: LabelledDataset, val_set: Labelle
     for name, dataset in (("training", train_set), *([("validation", val_set)] if val_set is not None else [])):
         require_samples(dataset, name=f"the {name} set")
         check_classes(dataset, model.tasks, name=f"the {name} set")
-        given = getattr(dataset, "tasks", model.tasks)
+        given = fact_of(dataset, "tasks", model.tasks)
         missing = [task for task in model.tasks if len(model.tasks) > 1 and task not in given]
         if missing:
             raise ValueError(f"the {name} set has no target for {', '.join(missing)}; it has {', '.join(given)}")

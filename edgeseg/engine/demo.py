@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from edgeseg.data.streets.dataset import FRAMES, Streets
 from edgeseg.engine.evaluation import evaluate_tasks
-from edgeseg.machine.files import check_folder, replacing
+from edgeseg.machine.files import check_file, replacing
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.tasks import Metric, kind_of, to_map
 from edgeseg.tasks.pictures import picture_of
@@ -42,7 +42,7 @@ def run_demo(
         FileNotFoundError: the folder of `path` does not exist.
         ValueError: inputs or tasks that the streets do not have.
     """
-    check_folder(path)
+    check_file(path)
     streets = Streets(
         "test", seed=seed, length=FRAMES * sequences, inputs=tuple(model.inputs), targets=tuple(model.tasks)
     )

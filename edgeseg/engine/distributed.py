@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 
 @contextmanager
@@ -63,6 +63,17 @@ def total(value: Tensor) -> Tensor:
 def mean(value: Tensor) -> Tensor:
     """The mean of a tensor over all processes, as `total`."""
     return total(value) / world_size()
+
+
+def share_buffers(module: nn.Module) -> None:
+    """Gives the floating-point buffers of a module, such as the statistics of batch norms, their mean over processes.
+
+    In each process they are otherwise those of its own images.
+    """
+    if distributed.is_initialized():
+        for buffer in module.buffers():
+            if buffer.is_floating_point():
+                buffer.copy_(mean(buffer))
 
 
 def barrier() -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from edgeseg.data.base import LabelledDataset
+from edgeseg.data.base import LabelledDataset, fact_of
 from edgeseg.data.check import DataReport
 from edgeseg.data.transforms import soft_name
 from edgeseg.networks.layers import resize
@@ -34,6 +34,19 @@ class Outputs(NamedTuple):
     features: Tensor
 
 
+def check_losses(model: Pixel2Pixel, train_set: LabelledDataset, config: TrainConfig) -> None:
+    """Raises a ValueError if task factors or the class weights of a dataset do not fit the tasks of a model."""
+    if config.task_factors and len(config.task_factors) != len(model.tasks):
+        raise ValueError(f"{len(config.task_factors)} task_factors for the tasks {', '.join(model.tasks)}")
+    published = fact_of(train_set, "class_weights") if config.class_weights == "dataset" else None
+    name, task = next(iter(model.tasks.items()))
+    if published is not None and len(published) != task.class_count:
+        raise ValueError(
+            f"the dataset has {len(published)} class weights, and {name} has {task.class_count} classes; set "
+            "class_weights to log or none"
+        )
+
+
 class TaskLosses:
     """Computes one loss per task from outputs and targets.
 
@@ -45,8 +58,6 @@ class TaskLosses:
         float_network: The network to learn from in quantization-aware training without soft labels.
         soft_counts: Pixels per class that the soft labels of a teacher have, by task; they set the class weights "log".
 
-    Raises:
-        ValueError: task factors do not fit the tasks.
     """
 
     def __init__(
@@ -58,19 +69,12 @@ class TaskLosses:
         float_network: Pixel2Pixel | None = None,
         soft_counts: Mapping[str, Tensor] | None = None,
     ) -> None:
-        if config.task_factors and len(config.task_factors) != len(model.tasks):
-            raise ValueError(f"{len(config.task_factors)} task_factors for the tasks {', '.join(model.tasks)}")
         self.tasks, self.config, self.float_network = model.tasks, config, float_network
         self.device = next(model.parameters()).device
         self.class_weights: dict[str, Tensor] = {}
-        published = getattr(train_set, "class_weights", None)
+        published = fact_of(train_set, "class_weights")
         if config.class_weights == "dataset" and published is not None:
-            name, task = next(iter(model.tasks.items()))
-            if len(published) != task.class_count:
-                raise ValueError(
-                    f"the dataset has {len(published)} class weights, and {name} has {task.class_count} classes; set "
-                    "class_weights to log or none"
-                )
+            name = next(iter(model.tasks))
             self.class_weights[name] = torch.tensor(published, device=self.device)
         elif config.class_weights == "log":
             counts = {name: torch.tensor(each.pixels, dtype=torch.float32) for name, each in report.classes.items()}

@@ -24,9 +24,9 @@ from edgeseg.machine.download import cache_folder, make_in_cache
 from edgeseg.machine.errors import value_errors
 from edgeseg.machine.files import replacing
 from edgeseg.machine.terminal import progress_bar
+from edgeseg.networks.network_bytes import network_bytes
 from edgeseg.networks.optimize import optimize, with_hooks
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
-from edgeseg.networks.weight_bytes import weight_bytes
 from edgeseg.spec import Input, Task
 from edgeseg.tasks import kind_of
 from edgeseg.tasks.kind import upsampled
@@ -121,7 +121,7 @@ class Teacher:
         known = hashlib.sha256(json.dumps([FORMAT, STRIDE, self.mirror, self.classes, self.sources]).encode())
         for model, matrix in zip(models, self.maps, strict=True):
             known.update(json.dumps(asdict(model.preprocess)).encode() + matrix.numpy().tobytes())
-            for part in weight_bytes(model):
+            for part in network_bytes(model):
                 known.update(part)
         return known.hexdigest()
 
@@ -223,6 +223,11 @@ def _read(path: Path) -> Tensor:
     try:
         with np.load(path, allow_pickle=False) as file:
             return torch.from_numpy(file["probabilities"])
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"there are no soft labels {path} for this photo; the dataset has to return the same photo for an index "
+            "each time, without random changes, which the recipe makes"
+        ) from error
     except Exception as error:  # numpy raises errors of many types for damaged files
         raise ValueError(f"the soft labels {path} cannot be read; delete the file: {error}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import time
@@ -33,7 +34,7 @@ from edgeseg.engine.run_folder import claimed, clear, has_state
 from edgeseg.engine.run_state import RunState
 from edgeseg.engine.sampling import EpochSampler
 from edgeseg.engine.signals import stoppable
-from edgeseg.engine.task_losses import Outputs, TaskLosses
+from edgeseg.engine.task_losses import Outputs, TaskLosses, check_losses
 from edgeseg.engine.teacher import SoftLabels
 from edgeseg.labels import class_names
 from edgeseg.machine.processor import trains_faster_in_bf16
@@ -116,10 +117,15 @@ def train(
     """
     output = Path(output)
     watching = Callbacks([Log(), *callbacks, Pictures(val_set)])
-    with claimed(output, resume=resume, overwrite=overwrite):
+    device = next(model.parameters()).device
+    with (
+        claimed(output, resume=resume, overwrite=overwrite),
+        torch.random.fork_rng([device] if device.type == "cuda" else []),  # the run has a seed of its own
+    ):
         resume = resume and has_state(output)
         with _unchanged_if_refused(model):
             run = _Run(model, train_set, val_set, config, output, watching, soft_labels, resume=resume)
+            watching("check", run.seen)
         if not resume:
             clear(output)
         try:
@@ -172,9 +178,9 @@ class _Run:
     ) -> None:
         self.train_set, self.val_set, self.config, self.output = train_set, val_set, config, output
         self.device = device = next(model.parameters()).device
-        if (dtype := next(model.parameters()).dtype) != torch.float32:
-            raise ValueError(f"the model is in {dtype}; training takes float32, and bf16=True computes in bfloat16")
+        _check_model(model, config)
         check_tasks(model, train_set, val_set)
+        check_losses(model, train_set, config)
         counts = _soft_counts(soft_labels, train_set, model, config)
         samples = _samples(train_set, model, config, soft_labels)
         self.sampler = EpochSampler(samples, config)
@@ -182,9 +188,11 @@ class _Run:
         self.steps = len(self.sampler)
         self.loader = _loader(samples, self.sampler, config, device)
         float_network = _float_network(model, config) if soft_labels is None else None
-        trained = [name for name, each in model.encoder.named_parameters() if each.requires_grad]
         self.model = _prepared(model, samples, config, device)
+        trained = [name for name, each in self.model.encoder.named_parameters() if each.requires_grad]
         self.frozen = trained if config.freeze_encoder else []
+        if config.freeze_encoder:
+            self.model.encoder.requires_grad_(False)
         if soft_labels is not None:
             self.model.configure(notes={**self.model.config.notes, **soft_labels.notes})
         self.network = _Network(self.model, config).to(device)
@@ -211,7 +219,19 @@ class _Run:
                 each.configure(preprocess=self.state.record.preprocess, notes=self.state.record.notes)
         self.forward = _parallel(self.network, config, device)
         self.call = callbacks
-        self.seen = Run(self.averaged, config, output, self.steps, self.state.step, val_set is not None)
+        self.seen = Run(
+            self.averaged, config, output, self.steps, self.state.step, val_set is not None, self._figures()
+        )
+
+    def _figures(self) -> tuple[str, ...]:
+        """The names of the losses and scores in the log."""
+        tasks, protocol = self.model.tasks, self.config.protocol
+        kinds = {name: kind_of(task).metric(task).headline(protocol)[0] for name, task in tasks.items()}
+        alone = len(tasks) == 1
+        scores = (
+            [kind if alone else f"{name}_{kind}" for name, kind in kinds.items()] if self.val_set is not None else []
+        )
+        return ("loss", *([] if alone else [f"{name}_loss" for name in tasks]), *scores)
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -283,6 +303,8 @@ class _Run:
                 break
         if not self.config.ema:
             self.averaged.load_state_dict(self.model.state_dict())
+        for each in (self.model, self.averaged):
+            distributed.share_buffers(each)
         if state.step % self.steps == 0:
             row = self._row(number, first, time.perf_counter() - start)
             self.call("on_epoch_end", self.seen, row)
@@ -439,6 +461,21 @@ def _stopped(state: RunState, output: Path) -> str:
     return f"stopped after step {state.step}; go on with resume=True and the folder {output}"
 
 
+def _check_model(model: Pixel2Pixel, config: TrainConfig) -> None:
+    """Raises a ValueError if a model cannot be trained by a recipe."""
+    if (dtype := next(model.parameters()).dtype) != torch.float32:
+        raise ValueError(f"the model is in {dtype}; training takes float32, and bf16=True computes in bfloat16")
+    if "optimized" in model.config.notes:
+        raise ValueError("this is a copy for inference that optimize() made; train the model that it was made from")
+    parts = [model.decoders] if config.freeze_encoder else [model.encoder, model.decoders]
+    if not any(each.requires_grad for part in parts for each in part.parameters()):
+        raise ValueError("no parameter of the model is trained; call model.requires_grad_(True)")
+    if (known := model.config.quantization) is not None and config.quantize != "none":
+        asked = Quantization(scheme=config.quantize, weight_bits=config.weight_bits)
+        if known != asked:
+            raise ValueError(f"the model was trained with {known}, and TrainConfig.quantize asks for {asked}")
+
+
 def _samples(train_set: LabelledDataset, model: Pixel2Pixel, config: TrainConfig, soft: SoftLabels | None) -> Augmented:
     """The training set with the augmentation of the recipe."""
     augment = AUGMENTATIONS[config.augmentation](
@@ -499,7 +536,7 @@ def _float_network(model: Pixel2Pixel, config: TrainConfig) -> Pixel2Pixel | Non
         return None
     if model.config.quantization is not None:
         raise ValueError("distillation learns from a float network, but this network is quantization-aware already")
-    return model.to(memory_format=torch.channels_last).eval()
+    return copy.deepcopy(model).to(memory_format=torch.channels_last).eval()
 
 
 def _prepared(model: Pixel2Pixel, samples: Augmented, config: TrainConfig, device: torch.device) -> Pixel2Pixel:
@@ -518,8 +555,6 @@ def _prepared(model: Pixel2Pixel, samples: Augmented, config: TrainConfig, devic
     )
     if config.sync_bn and device.type == "cuda":
         model = cast(Pixel2Pixel, nn.SyncBatchNorm.convert_sync_batchnorm(model))
-    if config.freeze_encoder:
-        model.encoder.requires_grad_(False)
     return model.to(memory_format=torch.channels_last)
 
 

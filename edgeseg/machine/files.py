@@ -36,6 +36,13 @@ def check_folder(path: str | os.PathLike[str]) -> None:
         raise FileNotFoundError(f"cannot write {path}: there is no folder {Path(path).parent}")
 
 
+def check_file(path: str | os.PathLike[str]) -> None:
+    """Raises an OSError if a file cannot be written: it is a folder, or lies in one that does not exist."""
+    check_folder(path)
+    if Path(path).is_dir():
+        raise IsADirectoryError(f"cannot write {path}: it is a folder")
+
+
 @contextmanager
 def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Yields a temporary file to write. It replaces `path` when the block ends, and is deleted if the block fails.

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import flop_registry
 
 from edgeseg.networks.modes import evaluating
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
@@ -26,12 +27,12 @@ class Complexity:
     """The cost of one image, batch 1, by the conventions of publications.
 
     Attributes:
-        gmacs: Multiply-accumulates of the convolutions, in 1e9; everything else is free. The table of TI's zoo uses
-            this for Cityscapes and COCO.
-        torchinfo: Convolutions and, once per layer, the parameters of the batch norms, in 1e9. The library torchinfo,
+        gmacs: Multiply-accumulates of the convolutions, and of matrix products and attention where an encoder has them,
+            in 1e9; everything else is free. The table of TI's zoo uses this for Cityscapes and COCO.
+        torchinfo: The same and, once per layer, the parameters of the batch norms, in 1e9. The library torchinfo,
             which TI's repository uses today, counts like this.
-        all_operators: Every operator, in 1e9: convolutions, one per element of batch norm, ReLU, sum, concatenation and
-            argmax, four per bilinear output. The table of TI's zoo uses this for RegNetX on ADE20K.
+        all_operators: The operators of `gmacs`, one per element of batch norm, ReLU, sum, concatenation and argmax, and
+            four per bilinear output, in 1e9. The table of TI's zoo uses this for RegNetX on ADE20K.
         all_operators_folded: The same with batch norm folded away and the labels left at the stride of the decoder,
             without the last upsampling. The table of TI's zoo uses this for MobileNetV2 on ADE20K.
         params: Trainable parameters.
@@ -115,8 +116,10 @@ def _group(kind: str) -> str:
 
 
 def _multiply_accumulates(op: Op) -> int:
+    """Of a convolution, a matrix product or attention; 0 for other operators."""
     if op.kind != "aten.convolution":
-        return 0
+        count = flop_registry.get(getattr(torch.ops.aten, op.kind.removeprefix("aten."), None))
+        return 0 if count is None else count(*op.arguments, out_val=op.results[0]) // 2
     image, weight, *_ = op.arguments
     transposed = op.arguments[6]
     positions = image.shape[2:] if transposed else op.results[0].shape[2:]

@@ -76,6 +76,7 @@ class Pixel2Pixel(nn.Module, Predictor):
         for task in config.tasks.values():
             kind_of(task).check(task)
         self.config = config
+        self.decoders = nn.ModuleDict({name: self.decoders[name] for name in config.tasks})  # outputs have their order
 
     def forward(self, *images: Tensor) -> dict[str, Tensor]:
         """Computes the logits at the size of the images, in training and in evaluation mode alike.

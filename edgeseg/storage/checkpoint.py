@@ -233,7 +233,8 @@ def save_checkpoint(
 
     Raises:
         TypeError: a note is not a JSON value.
-        ValueError: a copy that `edgeseg.optimize` made, which no record rebuilds.
+        ValueError: a name that does not end in .safetensors, a dtype without fractions, or a copy that
+            `edgeseg.optimize` made, which no record rebuilds.
 
     Example:
         >>> import edgeseg, torch
@@ -244,6 +245,10 @@ def save_checkpoint(
     """
     if "optimized" in model.config.notes:
         raise ValueError("this is a copy for inference that optimize() made; save the model that it was made from")
+    if Path(path).suffix.lower() != ".safetensors":
+        raise ValueError(f"weights are written as .safetensors files, got {path}")
+    if dtype is not None and not dtype.is_floating_point:
+        raise ValueError(f"dtype is one of floating-point numbers, such as torch.float16, got {dtype}")
     tensors: dict[str, Tensor] = {}
     known: set[int] = set()
     for key, value in model.state_dict().items():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,6 +16,7 @@ from typing import Any
 from edgeseg.config import ModelConfig, inherited, origin, read_config
 from edgeseg.machine.download import FOLDER, HUB, hub_file
 from edgeseg.machine.files import replacing
+from edgeseg.machine.terminal import say
 from edgeseg.spec import DEFAULT_THRESHOLD
 from edgeseg.storage.checkpoint import Recorded, read_tensors, save_checkpoint
 
@@ -76,7 +79,8 @@ def save_pretrained(
         raise ValueError("metrics need the dataset that they were measured on; pass dataset=NAME")
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    facts: dict[str, Any] = {"license": license, "dataset": dataset, "metrics": dict(metrics or {})}
+    metrics = {name: float(value) for name, value in (metrics or {}).items()}
+    facts: dict[str, Any] = {"license": license, "dataset": dataset, "metrics": metrics}
     notes = {key: value for key, value in facts.items() if value}
     before = model.config.notes
     if license and before.get("license") not in (None, license) and inherited(before).get("started_from"):
@@ -84,12 +88,30 @@ def save_pretrained(
     save_checkpoint(model, folder / WEIGHTS_FILE, **notes)
     record = replace(model.config, notes={**model.config.notes, **notes})
     config = json.dumps(record.to_json(), indent=2)
-    card = _model_card(
-        record, record.notes.get("license"), dataset, metrics or {}, description, repo_id or "OWNER/REPO"
-    )
-    for name, text in ((CONFIG_FILE, config), (CARD_FILE, card)):
-        with replacing(folder / name) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+    card = _model_card(record, record.notes.get("license"), dataset, metrics, description, repo_id or "OWNER/REPO")
+    _write(folder / CONFIG_FILE, config + "\n")
+    if _is_edited(folder / CARD_FILE):
+        say(f"{folder / CARD_FILE} was written by hand and stays as it is")
+    else:
+        _write(folder / CARD_FILE, card + "\n" + _signature(card + "\n"))
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _signature(card: str) -> str:
+    """The last line of a model card, by which it is seen whether somebody has changed the lines above."""
+    return f"<!-- edgeseg {hashlib.sha256(card.encode()).hexdigest()[:16]} -->\n"
+
+
+def _is_edited(path: Path) -> bool:
+    """Whether there is a model card that edgeseg did not write, or that was changed afterwards."""
+    if not path.exists():
+        return False
+    *lines, last = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) or [""]
+    return last != _signature("".join(lines))
 
 
 def push_to_hub(
@@ -113,6 +135,11 @@ def push_to_hub(
             api.create_branch(created, branch=revision, exist_ok=True)
         if created != repo_id:
             save_pretrained(model, folder, repo_id=created, **card)  # the card names it with its owner
+        if api.file_exists(created, CARD_FILE, revision=revision):
+            known = Path(api.hf_hub_download(created, CARD_FILE, revision=revision, local_dir=Path(folder) / "known"))
+            if _is_edited(known):
+                shutil.copy(known, Path(folder) / CARD_FILE)
+            shutil.rmtree(Path(folder) / "known")
         commit = api.upload_folder(
             repo_id=created, folder_path=folder, revision=revision, commit_message=commit_message
         )

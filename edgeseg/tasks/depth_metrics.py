@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from edgeseg.spec import Task
-from edgeseg.tasks.table import table
+from edgeseg.tasks.table import figure, require_one_shape, table
+from edgeseg.vision.upsample import require_finite
 
 NEAREST, FARTHEST = 3.0, 80.0  # metres; the range of `ard_3_to_80`
 
@@ -36,7 +37,13 @@ class DepthErrors:
         self.sums = torch.zeros(6, dtype=torch.float64)
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Adds predicted and true depths in metres, float tensors of the same shape; a target of 0 is ignored."""
+        """Adds predicted and true depths in metres, float tensors of the same shape; a target of 0 is ignored.
+
+        Raises:
+            ValueError: tensors of other shapes, or a prediction that is not finite.
+        """
+        require_one_shape(prediction, target)
+        require_finite(float(prediction.double().sum()))
         known = target > 0
         predicted, true = prediction[known].double().clamp(min=1e-3), target[known].double()
         limited, limited_true = predicted.clamp(max=FARTHEST), true.clamp(max=FARTHEST)
@@ -101,4 +108,4 @@ class DepthErrors:
     def scores(self, task: Task, protocol: str) -> dict[str, Any]:
         """All errors by name, in percent except for the RMSE, which is in metres."""
         names = ("ard", "ard_3_to_80", "rmse", "delta", "outside")
-        return {"protocol": protocol, **{name: round(getattr(self, name), 4) for name in names}}
+        return {"protocol": protocol, **{name: figure(getattr(self, name)) for name in names}}

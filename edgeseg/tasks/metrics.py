@@ -10,7 +10,7 @@ from torch import Tensor
 
 from edgeseg.labels import IGNORE, class_names
 from edgeseg.spec import Task
-from edgeseg.tasks.table import table
+from edgeseg.tasks.table import figure, require_one_shape, table
 
 
 class ConfusionMatrix:
@@ -44,8 +44,15 @@ class ConfusionMatrix:
         """Adds predicted and true class ids, integers of the same shape; targets of 255 are ignored.
 
         Raises:
-            ValueError: a target that is neither a class nor 255, or a prediction that is not a class.
+            ValueError: tensors of other shapes or of no integers, a target that is neither a class nor 255, or a
+                prediction that is not a class.
         """
+        require_one_shape(prediction, target)
+        if prediction.is_floating_point() or target.is_floating_point():
+            raise ValueError(
+                f"class ids are integers, got {prediction.dtype} and {target.dtype}; logits become ids by .argmax(1), "
+                "and the probabilities of a binary task by > 0.5"
+            )
         if prediction.numel() and not 0 <= int(prediction.min()) <= int(prediction.max()) < self.classes:
             raise ValueError(
                 f"the predicted ids are {int(prediction.min())} to {int(prediction.max())}; there are {self.classes} "
@@ -118,6 +125,6 @@ class ConfusionMatrix:
             "iou": dict(zip(class_names(task), ious, strict=True)),
             "miou": round(self.headline(protocol)[1], 4),
             "miou_classes": self.classes if protocol == "original" else sum(iou is not None for iou in ious),
-            "pixel_accuracy": round(100 * self.pixel_accuracy, 4),
-            "frequency_weighted_iou": round(100 * self.frequency_weighted_iou, 4),
+            "pixel_accuracy": figure(100 * self.pixel_accuracy),
+            "frequency_weighted_iou": figure(100 * self.frequency_weighted_iou),
         }

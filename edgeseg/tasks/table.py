@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeseg.machine.terminal import printable
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TITLES = {
     "miou": "mIoU", "miou_classes": "classes in the mIoU", "f1": "F1 (Dice)", "precision": "precision",
@@ -16,9 +20,23 @@ TITLES = {
 }  # fmt: skip
 
 
+def figure(value: float) -> float | None:
+    """A figure with four decimals; None if it cannot be known, such as a mean over no pixels."""
+    return round(value, 4) if math.isfinite(value) else None
+
+
+def require_one_shape(prediction: Tensor, target: Tensor) -> None:
+    """Raises a ValueError if a prediction and its ground truth have different shapes."""
+    if prediction.shape != target.shape:
+        raise ValueError(
+            f"the prediction has the shape {list(prediction.shape)} and the ground truth {list(target.shape)}"
+        )
+
+
 def rows(scores: Mapping[str, Any]) -> list[tuple[str, float | None]]:
-    """Names and values of the scores: first the IoU of each class, then the figures over all of them."""
-    return [*scores.get("iou", {}).items(), *((key, scores[key]) for key in TITLES if key in scores)]
+    """Names and values of the scores: first the IoU of each class as "iou/CLASS", then the figures over all of them."""
+    classes = ((f"iou/{name}", value) for name, value in scores.get("iou", {}).items())
+    return [*classes, *((key, scores[key]) for key in TITLES if key in scores)]
 
 
 def table(scores: Mapping[str, Any]) -> str:
@@ -30,6 +48,7 @@ def table(scores: Mapping[str, Any]) -> str:
     titles = dict(TITLES)
     if "miou_classes" in scores:
         titles["miou"] = f"mIoU over {scores['miou_classes']} of {len(scores['iou'])} classes"
-    lines = [(titles.get(name, printable(name)), value) for name, value in rows(scores) if name != "miou_classes"]
+    lines = [(printable(name), value) for name, value in scores.get("iou", {}).items()]
+    lines += [(titles[name], scores[name]) for name in titles if name in scores and name != "miou_classes"]
     width = max((len(name) for name, _ in lines), default=0)
     return "\n".join(f"{name:{width}}  {'-' if value is None else f'{value:.2f}':>6}" for name, value in lines)

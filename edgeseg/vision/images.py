@@ -29,6 +29,7 @@ ImageLike = Union[str, "os.PathLike[str]", Image.Image, np.ndarray, "Tensor"]
 """A path (also of a .npy file), a PIL image, a uint8 array [H, W, C] or [H, W], or a uint8 tensor [C, H, W]."""
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's mode for a number of channels
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF files, and one of its values
 PREMULTIPLIED = {"RGBa": "RGBA", "La": "LA"}  # Pillow converts these modes to no others
 
 
@@ -88,7 +89,7 @@ def read_photo(image: ImageLike, channels: int = 3, *, max_pixels: int | None = 
         return to_channels(open_picture(path, max_pixels), channels)
     if isinstance(image, Image.Image):
         _check_pixels(image, max_pixels, "the image")
-        return to_channels(_loaded(image), channels)
+        return to_channels(loaded(image), channels)
     if isinstance(image, np.ndarray):
         return _fitted(image, channels, "the image")
     if _is_tensor(image):
@@ -132,7 +133,7 @@ def open_picture(path: Path, max_pixels: int | None = None) -> Picture:
     with _opened(path) as file:
         with named_errors(str(path)):
             image = Image.open(file) if max_pixels is None else _open_up_to(max_pixels, file)
-        return _loaded(image, str(path))
+        return loaded(image, str(path))
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -188,7 +189,7 @@ def _open_up_to(max_pixels: int, file: IO[bytes]) -> Image.Image:
     raise UnidentifiedImageError("not an image, or of a format that Pillow does not know")
 
 
-def _loaded(image: Image.Image, name: str = "") -> Picture:
+def loaded(image: Image.Image, name: str = "") -> Picture:
     """Decodes a PIL image while its file is open."""
     name = name or str(getattr(image, "filename", "") or "the image")
     with named_errors(name):
@@ -256,6 +257,8 @@ def _to_8_bit(picture: Picture) -> Image.Image:
             "to 8 or 16 bit"
         )
     largest = 4095 if picture.raw_mode == "I;12" else 65535
+    if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:  # which Pillow turns for 8 bit only
+        values = largest - values.astype(np.uint32)
     return Image.fromarray(((values.astype(np.uint32) * 255 + largest // 2) // largest).astype(np.uint8))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeseg.spec import Color
-from edgeseg.vision.images import named_errors, open_picture, to_channels
+from edgeseg.vision.images import Picture, named_errors, open_picture, to_channels
 
 # Pillow stretches gray values of 2 and 4 bit to 0 to 255; class ids are the values that the file has.
 STRETCHED = {"L;2": 85, "L;4": 17}
@@ -31,12 +31,19 @@ def read_mask(path: str | os.PathLike[str], colors: Mapping[Color, int] | None =
 
     Raises:
         OSError: the file is missing, damaged or not an image; names the file.
-        ValueError: a colour picture, colours that are no classes, or floating-point values; names the file.
+        ValueError: a colour picture, colours that are no classes, a palette that has the colours of the classes at
+            other indices, or floating-point values; names the file.
     """
-    picture = open_picture(Path(path))
-    mode = picture.image.mode
-    with named_errors(str(path)):
+    return to_ids(open_picture(Path(path)), colors)
+
+
+def to_ids(picture: Picture, colors: Mapping[Color, int] | None = None) -> np.ndarray:
+    """Returns the class ids of a decoded image as `read_mask` does, upright; errors name the image."""
+    path, mode = picture.name, picture.image.mode
+    with named_errors(path):
         values = np.array(picture.image)
+    if mode == "P" and colors:
+        _check_palette(picture, values, colors)
     if mode == "F":
         raise ValueError(f"{path} has floating-point values; a label map has one integer class id per pixel")
     if values.ndim != 2:
@@ -54,9 +61,21 @@ def read_mask(path: str | os.PathLike[str], colors: Mapping[Color, int] | None =
     return picture.upright(values.astype(np.int32 if mode.startswith("I") else np.uint8))
 
 
-def _from_colors(
-    path: str | os.PathLike[str], mode: str, pixels: np.ndarray, colors: Mapping[Color, int] | None
-) -> np.ndarray:
+def _check_palette(picture: Picture, values: np.ndarray, colors: Mapping[Color, int]) -> None:
+    """Refuses indices whose colours are all those of classes, but of others: programs number a palette at will."""
+    palette = np.array(picture.image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+    used = {index: tuple(palette[index].tolist()) for index in np.unique(values).tolist() if index < len(palette)}
+    if not used or not all(color in colors for color in used.values()):
+        return
+    for index, color in used.items():
+        if colors[color] != index:
+            raise ValueError(
+                f"{picture.name} has a palette in which index {index} is {color}, the colour of class {colors[color]}; "
+                "save the mask as RGB to read its colours, or list the classes without colours to read its indices"
+            )
+
+
+def _from_colors(path: str, mode: str, pixels: np.ndarray, colors: Mapping[Color, int] | None) -> np.ndarray:
     """Replaces colours [H, W, 3] by class ids."""
     if not colors:
         if (pixels == pixels[..., :1]).all():

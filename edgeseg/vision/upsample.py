@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,6 +20,9 @@ def upsampled_argmax(logits: np.ndarray, size: Sequence[int]) -> np.ndarray:
     Args:
         logits: float [classes,h,w].
         size: Height and width of the answer, of any ratio to h and w.
+
+    Raises:
+        ValueError: a logit is not finite.
 
     Returns:
         uint8 [H,W], uint16 beyond 256 classes; of equal values the first class. Where two classes' interpolated values
@@ -102,4 +106,14 @@ def _argmax(values: np.ndarray) -> np.ndarray:
     for label in range(1, len(values)):
         labels[values[label] > best] = label
         np.maximum(best, values[label], out=best)
+    require_finite(best.sum(dtype=np.float64))
     return labels
+
+
+def require_finite(total: float) -> None:
+    """Raises a ValueError unless the sum of what a network puts out is a number."""
+    if not math.isfinite(total):
+        raise ValueError(
+            "the network puts out values that are not finite (NaN or infinity): its weights are damaged, training "
+            "diverged, or they do not fit into float16"
+        )

@@ -233,6 +233,9 @@ def _network(source: _Source, overrides: Mapping[str, Any]) -> tuple[ModelSpec |
     if unknown:
         options = ", ".join(field.name for field in fields(ModelSpec))
         raise ValueError(f"no option {', '.join(unknown)}; the options are {options}")
+    trained = known.spec if known and known.name == name else None
+    if trained is not None and overrides.get("encoder", trained.encoder) == trained.encoder:
+        return replace(trained, **overrides), {}  # what is not asked for is as in the training of the weights
     if name in ZOO:
         return replace(ZOO[name], **overrides), {}
     if "encoder" not in overrides:
