@@ -67,7 +67,8 @@ class TrainConfig(Record):
     class_weights: Literal["none", "dataset", "log"] = option(
         "log",
         "loss",
-        "class weights: none, those that the dataset is published with, or logarithmic ones from its class frequencies",
+        "class weights: none, those with which the dataset is published, if any, or logarithmic ones from its class "
+        "frequencies",
     )
     class_weights_probability: float = option(1.0, "loss", "share of the steps that use the class weights")
     count_ignored: bool = option(

@@ -197,7 +197,7 @@ def test_sizes_and_places_that_are_none(model: edgeseg.Pixel2Pixel, tmp_path: Pa
     with pytest.raises(IsADirectoryError, match=r"cannot write .*folder\.onnx: it is a folder"):
         edgeseg.export_onnx(model, tmp_path / "folder.onnx")
     with pytest.raises(ValueError, match=r"images is a list of photos, got str; for a single one pass \[photo\]"):
-        edgeseg.quantize_onnx(model, tmp_path / "x.onnx", "photo.jpg")
+        edgeseg.export(model, tmp_path / "x.onnx", precision="int8", images="photo.jpg")
     done = edgeseg.export_onnx(model, tmp_path / "square.onnx", size=64, dynamic=())  # type: ignore[arg-type]
     assert onnx.load(done.path).graph.input[0].type.tensor_type.shape.dim[3].dim_value == 64
 

@@ -233,7 +233,7 @@ def test_onnxruntime_computes_the_same(run: Path) -> None:
             expected = model.decode(to_input(pixels, model.preprocess))["semantic"].argmax(dim=1).numpy()
         found = segmenter.run(pixels.numpy()[None])["semantic"].argmax(axis=1)
         same.append(float((found == expected).mean()))
-    assert np.mean(same) > 0.95  # a network of so little training is sure of little
+    assert np.mean(same) > 0.9  # a network of so little training is sure of little
 
 
 def test_onnxruntime_runs_8_bit(run: Path, tmp_path: Path) -> None:

@@ -307,7 +307,6 @@ def test_models_that_cannot_be_trained(camvid: Path, tmp_path: Path) -> None:
     for change in ({"momentum": 1.0}, {"decoder_lr": -1.0}, {"task_factors": (-1.0,)}, {"milestones": (-5,)}):
         with pytest.raises(ValueError, match=next(iter(change))):
             replace(SMALL, **change)
-    assert not list(tmp_path.iterdir())
 
 
 def test_training_for_8_bits_leaves_the_float_network(camvid: Path, tmp_path: Path) -> None:
@@ -318,7 +317,7 @@ def test_training_for_8_bits_leaves_the_float_network(camvid: Path, tmp_path: Pa
     trained = train(model, CamVid(camvid), None, recipe, tmp_path / "a")
     assert model.training
     assert torch.equal(torch.get_rng_state(), random)
-    with pytest.raises(ValueError, match=r"was trained with .*per_channel.*, and TrainConfig.quantize asks for"):
+    with pytest.raises(ValueError, match=r"for 8 bits as per_channel, 8 bits, and .* asks for power_of_two"):
         train(trained, CamVid(camvid), None, replace(SMALL, quantize="power_of_two"), tmp_path / "b")
 
 

@@ -172,7 +172,7 @@ def test_soft_labels_are_kept(teacher: edgeseg.Pixel2Pixel, photos: Path, tmp_pa
     assert {path: path.stat().st_mtime_ns for path in files} == files
     with pytest.raises(ValueError, match=f"{folder} has the soft labels of another teacher"):
         SoftLabels(Teacher([teacher], teacher.tasks, mirror=False), folder)
-    with pytest.raises(ValueError, match=r"cannot be read; delete the file"):
+    with pytest.raises(ValueError, match="there are no soft labels"):
         soft[torch.zeros(3, 64, 96, dtype=torch.uint8)]
     next(iter(files)).write_bytes(b"PK damaged")
     with pytest.raises(ValueError, match="delete the file"):

@@ -3,23 +3,8 @@
 set -euo pipefail
 data=(--dataset camvid --data-path "$1") model=espnetv2_s2p0
 
-# The classes start as the classes of Cityscapes that they are nearest to.
 mkdir -p runs
-python - <<PYTHON
-import edgeseg
-import torch
-from edgeseg.data.camvid import CamVid
-
-STARTS = {"pavement": "sidewalk", "tree": "vegetation", "sign": "traffic sign", "pedestrian": "person", "bicyclist": "rider"}
-source = edgeseg.create_model("$model.cityscapes")
-model = edgeseg.create_model("$model.cityscapes", tasks={"segmentation": CamVid.task})
-names = source.tasks["segmentation"].classes
-rows = [names.index(STARTS.get(name, name)) for name in CamVid.task.classes]
-with torch.no_grad():
-    for key, value in model.decoders["segmentation"].head[1].named_parameters():
-        value.copy_(source.decoders["segmentation"].head[1].get_parameter(key)[rows])
-edgeseg.save_checkpoint(model, "runs/${model}_start.safetensors", **model.config.notes)
-PYTHON
+python "$(dirname "$0")/camvid_start.py" $model.cityscapes runs/${model}_start.safetensors
 
 # Two schedules, of which the second starts from the result of the first.
 trainval=(--model $model --train-split trainval --val-split none --resume auto --warmup-epochs 1 --lr 0.005

@@ -1,18 +1,12 @@
 #!/usr/bin/env bash
-# Trains and tests fpnsum for CamVid: bash FILE CAMVID_FOLDER MOBILENET_V2_WEIGHTS PHOTO_FOLDER...
+# Trains and tests fpnsum for CamVid, from its weights for photos of streets: bash FILE CAMVID_FOLDER
 set -euo pipefail
-camvid=$1 imagenet=$2
-shift 2
-data=(--dataset camvid --data-path "$camvid") model=fpnsum_mobilenetv2
-trainval=(--train-split trainval --val-split none --model $model --resume auto)
+data=(--dataset camvid --data-path "$1") model=fpnsum_mobilenetv2 recipes=$(dirname "$0")
 
-# First at 480x360 on CamVid and photos of streets without labels, which two trained networks teach.
-edgeseg train "${data[@]}" "${trainval[@]}" --encoder-weights "$imagenet" --photos "$@" \
-    --teacher espnetv2_s2p0.cityscapes fpn_aspp_mobilenetv2_tv_edgeailite.camvid \
-    --epochs 6 --decoder-lr 10 --img-resize 360 480 --rand-crop 192 256 -o runs/${model}_streets
-
-# Then at 800x600 on CamVid alone, and once on test.
-edgeseg train "${data[@]}" "${trainval[@]}" --pretrained runs/${model}_streets/last.safetensors \
-    --epochs 24 --img-resize 600 800 --rand-crop 384 512 -o runs/$model
-python "$(dirname "$0")/ship.py" runs/$model/last.safetensors runs/$model.camvid.safetensors
+mkdir -p runs
+python "$recipes/camvid_start.py" $model.street_photos runs/${model}_start.safetensors
+edgeseg train "${data[@]}" --train-split trainval --val-split none --model $model \
+    --pretrained runs/${model}_start.safetensors --teacher espnetv2_s2p0.camvid \
+    --epochs 24 --img-resize 600 800 --rand-crop 384 512 --resume auto -o runs/$model.camvid
+python "$recipes/ship.py" runs/$model.camvid/last.safetensors runs/$model.camvid.safetensors
 edgeseg evaluate "${data[@]}" --split test --checkpoint runs/$model.camvid.safetensors

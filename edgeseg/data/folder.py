@@ -135,8 +135,9 @@ class ImagesMasks(LabelledImages):
         """
         found: set[int] = set()
         own = [files.targets["segmentation"] for files in self.files]
-        # In all splits, so that 255 means the same in training and evaluation.
-        for path in itertools.chain(own, self._other_masks()) if self.values is None else ():
+        # A single class has the same value in all splits.
+        others = self._other_masks() if self.classes.task.channels == 1 else ()
+        for path in itertools.chain(own, others) if self.values is None else ():
             with contextlib.suppress(OSError, ValueError):  # named when it is read
                 found.update(np.unique(read_mask(path, self.classes.colors)).tolist())
             if not found <= {0, IGNORE}:

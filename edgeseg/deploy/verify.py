@@ -150,7 +150,7 @@ def verify_8_bit(
             raise ExportError(
                 f"only {100 * agreement[name]:.1f} % of the pixels keep their class of {name} in the 8-bit file, fewer "
                 f"than {100 * KEPT:.0f} %; calibrate on photos like those that the network will see, or train it for 8 "
-                f"bit: edgeseg train --quantize"
+                f"bits: edgeseg train --quantize"
             )
         if name not in same and not means[name] <= MEAN_OF_8_BIT:
             raise ExportError(

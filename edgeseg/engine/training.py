@@ -473,7 +473,10 @@ def _check_model(model: Pixel2Pixel, config: TrainConfig) -> None:
     if (known := model.config.quantization) is not None and config.quantize != "none":
         asked = Quantization(scheme=config.quantize, weight_bits=config.weight_bits)
         if known != asked:
-            raise ValueError(f"the model was trained with {known}, and TrainConfig.quantize asks for {asked}")
+            raise ValueError(
+                f"the model was trained for 8 bits as {known.scheme}, {known.weight_bits} bits, and "
+                f"TrainConfig.quantize asks for {asked.scheme}, {asked.weight_bits} bits"
+            )
 
 
 def _samples(train_set: LabelledDataset, model: Pixel2Pixel, config: TrainConfig, soft: SoftLabels | None) -> Augmented:

@@ -6,7 +6,7 @@ import copy
 import math
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -17,7 +17,7 @@ from torch.utils.flop_counter import flop_registry
 
 from edgeseg.networks.modes import evaluating
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
-from edgeseg.networks.wiring import Op, trace
+from edgeseg.networks.wiring import Op, Wiring, trace
 
 ELEMENTWISE = ("relu", "relu_", "hardtanh", "hardtanh_", "clamp_min_", "add", "add_", "cat")
 
@@ -91,7 +91,7 @@ def complexity(model: Pixel2Pixel, size: int | Sequence[int]) -> Complexity:
     elements: Counter[str] = Counter()
     for op in wiring.ops:
         elements[_group(op.kind)] += op.results[0].numel() if op.results else 0
-    conv = sum(_multiply_accumulates(op) for op in wiring.ops)
+    conv = sum(_multiply_accumulates(op) for op in _without_constant_matrices(wiring))
     norm_params = sum(p.numel() for m in model.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters())
     outputs = [wiring.producers[number].results[0].shape for number in wiring.outputs.values()]
     last = sum(math.prod(shape[:2]) * height * width for shape in outputs if shape[-2:] != (height, width))
@@ -113,6 +113,16 @@ def _group(kind: str) -> str:
     if name in ELEMENTWISE:
         return "elementwise"
     return "norm" if "batch_norm" in name else "upsample" if name == "upsample_bilinear2d" else name
+
+
+def _without_constant_matrices(wiring: Wiring) -> Iterator[Op]:
+    """The operators that compute from the images and parameters alone: pooling by a constant matrix is free."""
+    computed = set(wiring.images)
+    for op in wiring.ops:
+        if op.parameters or computed.intersection(op.inputs):
+            computed.update(op.outputs)
+            if computed.issuperset(op.inputs):
+                yield op
 
 
 def _multiply_accumulates(op: Op) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from edgeseg.spec import Task
 from edgeseg.tasks.table import figure, require_one_shape, table
-from edgeseg.vision.upsample import require_finite
+from edgeseg.vision.upsample import warn_unless_finite
 
 NEAREST, FARTHEST = 3.0, 80.0  # metres; the range of `ard_3_to_80`
 
@@ -40,10 +40,10 @@ class DepthErrors:
         """Adds predicted and true depths in metres, float tensors of the same shape; a target of 0 is ignored.
 
         Raises:
-            ValueError: tensors of other shapes, or a prediction that is not finite.
+            ValueError: tensors of other shapes.
         """
         require_one_shape(prediction, target)
-        require_finite(float(prediction.double().sum()))
+        warn_unless_finite(float(prediction.double().sum()))
         known = target > 0
         predicted, true = prediction[known].double().clamp(min=1e-3), target[known].double()
         limited, limited_true = predicted.clamp(max=FARTHEST), true.clamp(max=FARTHEST)

@@ -12,7 +12,7 @@ from PIL import Image
 from edgeseg.labels import IGNORE, class_names, palette_of
 from edgeseg.recipes import TrainConfig
 from edgeseg.spec import Task
-from edgeseg.vision.upsample import require_finite
+from edgeseg.vision.upsample import warn_unless_finite
 from edgeseg.vision.visualize import color_map, legend, tint
 
 if TYPE_CHECKING:
@@ -250,7 +250,7 @@ class Regression(Kind):
     def map(self, output: np.ndarray, size: Sequence[int]) -> np.ndarray:
         """The map float32 [H, W], or [H, W, C] for several channels."""
         shape = (size[1], size[0])
-        require_finite(float(output.sum(dtype=np.float64)))
+        warn_unless_finite(float(output.sum(dtype=np.float64)))
         planes: list[Any] = [Image.fromarray(np.ascontiguousarray(plane, np.float32)) for plane in output]
         resized = [np.asarray(plane.resize(shape, Image.Resampling.BILINEAR)) for plane in planes]
         return resized[0] if len(resized) == 1 else np.stack(resized, axis=-1)
@@ -275,7 +275,7 @@ def upsampled(views: Sequence[Tensor], size: Sequence[int]) -> list[Tensor]:
     from torch.nn import functional as F
 
     for view in views:
-        require_finite(float(view.double().sum()))
+        warn_unless_finite(float(view.double().sum()))
     return [F.interpolate(view.float(), size=list(size), mode="bilinear", align_corners=False) for view in views]
 
 

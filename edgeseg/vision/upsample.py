@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,9 +21,6 @@ def upsampled_argmax(logits: np.ndarray, size: Sequence[int]) -> np.ndarray:
     Args:
         logits: float [classes,h,w].
         size: Height and width of the answer, of any ratio to h and w.
-
-    Raises:
-        ValueError: a logit is not finite.
 
     Returns:
         uint8 [H,W], uint16 beyond 256 classes; of equal values the first class. Where two classes' interpolated values
@@ -106,14 +104,15 @@ def _argmax(values: np.ndarray) -> np.ndarray:
     for label in range(1, len(values)):
         labels[values[label] > best] = label
         np.maximum(best, values[label], out=best)
-    require_finite(best.sum(dtype=np.float64))
+    warn_unless_finite(best.sum(dtype=np.float64))
     return labels
 
 
-def require_finite(total: float) -> None:
-    """Raises a ValueError unless the sum of what a network puts out is a number."""
+def warn_unless_finite(total: float) -> None:
+    """Warns unless the sum of what a network puts out is a number; its maps and scores then mean nothing."""
     if not math.isfinite(total):
-        raise ValueError(
-            "the network puts out values that are not finite (NaN or infinity): its weights are damaged, training "
-            "diverged, or they do not fit into float16"
+        warnings.warn(
+            "the network puts out values that are not finite (NaN or infinity), so its maps and scores mean nothing: "
+            "it is hardly trained, training diverged, its weights are damaged, or they do not fit into float16",
+            stacklevel=2,
         )
