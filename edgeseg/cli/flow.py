@@ -89,7 +89,7 @@ def _flow_of_folder(options: argparse.Namespace) -> int:
         raise ValueError(f"{folder} is no folder; pass PREVIOUS and CURRENT, or a folder of frames")
     require_folder(options.output)
     frames = by_stem(list_files(folder, PHOTO_SUFFIXES, without=options.output, recursive=False), folder)
-    natural = sorted(frames, key=lambda stem: [int(part) if part.isdigit() else part for part in DIGITS.split(stem)])
+    natural = sorted(frames, key=_by_numbers)
     if list(frames) != natural:
         first, second = next(pair for pair in zip(frames, natural, strict=True) if pair[0] != pair[1])
         raise ValueError(
@@ -103,6 +103,11 @@ def _flow_of_folder(options: argparse.Namespace) -> int:
     for problem in problems:
         show(f"edgeseg flow: {printable(problem)}", file=sys.stderr)
     return 1 if problems else 0
+
+
+def _by_numbers(name: str) -> list[str | int]:
+    """A key by which f2 comes before f10: text and numbers in turn."""
+    return [int(part) if i % 2 else part for i, part in enumerate(DIGITS.split(name))]
 
 
 def _steps(frames: Sequence[tuple[str, Path]], output: Path) -> Iterator[str | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from edgeseg.data.coco_json import read_json
 from edgeseg.data.shapes import LabelledShapes, Shape, listed, polygons
 from edgeseg.data.splits import SPELLINGS, check_undivided, part
 from edgeseg.labels import IGNORE
-from edgeseg.vision.listing import PHOTO_SUFFIXES, list_files
+from edgeseg.vision.listing import PHOTO_SUFFIXES, list_files, real
 
 LAYOUT = """\
   {root}/<split>/*.json    beside the photos, in folders of any depth; "valid" may stand for "val"
@@ -61,10 +62,10 @@ class LabelMe(LabelledShapes):
             (path.relative_to(place).as_posix(), Files((_photo(path, content),), {"segmentation": path}))
             for path, content in self.content.items()
         ]
-        named = [each.images[0].resolve() for _, each in items]
-        if len(set(named)) < len(named):
-            twice = next(photo for photo in named if named.count(photo) > 1)
-            raise ValueError(f"{twice} is the photo of several JSON files in {place}")
+        photos = Counter(real(each.images[0]) for _, each in items)
+        twice = [photo for photo, count in photos.items() if count > 1]
+        if twice:
+            raise ValueError(f"{twice[0]} is the photo of several JSON files in {place}")
         files = [each for _, each in items] if val_fraction is None else part(items, split, val_fraction)
         super().__init__(files, task, outside, **options)
 

@@ -94,7 +94,7 @@ def optimize(
     if model.training:
         raise ValueError(f"{model.name} is in training mode; call eval() before optimize()")
     if hooked := with_hooks(model):
-        raise ValueError(f"{', '.join(hooked)} has hooks, which an exported file would lose; remove them")
+        raise ValueError(f"{hooked[0] or 'the model'} has hooks, which an exported file would lose; remove them")
     return load_segmenter(_exported(model, runtime))
 
 

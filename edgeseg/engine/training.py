@@ -227,11 +227,12 @@ class _Run:
         """The names of the losses and scores in the log."""
         tasks, protocol = self.model.tasks, self.config.protocol
         kinds = {name: kind_of(task).metric(task).headline(protocol)[0] for name, task in tasks.items()}
-        alone = len(tasks) == 1
-        scores = (
-            [kind if alone else f"{name}_{kind}" for name, kind in kinds.items()] if self.val_set is not None else []
-        )
-        return ("loss", *([] if alone else [f"{name}_loss" for name in tasks]), *scores)
+        scores = [self._score_name(name, kind) for name, kind in kinds.items()] if self.val_set is not None else []
+        return ("loss", *(f"{name}_loss" for name in tasks if len(tasks) > 1), *scores)
+
+    def _score_name(self, task: str, kind: str) -> str:
+        """The name of a task's score in the log, such as "miou" if there is one task and "depth_ard" among several."""
+        return kind if len(self.model.tasks) == 1 else f"{task}_{kind}"
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -424,14 +425,14 @@ class _Run:
             progress="evaluation",
         )
         figures = {name: metric.headline(config.protocol) for name, metric in metrics.items()}
-        (kind, first), alone = next(iter(figures.values())), len(figures) == 1
+        kind, first = next(iter(figures.values()))
         better = next(iter(metrics.values())).higher_is_better
         if (quality := first if better else -first) > self.state.best:
             self.state.best, self.state.score = quality, f"{kind} {first:.2f} at epoch {epoch}"
             if distributed.rank() == 0:
                 facts: dict[str, Any] = {"recipe": asdict(config), "epoch": epoch, kind: first}
                 save_checkpoint(self.averaged, self.output / "best.safetensors", **facts)
-        row = {kind if alone else f"{name}_{kind}": value for name, (kind, value) in figures.items()}
+        row = {self._score_name(name, kind): value for name, (kind, value) in figures.items()}
         self.seen.better |= {name: each.higher_is_better for name, each in zip(row, metrics.values(), strict=True)}
         self.call("on_evaluation", self.seen, metrics)
         return row

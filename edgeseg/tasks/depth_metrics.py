@@ -43,7 +43,7 @@ class DepthErrors:
             ValueError: tensors of other shapes.
         """
         require_one_shape(prediction, target)
-        warn_unless_finite(float(prediction.double().sum()))
+        warn_unless_finite(float(prediction.sum(dtype=torch.float64)))
         known = target > 0
         predicted, true = prediction[known].double().clamp(min=1e-3), target[known].double()
         limited, limited_true = predicted.clamp(max=FARTHEST), true.clamp(max=FARTHEST)

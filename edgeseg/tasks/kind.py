@@ -272,10 +272,11 @@ class Regression(Kind):
 
 def upsampled(views: Sequence[Tensor], size: Sequence[int]) -> list[Tensor]:
     """Outputs [N, C, h, w], each resized bilinearly to float32 [N, C, H, W]."""
+    import torch
     from torch.nn import functional as F
 
     for view in views:
-        warn_unless_finite(float(view.double().sum()))
+        warn_unless_finite(float(view.sum(dtype=torch.float64)))
     return [F.interpolate(view.float(), size=list(size), mode="bilinear", align_corners=False) for view in views]
 
 
