@@ -40,7 +40,9 @@ class TrainConfig(Record):
     )
     multistep_gamma: float = option(0.25, "schedule", "learning-rate factor at each milestone")
     polystep_power: float = option(0.9, "schedule", "exponent of the poly schedule")
-    warmup_epochs: float = option(2.0, "schedule", "length of the linear warm-up, in epochs")
+    warmup_epochs: float = option(
+        2.0, "schedule", "length of the linear warm-up, in epochs; at most half of all epochs"
+    )
     schedule_by: Literal["step", "epoch"] = option(
         "step", "schedule", "when the learning rate changes: every step, or every epoch as in TI's zoo"
     )
@@ -175,6 +177,11 @@ class TrainConfig(Record):
             raise ValueError(
                 f"TrainConfig.balancing {self.balancing!r} needs gradients of the encoder's features, which "
                 "freeze_encoder leaves out: choose another balancing"
+            )
+        if self.compile and self.balancing in ("gradnorm", "pseudo_gradnorm"):
+            raise ValueError(
+                f"TrainConfig.balancing {self.balancing!r} needs gradients of the encoder's features, which a compiled "
+                "network does not give: choose another balancing, or leave out compile"
             )
         if self.freeze_encoder and self.quantize != "none":
             raise ValueError(

@@ -1,4 +1,4 @@
-"""The nouns of the zoo: what tells networks apart, what they predict, and how images reach them. Needs no torch."""
+"""The records of the zoo: what tells networks apart, what they predict, and how images reach them. Needs no torch."""
 
 from __future__ import annotations
 

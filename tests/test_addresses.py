@@ -368,5 +368,8 @@ def test_pretrained_decides_by_the_file(
     by_address = trained("--pretrained", whole)
     assert "untrained" not in capsys.readouterr().out
     assert all(torch.allclose(by_address[key].float(), value.float()) for key, value in start.state_dict().items())
+    shipped = trained("--pretrained", f"{MOBILENET}.camvid")
+    start = edgeseg.create_model(f"{MOBILENET}.camvid")
+    assert all(torch.allclose(shipped[key].float(), value.float()) for key, value in start.state_dict().items())
     assert main([*call, "--pretrained", encoder, "--encoder-weights", encoder, "-o", str(tmp_path / "two")]) == 2
     assert "--pretrained has weights of an encoder, and so has --encoder-weights" in capsys.readouterr().err

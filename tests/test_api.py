@@ -63,6 +63,7 @@ EXAMPLES: list[tuple[Callable[..., Any], ...]] = [
     (edgeseg.engine.EarlyStopping,),
     (edgeseg.engine.SoftLabels,),
     (edgeseg.engine.choose_threshold,),
+    (edgeseg.engine.choose_biases,),
 ]
 
 

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from edgeseg.data.camvid import CamVid
 from edgeseg.engine import Callback, EarlyStopping, report, train
@@ -82,6 +83,21 @@ def test_stopped_and_resumed_is_never_stopped(camvid: Path, tmp_path: Path) -> N
     assert names[0].read_bytes() == names[1].read_bytes()
 
 
+def test_an_epoch_whose_callback_fails_is_not_lost(camvid: Path, tmp_path: Path) -> None:
+    class Fails(Callback):
+        def on_epoch_end(self, run: Run, row: Mapping[str, float]) -> None:
+            raise RuntimeError("the tracker is out of reach")
+
+    data, config, model = CamVid(camvid), replace(SMALL, epochs=2), make()
+    train(copy.deepcopy(model), data, None, config, tmp_path / "whole")
+    with pytest.raises(RuntimeError, match="out of reach"):
+        train(model, data, None, config, tmp_path / "parts", callbacks=[Fails()])
+    train(make(), data, None, config, tmp_path / "parts", resume=True)
+    assert [row["epoch"] for row in rows(tmp_path / "parts")] == [1, 2]
+    names = [tmp_path / run / "last.safetensors" for run in ("whole", "parts")]
+    assert names[0].read_bytes() == names[1].read_bytes()
+
+
 def test_early_stopping(camvid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It ends the run, says so when the run is resumed, and goes on with more patience."""
     data, val = CamVid(camvid), CamVid(camvid, "val")
@@ -110,6 +126,27 @@ def test_early_stopping_on_other_figures(camvid: Path, tmp_path: Path) -> None:
         EarlyStopping(0)
     with pytest.raises(ValueError, match="watches 'mIoU', but the figures of this run are loss, miou"):
         train(make(), CamVid(camvid), CamVid(camvid, "val"), STILL, tmp_path, callbacks=[EarlyStopping(1, "mIoU")])
+
+
+def test_a_refused_resume_leaves_the_weights(camvid: Path, tmp_path: Path) -> None:
+    train(make(), CamVid(camvid), None, SMALL, tmp_path)
+    torch.manual_seed(5)
+    model = make()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match="figures of this run"):
+        train(model, CamVid(camvid), None, SMALL, tmp_path, resume=True, callbacks=[EarlyStopping(3, "typo")])
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_state_that_is_no_dictionary_is_refused_at_once(camvid: Path, tmp_path: Path) -> None:
+    """Such a run could not be resumed."""
+
+    class Forgets(Callback):
+        def state_dict(self) -> dict[str, Any]:
+            return None  # type: ignore[return-value]
+
+    with pytest.raises(TypeError, match="the callback Forgets returns a NoneType, not a dict"):
+        train(make(), CamVid(camvid), None, SMALL, tmp_path, callbacks=[Forgets()])
 
 
 def test_a_refused_run_removes_no_files(camvid: Path, tmp_path: Path) -> None:

@@ -190,6 +190,9 @@ def test_learning_rates_are_the_originals() -> None:
     rates = [0.1 * learning_rate_factor(config, epoch) for epoch in range(60)]
     assert rates[:7] == pytest.approx([1e-4, 0.02, 0.04, 0.06, 0.08, 0.1, 0.0976], abs=5e-5)
     assert rates[-1] == pytest.approx(0.0000685, abs=5e-8)
+    short = [learning_rate_factor(replace(TrainConfig(), epochs=2, warmup_epochs=5), epoch) for epoch in (0.5, 1, 1.5)]
+    assert short[:2] == [0.5, 1]  # at most half of the run warms up
+    assert short[2] < 0.2
     steps = replace(ORIGINAL, warmup_epochs=0)
     assert [learning_rate_factor(steps, e) for e in (0, 99, 100, 199, 200)] == [1, 1, 0.25, 0.25, 0.0625]
     poly = replace(ORIGINAL, scheduler="poly", epochs=10, warmup_epochs=0)

@@ -26,6 +26,7 @@ from edgeseg.networks.decoders import Decoder, Pyramid
 from edgeseg.networks.encoders import Block, Trunk
 from edgeseg.networks.layers import ConvNormAct
 from edgeseg.tasks import KINDS, Regression
+from edgeseg.tasks.table import table
 
 from .conftest import ROOT, TINY
 
@@ -107,6 +108,11 @@ def test_a_kind_of_ones_own(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
     assert rows[-1]["normals_loss"] < rows[0]["normals_loss"]
     assert rows[-1]["normals_angle"] < before
     assert (tmp_path / "samples.png").is_file()
+    scores = evaluate_tasks(trained, Surfaces(2, "val"), tasks=["normals"])["normals"].scores(
+        model.tasks["normals"], "native"
+    )
+    (name,) = set(scores) - {"protocol"}
+    assert table(scores).split() == [name, f"{scores[name]:.2f}"]  # figures that the package does not know are shown
     photo = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
     maps = trained.predict_tasks(photo)
     assert maps["normals"].shape == (60, 90, 3)

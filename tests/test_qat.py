@@ -18,6 +18,7 @@ from edgeseg.cli import main
 from edgeseg.data import Streets
 from edgeseg.deploy.quantize import quantize_onnx
 from edgeseg.engine import TrainConfig, train
+from edgeseg.networks.decoders import Decoder, Pyramid
 from edgeseg.networks.equalize import equalize_channels
 from edgeseg.networks.fold import fold_batch_norms
 from edgeseg.networks.quantized import QuantizedConv2d, Quantizer, freeze_ranges, quantize_aware
@@ -268,6 +269,26 @@ def test_several_tasks(tmp_path: Path) -> None:
     with torch.no_grad():
         expected, found = quantized.eval()(*images), loaded(*images)
     assert all(torch.equal(expected[name], found[name]) for name in tasks)
+
+
+def test_the_end_is_where_the_calls_end() -> None:
+    """Whatever the modules of a decoder are called: here the last one has the first name."""
+
+    @edgeseg.register_decoder("backwards")
+    class Backwards(Decoder):
+        def __init__(self, pyramid: Pyramid, task: Task, spec: edgeseg.ModelSpec) -> None:
+            super().__init__(pyramid)
+            self.z_before = pyramid.conv(pyramid.channels[0], 8)
+            self.a_last = torch.nn.Conv2d(8, task.channels, 3, padding=1)
+
+        def decode(self, *features: torch.Tensor) -> torch.Tensor:
+            return self.a_last(self.z_before(features[0]))
+
+    model = edgeseg.create_model("backwards", encoder=TINY, num_classes=3)
+    quantized = quantize_aware(model, Quantization())
+    rounded = [name for name, m in quantized.named_modules() if isinstance(m, Quantizer) and name.startswith("dec")]
+    assert any("z_before" in name for name in rounded)
+    assert not any("a_last" in name for name in rounded)
 
 
 def test_wrong_calls() -> None:

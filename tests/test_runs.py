@@ -38,6 +38,12 @@ def rows(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+def test_a_compiled_network_is_refused(camvid: Path, tmp_path: Path) -> None:
+    """Its weights would be saved under names that nothing else has."""
+    with pytest.raises(ValueError, match="takes the network itself, got a OptimizedModule"):
+        train(torch.compile(make()), CamVid(camvid), None, SMALL, tmp_path)  # type: ignore[arg-type]
+
+
 def test_a_second_run_is_refused(camvid: Path, tmp_path: Path) -> None:
     """Neither Python nor the command line touches a folder that holds a run; a str is a path."""
     run = tmp_path / "run"
@@ -62,6 +68,8 @@ def test_overwrite_leaves_no_mixture(camvid: Path, tmp_path: Path) -> None:
         (run / name).write_text("mine")
     with pytest.raises(ValueError, match="uses 64 images"):  # a mistake costs nothing
         train(make(), data, None, replace(SMALL, batch_size=64), run, overwrite=True)
+    with pytest.raises(ValueError, match=r"no depth loss named smooth_L1; there are smooth_l1, "):
+        train(make(), data, None, replace(SMALL, depth_losses=("smooth_L1", "scale")), run, overwrite=True)
     assert (run / "best.safetensors").is_file()
     train(make(), data, None, replace(SMALL, epochs=2), run, overwrite=True)
     names = {path.name for path in run.iterdir()}
@@ -321,10 +329,12 @@ def test_training_for_8_bits_leaves_the_float_network(camvid: Path, tmp_path: Pa
         train(trained, CamVid(camvid), None, replace(SMALL, quantize="power_of_two"), tmp_path / "b")
 
 
-def test_gradients_of_a_frozen_encoder_cannot_balance() -> None:
+def test_gradients_of_a_frozen_or_compiled_encoder_cannot_balance() -> None:
     for balancing in ("gradnorm", "pseudo_gradnorm"):
         with pytest.raises(ValueError, match="freeze_encoder leaves out"):
             replace(SMALL, freeze_encoder=True, balancing=balancing)
+        with pytest.raises(ValueError, match="which a compiled network does not give"):
+            replace(SMALL, compile=True, balancing=balancing)
 
 
 def test_shared_layers_are_saved(tmp_path: Path) -> None:

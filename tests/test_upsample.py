@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 import edgeseg
 from edgeseg.data import Streets
+from edgeseg.spec import Task
+from edgeseg.tasks import kind_of
 from edgeseg.vision.preprocess import to_input
 from edgeseg.vision.upsample import upsampled_argmax
 
@@ -27,6 +29,15 @@ SIZES = [
 
 def plain(logits: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
     return F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0].argmax(dim=0).numpy()
+
+
+def test_class_ids_move_to_the_nearest_centre() -> None:
+    """As PyTorch's "nearest-exact", and as the logits that they come from would."""
+    ids = torch.arange(60).reshape(6, 10)
+    for size in ((24, 40), (3, 5), (9, 7), (6, 10)):
+        expected = F.interpolate(ids[None, None].float(), size=size, mode="nearest-exact")[0, 0]
+        found = kind_of(Task("segmentation", 60)).resized(ids.numpy(), size)
+        assert found.tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize(("classes", "small", "size"), SIZES)

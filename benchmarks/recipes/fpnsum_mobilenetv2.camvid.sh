@@ -8,5 +8,7 @@ python "$recipes/camvid_start.py" $model.street_photos runs/${model}_start.safet
 edgeseg train "${data[@]}" --train-split trainval --val-split none --model $model \
     --pretrained runs/${model}_start.safetensors --teacher espnetv2_s2p0.camvid \
     --epochs 24 --img-resize 600 800 --rand-crop 384 512 --resume auto -o runs/$model.camvid
-python "$recipes/ship.py" runs/$model.camvid/last.safetensors runs/$model.camvid.safetensors
+edgeseg evaluate "${data[@]}" --split trainval --checkpoint runs/$model.camvid/last.safetensors \
+    --store-biases runs/$model.camvid/biased.safetensors
+python "$recipes/ship.py" runs/$model.camvid/biased.safetensors runs/$model.camvid.safetensors
 edgeseg evaluate "${data[@]}" --split test --checkpoint runs/$model.camvid.safetensors

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeseg.cli.messages import add_quiet
-from edgeseg.cli.model import add_checkpoint
+from edgeseg.cli.model import add_checkpoint, load_model
 from edgeseg.machine.terminal import say, show
 
 DEMO_MODEL = "deeplabv3plus_mobilenetv2_tv_edgeailite.streets"
@@ -25,7 +25,6 @@ def add(verbs: Any) -> None:
     group = verb.add_argument_group("model")
     group.add_argument(
         "--model",
-        default=DEMO_MODEL,
         metavar="NAME.TAG",
         help=f"model that takes images or optical flow and images of streets (default {DEMO_MODEL})",
     )
@@ -49,13 +48,14 @@ def add(verbs: Any) -> None:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    import edgeseg
+    import torch
+
     from edgeseg.engine.demo import SEED, run_demo
     from edgeseg.engine.report import print_scores
 
-    model = edgeseg.create_model(
-        options.model.partition(".")[0] if options.checkpoint else options.model, checkpoint_path=options.checkpoint
-    ).eval()
+    if options.model is None and options.checkpoint is None:
+        options.model = DEMO_MODEL
+    model = load_model(options, torch.device("cpu"))
     seed = SEED if options.seed is None else options.seed
     metrics = run_demo(model, options.output, sequences=options.sequences, seed=seed, progress="streets")
     show(f"{model.name} on {4 * options.sequences} synthetic frames with exact ground truth, in percent")

@@ -79,8 +79,13 @@ def _add_results(verb: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--store-threshold", type=Path, metavar="FILE",
-        help=".safetensors file to write a model with a binary task to, with the threshold of the highest IoU on the "
-        "split as its threshold",
+        help="write the model, which has one binary task, to this .safetensors file, with the threshold that gives the "
+        "highest IoU on the split",
+    )  # fmt: skip
+    group.add_argument(
+        "--store-biases", type=Path, metavar="FILE",
+        help="write the model, which has one segmentation task, to this .safetensors file, with the biases of its "
+        "classes that give the highest mIoU on the split; use the training or the validation split",
     )  # fmt: skip
     add_json(group, "the scores by task, as in a .json file of --output")
 
@@ -92,7 +97,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     _check_files(options)
     with distributed.process_group(options.device) as device:
         model = load_network(options, device)
-        _check_threshold(options, model)
+        _check_tasks(options, model)
         dataset = load_split(options, options.split, model)
         check_classes(dataset, model.tasks, name=options.dataset)
         if _needs_torch(options, model) and options.runtime == "auto":
@@ -107,6 +112,8 @@ def _evaluate(options: argparse.Namespace) -> int:
             _report(scores, options)
             if options.store_threshold is not None:
                 _store_threshold(options.store_threshold, model, scores)
+        if options.store_biases is not None:
+            _store_biases(options.store_biases, model, dataset, options.workers)
     return 0
 
 
@@ -140,26 +147,40 @@ def _check_files(options: argparse.Namespace) -> None:
         raise ValueError(f"--output takes .json and .csv files, got {wrong[0]}")
     for path in options.output:
         check_file("--output", path)
-    if options.store_threshold is None:
-        return
-    if options.store_threshold.suffix != ".safetensors":
-        raise ValueError(f"--store-threshold takes a .safetensors file, got {options.store_threshold}")
-    check_file("--store-threshold", options.store_threshold)
-    if options.exported is not None:
-        raise ValueError(
-            "--store-threshold cannot be combined with --exported, whose threshold is fixed; choose it for the "
-            "checkpoint and export that"
-        )
+    for option, path, what in _stores(options):
+        if path.suffix != ".safetensors":
+            raise ValueError(f"{option} takes a .safetensors file, got {path}")
+        check_file(option, path)
+        if options.exported is not None:
+            raise ValueError(
+                f"{option} cannot be combined with --exported, whose {what} fixed; choose for the checkpoint, and "
+                "export that"
+            )
 
 
-def _check_threshold(options: argparse.Namespace, model: Any) -> None:
-    """Raises a ValueError if --store-threshold is given and the model does not have one binary task."""
+def _stores(options: argparse.Namespace) -> list[tuple[str, Path, str]]:
+    """The options that write a model: their names, their files, and what they choose."""
+    stores = (
+        ("--store-threshold", options.store_threshold, "threshold is"),
+        ("--store-biases", options.store_biases, "biases are"),
+    )
+    return [(option, path, what) for option, path, what in stores if path is not None]
+
+
+def _check_tasks(options: argparse.Namespace, model: Any) -> None:
+    """Raises a ValueError if a model is to be written, and it does not have one task of the kind that this needs."""
     from edgeseg.tasks import kind_of
 
-    binary = [name for name, task in model.tasks.items() if kind_of(task).has_threshold]
-    if options.store_threshold is not None and len(binary) != 1:
-        has = ", ".join(f"{name} ({task.kind})" for name, task in model.tasks.items())
-        raise ValueError(f"--store-threshold needs a model with one binary task; this one has {has}")
+    kinds = {name: kind_of(task) for name, task in model.tasks.items()}
+    suits = {
+        "--store-threshold": ("binary", [name for name, kind in kinds.items() if kind.has_threshold]),
+        "--store-biases": ("segmentation", [name for name, kind in kinds.items() if kind.takes_soft_labels]),
+    }
+    for option, _, _ in _stores(options):
+        kind, names = suits[option]
+        if len(names) != 1:
+            has = ", ".join(f"{name} ({task.kind})" for name, task in model.tasks.items())
+            raise ValueError(f"{option} needs a model with one {kind} task; this one has {has}")
 
 
 def _store_threshold(path: Path, model: Any, scores: Mapping[str, Mapping[str, Any]]) -> None:
@@ -171,3 +192,13 @@ def _store_threshold(path: Path, model: Any, scores: Mapping[str, Mapping[str, A
     model.configure(tasks=tasks)
     edgeseg.save_checkpoint(model, path)
     say(f"wrote {path}, with the threshold {next(iter(chosen.values())):.4g}")
+
+
+def _store_biases(path: Path, model: Any, dataset: Any, workers: int) -> None:
+    """Writes the model with the biases that are chosen on a dataset. Under torchrun, every process has to call it."""
+    from edgeseg.engine import choose_biases, distributed
+
+    biases = choose_biases(model, dataset, workers=workers, progress="biases")
+    if distributed.rank() == 0:
+        edgeseg.save_checkpoint(model, path)
+        say(f"wrote {path}, with these biases: {', '.join(f'{name} {bias:+.3g}' for name, bias in biases.items())}")

@@ -72,9 +72,9 @@ def _add_model(verb: argparse.ArgumentParser) -> None:
         "of timm",
     )  # fmt: skip
     group.add_argument(
-        "--pretrained", metavar="FILE|https://...|default",
-        help="weights to start from: a file or its address, of the whole model or of its encoder alone, or 'default' "
-        "for the default weights of the model",
+        "--pretrained", metavar="FILE|https://...|NAME.TAG|default",
+        help="weights to start from: a file or its address, of the whole model or of its encoder alone, the name and "
+        "tag of weights, or 'default' for the default weights of the model",
     )  # fmt: skip
     add_encoder(group)
 
@@ -302,13 +302,15 @@ def _start(options: argparse.Namespace) -> dict[str, Any]:
         OSError: a file is missing, or an address cannot be reached.
         ValueError: a file is corrupt, or both options have weights for the encoder.
     """
-    from edgeseg.zoo.pretrained import holds_encoder
+    from edgeseg.zoo.pretrained import holds_encoder, weights_file
 
     given = {"encoder_weights": options.encoder_weights}
     if options.pretrained is None:
         return given
     if options.pretrained == "default":
         return {**given, "pretrained": True}
+    if options.pretrained in edgeseg.list_weights():
+        return {**given, "checkpoint_path": weights_file(options.pretrained)}
     if not holds_encoder(options.pretrained, options.model):
         return {**given, "checkpoint_path": options.pretrained}
     if options.encoder_weights is not None:

@@ -290,7 +290,7 @@ def print_weights(weights: Weights) -> None:
         ("mIoU", ", ".join(f"{miou:.2f} % {kind}" for kind, miou in mious if miou is not None)),
         ("mIoU on", weights.protocol),
         ("input", f"{size} (width x height)"),
-        ("classes", ", ".join(task.classes) if task else "as many as the file has, without names"),
+        ("classes", ", ".join(task.classes) if task else "those in the file"),
         ("licence", weights.license),
         ("notes", weights.notes),
     ):

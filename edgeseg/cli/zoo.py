@@ -84,7 +84,7 @@ def _info(options: argparse.Namespace) -> int:
         return 0
     show(info.name)
     _print_spec(model.config.spec)
-    _print("parameters", f"{cost.params:,} (19 classes)")
+    _print("parameters", f"{cost.params:,} ({next(iter(model.tasks.values())).class_count} classes)")
     _print("GMACs", "{:.3f} at {}x{} (width x height)".format(cost.gmacs, *reversed(options.size)))
     for tag, weights in info.weights.items():
         show(f"weights .{tag}{' (default)' if weights.default else ''}")

@@ -9,7 +9,8 @@ from edgeseg.recipes import RECIPES, TrainConfig
 
 if TYPE_CHECKING:
     from edgeseg.engine.callbacks import Callback, EarlyStopping
-    from edgeseg.engine.evaluation import choose_threshold, evaluate, evaluate_tasks
+    from edgeseg.engine.decision import choose_biases, choose_threshold
+    from edgeseg.engine.evaluation import evaluate, evaluate_tasks
     from edgeseg.engine.teacher import SoftLabels, Teacher
     from edgeseg.engine.training import train
     from edgeseg.tasks.binary_metrics import BinaryScores
@@ -26,6 +27,7 @@ __all__ = [
     "SoftLabels",
     "Teacher",
     "TrainConfig",
+    "choose_biases",
     "choose_threshold",
     "evaluate",
     "evaluate_tasks",
@@ -41,7 +43,8 @@ _LAZY = {
     "DepthErrors": "edgeseg.tasks.depth_metrics",
     "SoftLabels": "edgeseg.engine.teacher",
     "Teacher": "edgeseg.engine.teacher",
-    "choose_threshold": "edgeseg.engine.evaluation",
+    "choose_biases": "edgeseg.engine.decision",
+    "choose_threshold": "edgeseg.engine.decision",
     "evaluate": "edgeseg.engine.evaluation",
     "evaluate_tasks": "edgeseg.engine.evaluation",
     "train": "edgeseg.engine.training",

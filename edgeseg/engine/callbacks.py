@@ -79,7 +79,7 @@ class Callback:
     """
 
     def check(self, run: Run) -> None:
-        """Called before anything is written, and before the files of an earlier run are removed.
+        """Called before the first step, and before the files of an earlier run are read or removed.
 
         Raises:
             ValueError: the callback cannot watch this run, which is then refused.
@@ -209,12 +209,15 @@ class Callbacks:
         """The states of the callbacks as JSON, by the names of their classes.
 
         Raises:
-            TypeError: a state is not made of JSON values; it could be written, but not be read again safely.
+            TypeError: a state is not a dictionary of JSON values; it could be written, but not be read again safely.
         """
         states = {}
         for name, each in self._named():
+            state = each.state_dict()
+            if not isinstance(state, dict):
+                raise TypeError(f"state_dict() of the callback {name} returns a {type(state).__name__}, not a dict")
             try:
-                states[name] = json.dumps(each.state_dict())
+                states[name] = json.dumps(state)
             except (TypeError, ValueError) as error:
                 raise TypeError(f"state_dict() of the callback {name} does not return JSON values: {error}") from error
         return states

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -128,7 +128,7 @@ def evaluate_tasks(
     check_classes(dataset, {name: model.tasks[name] for name in names})
     scorer: _Scorer
     if isinstance(model, Pixel2Pixel):
-        scorer = _NetworkScorer.of(model, protocol, size, output_size, scales, flip, bf16)
+        scorer = NetworkScorer.of(model, protocol, size, output_size, scales, flip, bf16)
     elif protocol != "native" or size or tuple(scales) != (1.0,) or flip or bf16:
         raise ValueError(
             "an exported file is scored as it predicts, natively, at its own size and in a single view; leave out "
@@ -137,14 +137,7 @@ def evaluate_tasks(
     else:
         scorer = _FileScorer(model, names)
     metrics = {name: kind_of(model.tasks[name]).metric(model.tasks[name]) for name in names}
-    samples = DataLoader(
-        ErrorsAsValues(_Share(dataset, {name: model.tasks[name] for name in names}, model.inputs)),
-        batch_size=None,
-        num_workers=workers,
-        worker_init_fn=start_worker,
-    )
-    shown = bool(progress) and not distributed.rank()
-    batches = progress_bar(raising(samples), progress, "image", len(samples), shown=shown)
+    batches = samples_of(dataset, model, names, workers=workers, progress=progress)
     for images, targets in batches:
         for name, prediction, target in scorer.score(images, {n: targets[n] for n in names if n in targets}):
             metrics[name].update(prediction.reshape(target.shape), target)
@@ -160,6 +153,16 @@ def evaluate_tasks(
     return metrics
 
 
+def samples_of(
+    dataset: LabelledDataset, model: Predictor, tasks: Sequence[str], *, workers: int, progress: str
+) -> Iterable[tuple[tuple[Tensor, ...], Targets]]:
+    """Checked samples, decoded in `workers` processes: images and targets by task. Each process has its share."""
+    share = _Share(dataset, {name: model.tasks[name] for name in tasks}, model.inputs)
+    loader = DataLoader(ErrorsAsValues(share), batch_size=None, num_workers=workers, worker_init_fn=start_worker)
+    shown = bool(progress) and not distributed.rank()
+    return progress_bar(raising(loader), progress, "image", len(loader), shown=shown)
+
+
 def _check_views(
     protocol: Protocol, size: Sequence[int] | None, output_size: Sequence[int] | None, scales: Sequence[float]
 ) -> None:
@@ -171,49 +174,6 @@ def _check_views(
         raise ValueError("output_size belongs to the original protocol; the native one scores at the targets' own size")
     if not scales or not all(0 < scale < math.inf for scale in scales):
         raise ValueError(f"scales are positive factors, got {tuple(scales)}")
-
-
-def choose_threshold(model: Pixel2Pixel, dataset: LabelledDataset, *, task: str | None = None, **options: Any) -> float:
-    """Chooses the threshold of a binary task at which the IoU on a dataset is highest, and sets it in the model.
-
-    One pass gives the IoU at every multiple of 1/256. `predict`, files that are exported, and everything that is saved
-    of the model have the threshold from then on.
-
-    Args:
-        model: A network; its record gets the threshold.
-        dataset: As of `evaluate_tasks`; the validation set, since a threshold that is chosen on the test set makes the
-            scores there too good.
-        task: Name of the task; by default the only binary one.
-        options: Further arguments of `evaluate_tasks`, such as `workers`.
-
-    Returns:
-        The threshold, 0 to 1.
-
-    Raises:
-        ValueError: the model has no binary task, or several and no `task` is given; or no pixel is foreground.
-
-    Example:
-        >>> import edgeseg, torch
-        >>> from edgeseg.engine import choose_threshold
-        >>> people = {"people": edgeseg.Task("binary", classes=("person",))}
-        >>> model = edgeseg.create_model("fpn", encoder="resnet18", tasks=people)
-        >>> photo, mask = torch.zeros(3, 64, 96, dtype=torch.uint8), torch.ones(64, 96, dtype=torch.uint8)
-        >>> threshold = choose_threshold(model, [((photo,), {"people": mask})], workers=0)
-        >>> model.tasks["people"].threshold == threshold
-        True
-    """
-    if not isinstance(model, Pixel2Pixel):
-        raise ValueError("the threshold of an exported file is fixed; choose it for the network, and export it again")
-    names = [name for name, each in model.tasks.items() if kind_of(each).has_threshold and task in (None, name)]
-    if len(names) != 1:
-        has = ", ".join(f"{name} ({each.kind})" for name, each in model.tasks.items())
-        raise ValueError(f"choose_threshold needs one binary task; pass task=NAME of one. This model has {has}")
-    metric = evaluate_tasks(model, dataset, tasks=names, **options)[names[0]]
-    threshold: float | None = getattr(metric, "best_threshold", None)
-    if threshold is None:
-        raise ValueError(f"no pixel of {names[0]} is foreground in the dataset; no threshold can be chosen on it")
-    model.configure(tasks={**model.tasks, names[0]: replace(model.tasks[names[0]], threshold=threshold)})
-    return threshold
 
 
 Scored = list[tuple[str, Tensor, Tensor]]  # name of a task, prediction, target
@@ -234,7 +194,7 @@ class _FileScorer:
 
 
 @dataclass(frozen=True)
-class _NetworkScorer:
+class NetworkScorer:
     """Scores a network by its logits, under either protocol and with several views."""
 
     model: Pixel2Pixel
@@ -254,7 +214,7 @@ class _NetworkScorer:
         scales: Sequence[float],
         flip: bool,
         bf16: bool,
-    ) -> _NetworkScorer:
+    ) -> NetworkScorer:
         """The scorer for the options of `evaluate_tasks`."""
         preprocess = replace(model.preprocess, size=(size[0], size[1])) if size is not None else model.preprocess
         if protocol == "original":
@@ -265,7 +225,7 @@ class _NetworkScorer:
     def score(self, images: Sequence[Tensor], targets: Targets) -> Scored:
         """Predictions of one sample, at the size at which they are scored."""
         with evaluating(self.model):
-            views = [self._outputs(images, scale, mirror) for scale, mirror in self.views]
+            views = [self.outputs(images, scale, mirror) for scale, mirror in self.views]
         scored: Scored = []
         for name, target in targets.items():
             native = self.protocol == "native"
@@ -278,21 +238,25 @@ class _NetworkScorer:
             scored.append((name, prediction, target))
         return scored
 
-    def _outputs(self, images: Sequence[Tensor], scale: float, mirror: bool) -> dict[str, Tensor]:
+    def outputs(self, images: Sequence[Tensor], scale: float = 1.0, mirror: bool = False) -> dict[str, Tensor]:
         """The logits by task for one of the averaged views."""
+        inputs = self.inputs(images, scale, mirror)
+        with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=self.bf16):
+            outputs = self.model.decode(*inputs)
+        return {name: logits.float().flip(-1) if mirror else logits.float() for name, logits in outputs.items()}
+
+    def inputs(self, images: Sequence[Tensor], scale: float = 1.0, mirror: bool = False) -> list[Tensor]:
+        """The preprocessed images of a sample, on the device of the model."""
         parameter = next(self.model.parameters())
-        inputs = [
+        return [
             to_input(image, self.preprocess, entry.kind, scale=scale, mirror=mirror)
             .to(parameter)
             .contiguous(memory_format=torch.channels_last)
             for entry, image in zip(self.model.inputs.values(), images, strict=True)
         ]
-        with torch.autocast(parameter.device.type, torch.bfloat16, enabled=self.bf16):
-            outputs = self.model.decode(*inputs)
-        return {name: logits.float().flip(-1) if mirror else logits.float() for name, logits in outputs.items()}
 
 
-_Scorer = _FileScorer | _NetworkScorer
+_Scorer = _FileScorer | NetworkScorer
 
 
 class _Share(torch.utils.data.Dataset[tuple[tuple[Tensor, ...], Targets]]):

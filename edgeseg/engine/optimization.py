@@ -59,9 +59,10 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, epo
 
 
 def learning_rate_factor(config: TrainConfig, epoch: float) -> float:
-    """Computes the learning rate as a factor on its peak: a linear warm-up of `warmup_epochs`, then the schedule.
+    """Computes the learning rate as a factor on its peak: a linear warm-up, then the schedule.
 
-    As in TI's zoo, the warm-up does not delay the schedule, and the factor begins at 0.001.
+    The warm-up lasts `warmup_epochs`, and at most half of the run. As in TI's zoo, it does not delay the schedule, and
+    the factor begins at 0.001.
 
     Args:
         config: The recipe.
@@ -70,8 +71,9 @@ def learning_rate_factor(config: TrainConfig, epoch: float) -> float:
     Returns:
         A factor from 0 to 1.
     """
-    if epoch <= config.warmup_epochs and config.warmup_epochs > 0:
-        return max(epoch / config.warmup_epochs, 1e-3)
+    warmup = min(config.warmup_epochs, config.epochs / 2)
+    if epoch <= warmup and warmup > 0:
+        return max(epoch / warmup, 1e-3)
     progress = min(epoch / config.epochs, 1.0)
     if config.scheduler == "cosine":
         return (1 + math.cos(math.pi * progress)) / 2

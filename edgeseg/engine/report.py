@@ -99,7 +99,7 @@ class Pictures(Callback):
     def on_run_end(self, run: Run, error: BaseException | None) -> None:
         """Draws both pictures, unless the run was interrupted."""
         if error is None:
-            draw_curves(run.output)
+            draw_curves(run.output, run.figures)
             if self.val_set is not None:
                 draw_samples(run.model, self.val_set, run.output / "samples.png")
 
@@ -133,8 +133,13 @@ def write_scores(scores: Mapping[str, Mapping[str, Any]], path: Path) -> None:
             writer.writerows([task, name, value] for task, figures in scores.items() for name, value in rows(figures))
 
 
-def draw_curves(folder: Path) -> None:
-    """Draws `curves.png` from the `metrics.jsonl` of a folder, if matplotlib is installed (extra edgeseg[plots])."""
+def draw_curves(folder: Path, figures: Sequence[str]) -> None:
+    """Draws `curves.png` from the `metrics.jsonl` of a folder, if matplotlib is installed (extra edgeseg[plots]).
+
+    Args:
+        folder: Folder of the run.
+        figures: Names of the losses and scores in the log.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -143,9 +148,10 @@ def draw_curves(folder: Path) -> None:
     with value_errors(log, f"{log} is damaged"):
         rows = [dict(json.loads(line)) for line in log.read_text(encoding="utf-8").splitlines()]
     figure = Figure(figsize=(12, 3.5), layout="constrained")
-    panels = {"loss": ("loss",), "scores in percent": ("miou", "iou", "ard"), "lr": ("lr",)}
-    for axes, (title, kinds) in zip(figure.subplots(1, 3), panels.items(), strict=True):
-        for name in dict.fromkeys(key for row in rows for key in row if key.rpartition("_")[2] in kinds):
+    losses = [name for name in figures if name.rpartition("_")[2] == "loss"]
+    panels = {"losses": losses, "scores": [name for name in figures if name not in losses], "lr": ["lr"]}
+    for axes, (title, names) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+        for name in names:
             points = [(row["epoch"], row[name]) for row in rows if name in row]
             axes.plot(*zip(*points, strict=True), marker="o" if len(points) < 30 else None, label=name)
         if axes.lines:

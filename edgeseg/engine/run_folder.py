@@ -17,7 +17,7 @@ from edgeseg.engine.run_state import FILE, read_state
 LOCK = ".run.lock"
 EIGHT_BIT = tuple(f"int8{suffix}" for suffix in (".onnx", ".tflite", ".pte", ".xml", ".bin"))
 WEIGHTS = ("best.safetensors", "last.safetensors", *EIGHT_BIT)
-FILES = (*WEIGHTS, FILE, "metrics.jsonl", "samples.png", "curves.png", "tensorboard")  # everything that a run writes
+FILES = (*WEIGHTS, FILE, "metrics.jsonl", "samples.png", "curves.png", "tensorboard")  # what `clear` removes
 # Seconds to wait for the lock: the workers of a killed run hold it until they notice, which takes them up to 5.
 PATIENCE = 8.0
 

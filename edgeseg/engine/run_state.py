@@ -55,7 +55,7 @@ def read_state(path: Path) -> dict[str, Any]:
                 raise ValueError(f"its {name} is a {type(content[name]).__name__}")
         if content["step"] < 0 or content.get("steps", 1) < 1:
             raise ValueError("its numbers of steps are negative")
-        for name, text in {"origin": content.get("origin", "{}"), **content.get("callbacks", {})}.items():
+        for name, text in content.get("callbacks", {}).items():
             if not isinstance(json.loads(text), dict):
                 raise ValueError(f"what it says of {name} is not a dictionary")
         if not all(isinstance(value, float | int) for value in content.get("losses", {}).values()):

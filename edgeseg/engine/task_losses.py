@@ -17,6 +17,7 @@ from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.recipes import TrainConfig
 from edgeseg.spec import Task
 from edgeseg.tasks import kind_of
+from edgeseg.tasks.depth_losses import LOSSES as DEPTH_LOSSES
 from edgeseg.tasks.losses import log_class_weights
 
 
@@ -35,7 +36,9 @@ class Outputs(NamedTuple):
 
 
 def check_losses(model: Pixel2Pixel, train_set: LabelledDataset, config: TrainConfig) -> None:
-    """Raises a ValueError if task factors or the class weights of a dataset do not fit the tasks of a model."""
+    """Raises a ValueError if task factors, depth losses or the class weights of a dataset cannot be used."""
+    if unknown := [name for name in config.depth_losses if name not in DEPTH_LOSSES]:
+        raise ValueError(f"no depth loss named {', '.join(unknown)}; there are {', '.join(DEPTH_LOSSES)}")
     if config.task_factors and len(config.task_factors) != len(model.tasks):
         raise ValueError(f"{len(config.task_factors)} task_factors for the tasks {', '.join(model.tasks)}")
     published = fact_of(train_set, "class_weights") if config.class_weights == "dataset" else None

@@ -81,8 +81,8 @@ def train(
             task), `metrics.jsonl`, and `run.pt`, from which a stopped run is resumed; `data_training.json`
             and `data_validation.json`, what is in the datasets. At the end `samples.png` (image, ground truth,
             prediction) and, if matplotlib is installed, `curves.png`.
-        soft_labels: What a teacher says, to learn from beside the labels of the training set; photos without labels are
-            learned from it alone.
+        soft_labels: Soft labels of a teacher, used in addition to the labels of the training set; for photos without
+            labels they are the only targets.
         resume: Resume the run in `output` if there is one. `config.epochs` may be higher than before.
         overwrite: Remove the files of the run in `output` if there is one, and no others.
         callbacks: Called while the run runs; see `edgeseg.engine.Callback`.
@@ -97,7 +97,7 @@ def train(
         KeyboardInterrupt: on Ctrl-C and SIGTERM, after saving.
         ValueError: fewer images than an optimizer step uses, a sample that cannot be used, labels from which nothing
             can be learned, a model in another precision than float32, or a run to resume that had another model, recipe
-            or number of training samples. The model is as it was before.
+            or number of training samples. The model predicts as before.
 
     Example:
         >>> import edgeseg
@@ -125,7 +125,6 @@ def train(
         resume = resume and has_state(output)
         with _unchanged_if_refused(model):
             run = _Run(model, train_set, val_set, config, output, watching, soft_labels, resume=resume)
-            watching("check", run.seen)
         if not resume:
             clear(output)
         try:
@@ -212,6 +211,8 @@ class _Run:
             soft_labels.digest if soft_labels is not None else "",
         )  # fmt: skip
         self.saved = time.monotonic()
+        self.seen = Run(self.averaged, config, output, self.steps, 0, val_set is not None, self._figures())
+        callbacks("check", self.seen)
         if resume:
             self._say_schedule(self.state.load(output))
             for each in (self.model, self.averaged):
@@ -219,9 +220,7 @@ class _Run:
                 each.configure(preprocess=self.state.record.preprocess, notes=self.state.record.notes)
         self.forward = _parallel(self.network, config, device)
         self.call = callbacks
-        self.seen = Run(
-            self.averaged, config, output, self.steps, self.state.step, val_set is not None, self._figures()
-        )
+        self.seen.step = self.state.step
 
     def _figures(self) -> tuple[str, ...]:
         """The names of the losses and scores in the log."""
@@ -308,18 +307,20 @@ class _Run:
             distributed.share_buffers(each)
         if state.step % self.steps == 0:
             row = self._row(number, first, time.perf_counter() - start)
-            self.call("on_epoch_end", self.seen, row)
             state.losses = {}
-        self._save_weights()
-        self.save()
+            try:
+                self.call("on_epoch_end", self.seen, row)
+            except BaseException:
+                self._save_epoch()  # the epoch is done, whatever a callback makes of it
+                raise
+        self._save_epoch()
         if stopped() and not self.ended():
             raise KeyboardInterrupt(_stopped(state, self.output))
 
     def _row(self, number: int, first: int, seconds: float) -> dict[str, float]:
         """The row of the log for an epoch that is done, with scores if an evaluation is due."""
         config = self.config
-        sums = distributed.mean(torch.tensor(list(self.state.losses.values()), dtype=torch.float64))
-        means = dict(zip(self.state.losses, (sums / self.steps).tolist(), strict=True))
+        means = {name: value / self.steps for name, value in self.state.losses.items()}
         self.balancer.end_epoch(means)
         row = {"epoch": number + 1, "loss": means["loss"], "lr": self.optimizer.param_groups[0]["lr"]}
         row["seconds"] = seconds
@@ -358,7 +359,7 @@ class _Run:
         """Makes one optimizer step on `iter_size` batches.
 
         Returns:
-            The mean losses of the batches: "loss" for the total, and one per task.
+            The mean losses of the batches over all processes: "loss" for the total, and one per task.
         """
         config = self.config
         seed = config.seed * 1_000_003 + self.state.step * distributed.world_size() + distributed.rank()
@@ -380,7 +381,8 @@ class _Run:
             self.optimizer.step()
         if config.ema:
             self.average.update_parameters(self.model)
-        return means
+        values = distributed.mean(torch.tensor(list(means.values()), dtype=torch.float64)).tolist()
+        return dict(zip(means, values, strict=True))
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         """Computes the losses of a batch: "loss" for the total, and one per task.
@@ -437,11 +439,12 @@ class _Run:
         self.call("on_evaluation", self.seen, metrics)
         return row
 
-    def _save_weights(self) -> None:
-        """Saves the moving average of the weights."""
+    def _save_epoch(self) -> None:
+        """Saves the moving average of the weights, and the state."""
         if distributed.rank() == 0:
             facts: dict[str, Any] = {"recipe": asdict(self.config), "epoch": self.state.step // self.steps}
             save_checkpoint(self.averaged, self.output / "last.safetensors", **facts)
+        self.save()
 
     def _save_at_times(self) -> None:
         """Saves the state every `save_every` minutes. Process 0 alone decides and saves; the others do not wait."""
@@ -464,6 +467,10 @@ def _stopped(state: RunState, output: Path) -> str:
 
 def _check_model(model: Pixel2Pixel, config: TrainConfig) -> None:
     """Raises a ValueError if a model cannot be trained by a recipe."""
+    if not isinstance(model, Pixel2Pixel):
+        raise ValueError(
+            f"train takes the network itself, got a {type(model).__name__}; TrainConfig(compile=True) compiles it"
+        )
     if (dtype := next(model.parameters()).dtype) != torch.float32:
         raise ValueError(f"the model is in {dtype}; training takes float32, and bf16=True computes in bfloat16")
     if "optimized" in model.config.notes:

@@ -76,7 +76,10 @@ class Pixel2Pixel(nn.Module, Predictor):
         for task in config.tasks.values():
             kind_of(task).check(task)
         self.config = config
-        self.decoders = nn.ModuleDict({name: self.decoders[name] for name in config.tasks})  # outputs have their order
+        if list(self.decoders) != list(config.tasks):  # outputs have the order of the tasks
+            decoders = nn.ModuleDict({name: self.decoders[name] for name in config.tasks})
+            decoders.training = self.training
+            self.decoders = decoders
 
     def forward(self, *images: Tensor) -> dict[str, Tensor]:
         """Computes the logits at the size of the images, in training and in evaluation mode alike.

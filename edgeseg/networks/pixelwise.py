@@ -36,13 +36,14 @@ def product(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
     return y if bias is None else y + bias.view(-1, 1, 1)
 
 
-def last_convolutions(model: Pixel2Pixel) -> dict[str, nn.Conv2d]:
-    """The convolutions of each decoder that compute its logits, by their paths in the model.
+def last_convolutions(model: Pixel2Pixel, *tasks: str) -> dict[str, nn.Conv2d]:
+    """The convolutions of the decoders of some tasks, or of all, that compute logits, by their paths in the model.
 
     They are the plain 1x1 convolutions that are children of `head`, and otherwise the last convolution.
     """
     last: dict[str, nn.Conv2d] = {}
-    for name, decoder in model.decoders.items():
+    for name in tasks or model.tasks:
+        decoder = model.decoders[name]
         convs = {path: module for path, module in decoder.named_modules() if type(module) is nn.Conv2d}
         head = [path for path, conv in convs.items() if re.fullmatch(r"head\.\d+", path) and is_pixelwise(conv)]
         last |= {f"decoders.{name}.{path}": convs[path] for path in head or list(convs)[-1:]}

@@ -11,7 +11,7 @@ as those of the network itself, and onnxruntime runs its files no faster than fl
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -268,6 +268,8 @@ def _place(model: Pixel2Pixel, quantization: Quantization, last: set[str]) -> No
     """
     wiring = trace(model)
     device = next(model.parameters()).device
+    order = {call.name: number for number, call in enumerate(wiring.calls)}
+    logits = set(wiring.outputs.values())
     activated = {call.inputs[0] for call in wiring.calls if isinstance(call.module, FUSED)}
     pixels = pixel_grid(model.preprocess)
     grids: dict[int, Quantizer] = {}
@@ -281,7 +283,9 @@ def _place(model: Pixel2Pixel, quantization: Quantization, last: set[str]) -> No
                     module.before.fix(-pixels[0] * pixels[1], pixels[0] * (255 - pixels[1]))
             module.source = (module.before or grids[source],)
         fused = isinstance(module, QuantizedConv2d) and call.output in activated
-        if call.output is None or call.output in grids or fused or _at_the_end(call.name, last):
+        if call.output is None or call.output in grids or call.output in logits or fused:
+            continue
+        if _at_the_end(call.name, last, order):
             continue
         if isinstance(module, TRANSPARENT):
             if call.inputs[0] in grids:
@@ -292,11 +296,11 @@ def _place(model: Pixel2Pixel, quantization: Quantization, last: set[str]) -> No
         module.register_forward_hook(_rounded)
 
 
-def _at_the_end(name: str, last: set[str]) -> bool:
+def _at_the_end(name: str, last: set[str], order: Mapping[str, int]) -> bool:
     """Whether a module contains one of the last convolutions or comes after one, so that its output is not rounded."""
     for path in last:
-        parent = path.rpartition(".")[0]
-        if f"{path}.".startswith(f"{name}.") or not name or (name.startswith(f"{parent}.") and name > path):
+        behind = name.startswith(f"{path.rpartition('.')[0]}.") and order[name] > order[path]
+        if not name or behind or f"{path}.".startswith(f"{name}."):
             return True
     return False
 

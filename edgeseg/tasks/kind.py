@@ -50,14 +50,12 @@ class Kind(ABC):
     Attributes:
         has_classes: Whether maps are classes, with names and colours.
         has_threshold: Whether maps depend on `Task.threshold`.
-        higher_is_better: Whether a higher headline of the metric is better.
         takes_soft_labels: Whether outputs are logits per class, which `soft_loss` compares with probabilities.
     """
 
     has_classes: bool = False
     takes_soft_labels: bool = False
     has_threshold: bool = False
-    higher_is_better: bool = False
 
     def of(self, task: Task) -> Kind:
         """The kind for one task; a kind whose maps depend on fields of the task returns a copy that knows them."""
@@ -200,11 +198,11 @@ class Classification(Kind):
     """A kind whose maps are class ids [H, W]. Ground truth is integer [N, H, W]: class ids, or 255 for ignored."""
 
     has_classes = True
-    higher_is_better = True
 
     def resized(self, values: np.ndarray, size: Sequence[int]) -> np.ndarray:
         """Class ids [H, W] by nearest neighbour."""
-        rows, columns = (np.arange(new) * old // new for new, old in zip(size, values.shape, strict=True))
+        places = ((2 * np.arange(new) + 1) * old // (2 * new) for new, old in zip(size, values.shape, strict=True))
+        rows, columns = places  # those whose centres are nearest
         return values[rows].take(columns, axis=1)
 
     @staticmethod

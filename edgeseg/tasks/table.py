@@ -36,7 +36,7 @@ def require_one_shape(prediction: Tensor, target: Tensor) -> None:
 def rows(scores: Mapping[str, Any]) -> list[tuple[str, float | None]]:
     """Names and values of the scores: first the IoU of each class as "iou/CLASS", then the figures over all of them."""
     classes = ((f"iou/{name}", value) for name, value in scores.get("iou", {}).items())
-    return [*classes, *((key, scores[key]) for key in TITLES if key in scores)]
+    return [*classes, *((key, scores[key]) for key in _figures(scores))]
 
 
 def table(scores: Mapping[str, Any]) -> str:
@@ -49,6 +49,12 @@ def table(scores: Mapping[str, Any]) -> str:
     if "miou_classes" in scores:
         titles["miou"] = f"mIoU over {scores['miou_classes']} of {len(scores['iou'])} classes"
     lines = [(printable(name), value) for name, value in scores.get("iou", {}).items()]
-    lines += [(titles[name], scores[name]) for name in titles if name in scores and name != "miou_classes"]
+    lines += [(titles.get(name, name), scores[name]) for name in _figures(scores) if name != "miou_classes"]
     width = max((len(name) for name, _ in lines), default=0)
     return "\n".join(f"{name:{width}}  {'-' if value is None else f'{value:.2f}':>6}" for name, value in lines)
+
+
+def _figures(scores: Mapping[str, Any]) -> list[str]:
+    """The names of the figures over all classes; those of a registered kind come last, in its own order."""
+    known = [name for name in TITLES if name in scores]
+    return known + [name for name in scores if name not in TITLES and name not in ("protocol", "iou")]

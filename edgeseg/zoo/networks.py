@@ -80,7 +80,7 @@ ZOO: dict[str, ModelSpec] = {
     "fpnsum_tf_efficientnet_lite2":                fpnsum(encoder="tf_efficientnet_lite2", activation="relu6"),
     "fpnsum_regnetx400mf":                         fpnsum(encoder="regnetx400mf"),
 
-    # The networks of EdgeNets, whose published weights know Cityscapes and VOC.
+    # The networks of EdgeNets, with published weights for Cityscapes and VOC.
     "espnetv2_s0p5":                               espnetv2(encoder="espnetv2_s0p5"),
     "espnetv2_s1p0":                               espnetv2(encoder="espnetv2_s1p0"),
     "espnetv2_s1p5":                               espnetv2(encoder="espnetv2_s1p5"),
