@@ -113,9 +113,10 @@ def choose_biases(
     require_samples(dataset)
     check_classes(dataset, {name: model.tasks[name]})
     images, _ = checked_sample(dataset, 0, model.tasks, model.inputs)
-    probe = _scorer(model).inputs(images)
+    scorer = NetworkScorer.of(model, "native", None, None, (1.0,), flip=False, bf16=False)
+    probe = scorer.inputs(images)
     add_constants(model, name, torch.ones(model.tasks[name].channels), probe, only_try=True)
-    logits, labels = _pixels(model, dataset, name, workers, progress)
+    logits, labels = _pixels(scorer, dataset, name, workers, progress)
     if not int(distributed.total(torch.tensor(len(labels)))):
         raise ValueError(f"the dataset has no target for {name}")
     biases = best_biases(logits, labels)
@@ -123,16 +124,12 @@ def choose_biases(
     return dict(zip(class_names(model.tasks[name]), biases.tolist(), strict=True))
 
 
-def _scorer(model: Pixel2Pixel) -> NetworkScorer:
-    return NetworkScorer.of(model, "native", None, None, (1.0,), flip=False, bf16=False)
-
-
 @torch.inference_mode()
 def _pixels(
-    model: Pixel2Pixel, dataset: LabelledDataset, task: str, workers: int, progress: str
+    scorer: NetworkScorer, dataset: LabelledDataset, task: str, workers: int, progress: str
 ) -> tuple[Tensor, Tensor]:
     """Logits float32 [N, C] and true classes int64 [N] of pixels that are drawn evenly from this process's samples."""
-    classes, scorer = model.tasks[task].channels, _scorer(model)
+    model, classes = scorer.model, scorer.model.tasks[task].channels
     quota = max(round(SAMPLED_BYTES / 4 / classes / len(dataset)), 1)
     generator = torch.Generator().manual_seed(0)
     logits, labels = [torch.zeros(0, classes)], [torch.zeros(0, dtype=torch.int64)]
