@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeseg.cli.model import add_dataset, load_split
+from edgeseg.cli.dataset import add_dataset, load_split
 from edgeseg.machine.terminal import show
 
 if TYPE_CHECKING:

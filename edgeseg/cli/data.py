@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeseg.cli.dataset import add_dataset, load_split
 from edgeseg.cli.messages import add_json, add_quiet, print_json
-from edgeseg.cli.model import add_dataset, load_split
 from edgeseg.machine.terminal import say, show
 
 if TYPE_CHECKING:

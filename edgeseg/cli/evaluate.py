@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import edgeseg
+from edgeseg.cli.dataset import add_dataset, load_split
 from edgeseg.cli.export import check_file
 from edgeseg.cli.messages import add_json, add_quiet, print_json
-from edgeseg.cli.model import accelerated, add_dataset, add_exported, add_model, add_runtime, load_network, load_split
+from edgeseg.cli.model import accelerated, add_exported, add_model, add_runtime, load_network
 from edgeseg.machine.terminal import say
 
 if TYPE_CHECKING:

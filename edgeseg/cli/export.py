@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeseg.cli.calibration import add_calibration, calibration_frames, check_calibration
+from edgeseg.cli.dataset import load_split
 from edgeseg.cli.messages import add_json, add_quiet, print_json
-from edgeseg.cli.model import Group, add_encoder, add_model, load_model, load_split
+from edgeseg.cli.model import Group, add_encoder, add_model, load_model
 from edgeseg.machine.terminal import say, show
 from edgeseg.predict.facts import FACTS
 

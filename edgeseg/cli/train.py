@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 import edgeseg
+from edgeseg.cli.dataset import add_dataset, load_split
 from edgeseg.cli.export import add_version_options, version_options
 from edgeseg.cli.messages import add_quiet
-from edgeseg.cli.model import add_dataset, add_device, add_encoder, load_split, load_trained, network, on_device
+from edgeseg.cli.model import add_device, add_encoder, load_trained, network, on_device
 from edgeseg.engine import RECIPES, TrainConfig
 from edgeseg.machine.errors import ExportError
 from edgeseg.machine.terminal import printable_lines, say, show

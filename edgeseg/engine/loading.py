@@ -1,13 +1,23 @@
-"""Errors of samples on their way out of the processes that load them, without the processes' tracebacks."""
+"""Training samples, and how they and their errors leave the processes that load them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from torch.utils.data import Dataset, default_collate
+import torch
+from torch.utils.data import DataLoader, Dataset, default_collate
 
-from edgeseg.machine.workers import started
+from edgeseg.data.base import LabelledDataset
+from edgeseg.data.samples import checked_sample
+from edgeseg.data.transforms import AUGMENTATIONS, Augmented
+from edgeseg.engine.sampling import EpochSampler
+from edgeseg.engine.teacher import SoftLabels
+from edgeseg.machine.workers import start_worker, started
+from edgeseg.networks.pixel2pixel import Pixel2Pixel
+from edgeseg.recipes import TrainConfig
+
+CACHE_LIMIT = 2e9  # bytes of decoded samples that are kept in memory by default
 
 
 class ErrorsAsValues(Dataset[Any]):
@@ -44,3 +54,42 @@ def raising(loader: Iterable[Any]) -> Iterator[Any]:
         if isinstance(item, Exception):
             raise item
         yield item
+
+
+def training_samples(
+    train_set: LabelledDataset, model: Pixel2Pixel, config: TrainConfig, soft: SoftLabels | None
+) -> Augmented:
+    """The training set with the augmentation of the recipe."""
+    augment = AUGMENTATIONS[config.augmentation](
+        config.img_resize,
+        config.rand_crop or config.img_resize,
+        config.rand_scale,
+        keep_aspect=config.keep_aspect,
+        rotation=config.transform_rotation,
+        jitter=config.jitter,
+    )
+    cache = _fits(train_set, model, config)
+    return Augmented(train_set, augment, model.tasks, seed=config.seed, cache=cache, inputs=model.inputs, soft=soft)
+
+
+def training_loader(
+    samples: Augmented, sampler: EpochSampler, config: TrainConfig, device: torch.device
+) -> DataLoader[Any]:
+    """The loader of this process's share of the batches."""
+    return DataLoader(
+        ErrorsAsValues(samples),
+        collate_fn=collate,
+        batch_sampler=sampler,
+        num_workers=config.workers,
+        persistent_workers=config.workers > 0,
+        worker_init_fn=start_worker,
+        pin_memory=device.type == "cuda",
+    )
+
+
+def _fits(dataset: LabelledDataset, model: Pixel2Pixel, config: TrainConfig) -> bool:
+    """Whether the decoded training set is kept in memory: as the recipe says, or if it is small enough."""
+    if config.cache is not None or len(dataset) == 0:
+        return bool(config.cache)
+    images, _ = checked_sample(dataset, 0, model.tasks, model.inputs)
+    return sum(image.numel() for image in images) * 4 / 3 * len(dataset) < CACHE_LIMIT

@@ -27,6 +27,7 @@ from edgeseg.machine.terminal import progress_bar
 from edgeseg.networks.network_bytes import network_bytes
 from edgeseg.networks.optimize import optimize, with_hooks
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
+from edgeseg.recipes import TrainConfig
 from edgeseg.spec import Input, Task
 from edgeseg.tasks import kind_of
 from edgeseg.tasks.kind import upsampled
@@ -216,6 +217,33 @@ class SoftLabels:
         known = hashlib.sha256(repr(tuple(pixels.shape)).encode())
         known.update(pixels.numpy().data)
         return self.folder / f"{known.hexdigest()}.npz"
+
+
+def soft_counts(
+    soft_labels: SoftLabels | None, train_set: LabelledDataset, model: Pixel2Pixel, config: TrainConfig
+) -> dict[str, Tensor]:
+    """Computes the soft labels that are missing, and returns their pixels per class by task; {} without a teacher.
+
+    Raises:
+        ValueError: the teacher teaches another task or other classes, or the recipe has a loss for true labels only.
+    """
+    if soft_labels is None:
+        if config.distillation and config.quantize == "none":
+            raise ValueError(
+                f"TrainConfig.distillation is {config.distillation}, and there is nobody to learn from: pass a teacher "
+                "(--teacher), or quantize"
+            )
+        return {}
+    task = model.tasks.get(soft_labels.task)
+    if task is None or class_names(task) != soft_labels.classes:
+        raise ValueError(
+            f"the soft labels are those of {soft_labels.task!r} with the classes {', '.join(soft_labels.classes)}, "
+            "and the model does not have that task with these classes"
+        )
+    for name in ("label_smoothing", "ohem", "count_ignored"):
+        if getattr(config, name):
+            raise ValueError(f"TrainConfig.{name} is for true labels; leave it out with a teacher")
+    return {soft_labels.task: soft_labels.prepare(train_set, model.tasks, model.inputs).float()}
 
 
 def _read(path: Path) -> Tensor:

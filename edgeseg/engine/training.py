@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 import time
@@ -14,44 +13,40 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
+from torch.optim.swa_utils import AveragedModel
 
-from edgeseg.config import inherited
 from edgeseg.data.base import LabelledDataset, name_of
-from edgeseg.data.samples import checked_sample
-from edgeseg.data.transforms import AUGMENTATIONS, Augmented
 from edgeseg.engine import distributed
 from edgeseg.engine.balancing import BALANCERS
 from edgeseg.engine.callbacks import Callback, Callbacks, Run
 from edgeseg.engine.data_check import check_batch_norms, check_data, check_tasks
 from edgeseg.engine.evaluation import evaluate_tasks
-from edgeseg.engine.loading import ErrorsAsValues, collate, raising
+from edgeseg.engine.loading import raising, training_loader, training_samples
 from edgeseg.engine.optimization import build_optimizer, learning_rate_factor, set_learning_rate
 from edgeseg.engine.report import Log, Pictures
 from edgeseg.engine.run_folder import claimed, clear, has_state
 from edgeseg.engine.run_state import RunState
 from edgeseg.engine.sampling import EpochSampler
 from edgeseg.engine.signals import stoppable
-from edgeseg.engine.task_losses import Outputs, TaskLosses, check_losses
-from edgeseg.engine.teacher import SoftLabels
-from edgeseg.labels import class_names
+from edgeseg.engine.task_losses import TaskLosses, check_losses
+from edgeseg.engine.teacher import SoftLabels, soft_counts
+from edgeseg.engine.trained_network import (
+    TrainedNetwork,
+    check_model,
+    float_copy,
+    moving_average,
+    parallel,
+    prepared,
+)
 from edgeseg.machine.processor import trains_faster_in_bf16
 from edgeseg.machine.terminal import progress_bar, say
-from edgeseg.machine.workers import start_worker
-from edgeseg.networks.layers import ConvNormAct
 from edgeseg.networks.modes import EXPORTING
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
-from edgeseg.networks.quantized import freeze_ranges, quantize_aware
-from edgeseg.networks.unfold import has_folded_batch_norms, unfold_batch_norms
+from edgeseg.networks.quantized import freeze_ranges
 from edgeseg.recipes import TrainConfig
-from edgeseg.spec import Quantization
 from edgeseg.storage.checkpoint import save_checkpoint
 from edgeseg.tasks import kind_of
 
-CACHE_LIMIT = 2e9  # bytes of decoded samples that are kept in memory by default
-TYPICAL_SAMPLES = 32  # number of samples on which ranges and statistics are measured
 Batch = tuple[Sequence[Tensor], Mapping[str, Tensor], Tensor]  # images, targets by task, numbers of the samples
 
 
@@ -177,27 +172,27 @@ class _Run:
     ) -> None:
         self.train_set, self.val_set, self.config, self.output = train_set, val_set, config, output
         self.device = device = next(model.parameters()).device
-        _check_model(model, config)
+        check_model(model, config)
         check_tasks(model, train_set, val_set)
         check_losses(model, train_set, config)
-        counts = _soft_counts(soft_labels, train_set, model, config)
-        samples = _samples(train_set, model, config, soft_labels)
+        counts = soft_counts(soft_labels, train_set, model, config)
+        samples = training_samples(train_set, model, config, soft_labels)
         self.sampler = EpochSampler(samples, config)
         report = check_data(model, samples, val_set, config, output, unlabelled=set(counts))
         self.steps = len(self.sampler)
-        self.loader = _loader(samples, self.sampler, config, device)
-        float_network = _float_network(model, config) if soft_labels is None else None
-        self.model = _prepared(model, samples, config, device)
+        self.loader = training_loader(samples, self.sampler, config, device)
+        float_network = float_copy(model, config) if soft_labels is None else None
+        self.model = prepared(model, samples, config, device)
         trained = [name for name, each in self.model.encoder.named_parameters() if each.requires_grad]
         self.frozen = trained if config.freeze_encoder else []
         if config.freeze_encoder:
             self.model.encoder.requires_grad_(False)
         if soft_labels is not None:
             self.model.configure(notes={**self.model.config.notes, **soft_labels.notes})
-        self.network = _Network(self.model, config).to(device)
+        self.network = TrainedNetwork(self.model, config).to(device)
         check_batch_norms(self.network, self.model, config)
         self.losses = TaskLosses(self.model, train_set, report, config, float_network, counts)
-        self.average = AveragedModel(self.model, multi_avg_fn=_moving_average(config.ema), use_buffers=True)
+        self.average = AveragedModel(self.model, multi_avg_fn=moving_average(config.ema), use_buffers=True)
         self.averaged = cast(Pixel2Pixel, self.average.module)
         factors = config.task_factors or [1.0] * len(self.model.tasks)
         self.balancer = BALANCERS[config.balancing](self.model.tasks, factors).to(device)
@@ -218,7 +213,7 @@ class _Run:
             for each in (self.model, self.averaged):
                 # Whatever weights the model had before it was resumed.
                 each.configure(preprocess=self.state.record.preprocess, notes=self.state.record.notes)
-        self.forward = _parallel(self.network, config, device)
+        self.forward = parallel(self.network, config, device)
         self.call = callbacks
         self.seen.step = self.state.step
 
@@ -463,178 +458,6 @@ class _Run:
 def _stopped(state: RunState, output: Path) -> str:
     """The message of a run that was stopped and saved."""
     return f"stopped after step {state.step}; go on with resume=True and the folder {output}"
-
-
-def _check_model(model: Pixel2Pixel, config: TrainConfig) -> None:
-    """Raises a ValueError if a model cannot be trained by a recipe."""
-    if not isinstance(model, Pixel2Pixel):
-        raise ValueError(
-            f"train takes the network itself, got a {type(model).__name__}; TrainConfig(compile=True) compiles it"
-        )
-    if (dtype := next(model.parameters()).dtype) != torch.float32:
-        raise ValueError(f"the model is in {dtype}; training takes float32, and bf16=True computes in bfloat16")
-    if "optimized" in model.config.notes:
-        raise ValueError("this is a copy for inference that optimize() made; train the model that it was made from")
-    parts = [model.decoders] if config.freeze_encoder else [model.encoder, model.decoders]
-    if not any(each.requires_grad for part in parts for each in part.parameters()):
-        raise ValueError("no parameter of the model is trained; call model.requires_grad_(True)")
-    if (known := model.config.quantization) is not None and config.quantize != "none":
-        asked = Quantization(scheme=config.quantize, weight_bits=config.weight_bits)
-        if known != asked:
-            raise ValueError(
-                f"the model was trained for 8 bits as {known.scheme}, {known.weight_bits} bits, and "
-                f"TrainConfig.quantize asks for {asked.scheme}, {asked.weight_bits} bits"
-            )
-
-
-def _samples(train_set: LabelledDataset, model: Pixel2Pixel, config: TrainConfig, soft: SoftLabels | None) -> Augmented:
-    """The training set with the augmentation of the recipe."""
-    augment = AUGMENTATIONS[config.augmentation](
-        config.img_resize,
-        config.rand_crop or config.img_resize,
-        config.rand_scale,
-        keep_aspect=config.keep_aspect,
-        rotation=config.transform_rotation,
-        jitter=config.jitter,
-    )
-    cache = _fits(train_set, model, config)
-    return Augmented(train_set, augment, model.tasks, seed=config.seed, cache=cache, inputs=model.inputs, soft=soft)
-
-
-def _loader(samples: Augmented, sampler: EpochSampler, config: TrainConfig, device: torch.device) -> DataLoader[Any]:
-    """The loader of this process's share of the batches."""
-    return DataLoader(
-        ErrorsAsValues(samples),
-        collate_fn=collate,
-        batch_sampler=sampler,
-        num_workers=config.workers,
-        persistent_workers=config.workers > 0,
-        worker_init_fn=start_worker,
-        pin_memory=device.type == "cuda",
-    )
-
-
-def _soft_counts(
-    soft_labels: SoftLabels | None, train_set: LabelledDataset, model: Pixel2Pixel, config: TrainConfig
-) -> dict[str, Tensor]:
-    """Computes the soft labels that are missing, and returns their pixels per class by task; {} without a teacher.
-
-    Raises:
-        ValueError: the teacher teaches another task or other classes, or the recipe has a loss for true labels only.
-    """
-    if soft_labels is None:
-        if config.distillation and config.quantize == "none":
-            raise ValueError(
-                f"TrainConfig.distillation is {config.distillation}, and there is nobody to learn from: pass a teacher "
-                "(--teacher), or quantize"
-            )
-        return {}
-    task = model.tasks.get(soft_labels.task)
-    if task is None or class_names(task) != soft_labels.classes:
-        raise ValueError(
-            f"the soft labels are those of {soft_labels.task!r} with the classes {', '.join(soft_labels.classes)}, "
-            "and the model does not have that task with these classes"
-        )
-    for name in ("label_smoothing", "ohem", "count_ignored"):
-        if getattr(config, name):
-            raise ValueError(f"TrainConfig.{name} is for true labels; leave it out with a teacher")
-    return {soft_labels.task: soft_labels.prepare(train_set, model.tasks, model.inputs).float()}
-
-
-def _float_network(model: Pixel2Pixel, config: TrainConfig) -> Pixel2Pixel | None:
-    """The float network whose outputs quantization-aware training learns, if the recipe says so."""
-    if not config.distillation:
-        return None
-    if model.config.quantization is not None:
-        raise ValueError("distillation learns from a float network, but this network is quantization-aware already")
-    return copy.deepcopy(model).to(memory_format=torch.channels_last).eval()
-
-
-def _prepared(model: Pixel2Pixel, samples: Augmented, config: TrainConfig, device: torch.device) -> Pixel2Pixel:
-    """The network in the form that the recipe trains: a copy if quantization-aware, in channels-last memory format.
-
-    Its preprocessing gets the image size of the recipe.
-    """
-    if has_folded_batch_norms(model):
-        unfold_batch_norms(model, _typical(model, samples, device))
-    if config.quantize != "none" and model.config.quantization is None:
-        quantization = Quantization(scheme=config.quantize, weight_bits=config.weight_bits)
-        model = quantize_aware(model, quantization, _typical(model, samples, device))
-    model.configure(
-        preprocess=replace(model.preprocess, size=config.img_resize, keep_aspect=config.keep_aspect),
-        notes=inherited(model.config.notes),
-    )
-    if config.sync_bn and device.type == "cuda":
-        model = cast(Pixel2Pixel, nn.SyncBatchNorm.convert_sync_batchnorm(model))
-    return model.to(memory_format=torch.channels_last)
-
-
-def _typical(model: Pixel2Pixel, samples: Augmented, device: torch.device) -> Iterator[list[Tensor]]:
-    """Yields some preprocessed training images: one list of inputs [1, C, H, W] per sample."""
-    for index in range(min(len(samples), TYPICAL_SAMPLES)):
-        images, _, _ = samples[index]
-        yield [model.preprocess.normalize(image.to(device)) for image in images]
-
-
-class _Network(nn.Module):
-    """The module that is trained: the model, with auxiliary heads on the deepest feature if the recipe has them."""
-
-    def __init__(self, model: Pixel2Pixel, config: TrainConfig) -> None:
-        super().__init__()
-        self.model, self.config = model, config
-        self.auxiliary = nn.ModuleDict()
-        if config.aux_loss:
-            torch.manual_seed(config.seed)
-            channels = cast(list[int], model.encoder.channels)[-1]
-            for name, task in model.tasks.items():
-                if kind_of(task).has_classes:
-                    self.auxiliary[name] = nn.Sequential(
-                        ConvNormAct(channels, 128, 3), nn.Conv2d(128, task.channels, 1)
-                    )
-
-    def forward(self, *images: Tensor) -> Outputs:
-        """Computes the outputs of decoders and auxiliary heads from preprocessed images [N, C, H, W], one per input."""
-        features = self.model.encoder(images)
-        by_task = {name: decoder(features) for name, decoder in self.model.decoders.items()}
-        auxiliary = {name: head(features[-1]) for name, head in self.auxiliary.items()}
-        return Outputs(by_task, auxiliary, features[-1])
-
-    def train(self, mode: bool = True) -> _Network:
-        """Sets the mode, and keeps in evaluation mode what the recipe freezes."""
-        super().train(mode)
-        if self.config.freeze_encoder:
-            self.model.encoder.eval()
-        if self.config.freeze_bn:
-            for module in self.model.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
-        return self
-
-
-def _parallel(network: _Network, config: TrainConfig, device: torch.device) -> Callable[..., Outputs]:
-    """The forward pass of the network, synchronized over processes and compiled if the recipe says so."""
-    module: nn.Module = network
-    if distributed.world_size() > 1:
-        module = DistributedDataParallel(network, device_ids=[device.index] if device.type == "cuda" else None)
-    return cast(Callable[..., Outputs], torch.compile(module) if config.compile else module)
-
-
-def _moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
-    """An exponential moving average whose decay grows up to `decay`, so that it soon forgets the untrained decoder."""
-
-    def update(averages: Sequence[Tensor], values: Sequence[Tensor], count: Tensor | int) -> None:
-        current = min(decay, (1 + int(count)) / (10 + int(count)))
-        get_ema_multi_avg_fn(current)(averages, values, count)
-
-    return update
-
-
-def _fits(dataset: LabelledDataset, model: Pixel2Pixel, config: TrainConfig) -> bool:
-    """Whether the decoded training set is kept in memory: as the recipe says, or if it is small enough."""
-    if config.cache is not None or len(dataset) == 0:
-        return bool(config.cache)
-    images, _ = checked_sample(dataset, 0, model.tasks, model.inputs)
-    return sum(image.numel() for image in images) * 4 / 3 * len(dataset) < CACHE_LIMIT
 
 
 def _memory(device: torch.device) -> dict[str, str]:
