@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,14 +63,12 @@ def test_the_skew_is_found() -> None:
     assert float(decision.best_biases(more, labels)[4]) == 0  # a class that does not occur
 
 
-@pytest.mark.parametrize("decoder", sorted(DECODERS))
+@pytest.mark.parametrize("decoder", [*sorted(DECODERS), "erfnet"])
 def test_every_decoder_takes_constants(decoder: str) -> None:
-    encoder = "espnetv2_s0p5" if decoder == "espnetv2" else "mobilenetv2"
+    whole = {"espnetv2": "espnetv2_s0p5", "erfnet": "erfnet"}  # networks with encoders of their own
     tasks = {"first": Task("segmentation", 4), "second": Task("segmentation", 5)}
-    try:
-        model = edgeseg.create_model(decoder, encoder=encoder, tasks=tasks).eval()
-    except ValueError:
-        model = edgeseg.create_model("espnetv2_s0p5", tasks=tasks).eval()
+    encoder: dict[str, Any] = {} if decoder in whole else {"encoder": "mobilenetv2"}
+    model = edgeseg.create_model(whole.get(decoder, decoder), tasks=tasks, **encoder).eval()
     images = torch.randn(1, 3, 64, 96)
     constants = torch.tensor([1.0, -2.0, 0.5, 0.0, 3.0])
     with torch.no_grad():

@@ -14,8 +14,5 @@ edgeseg train "${data[@]}" "${trainval[@]}" --pretrained runs/${model}_first/las
     -o runs/${model}_second
 edgeseg train "${data[@]}" "${trainval[@]}" --pretrained runs/${model}_second/last.safetensors --epochs 20 --seed 3 \
     -o runs/$model.camvid
-edgeseg evaluate "${data[@]}" --split trainval --checkpoint runs/$model.camvid/last.safetensors \
-    --store-biases runs/$model.camvid/biased.safetensors
-python "$(dirname "$0")/ship.py" runs/$model.camvid/biased.safetensors runs/$model.camvid.safetensors \
+bash "$(dirname "$0")/finish_camvid.sh" "$1" $model \
     "CC BY-NC 4.0 (CamVid): for non-commercial use; it started from weights for Cityscapes, whose terms hold for use"
-edgeseg evaluate "${data[@]}" --split test --checkpoint runs/$model.camvid.safetensors

@@ -74,6 +74,8 @@ def check_data(
     report = _checked("training", samples.dataset, model, limit, output, samples.read, unlabelled=unlabelled)
     if val_set is not None:
         _checked("validation", val_set, model, None if config.check_data else SAMPLED, output)
+    elif distributed.rank() == 0:
+        (output / "data_validation.json").unlink(missing_ok=True)  # of an earlier run in this folder
     return report
 
 

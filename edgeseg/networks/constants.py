@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from edgeseg.networks.modes import evaluating
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
-from edgeseg.networks.pixelwise import last_convolutions
+from edgeseg.networks.pixelwise import Convolution, is_pixelwise, last_convolutions
 
 TOLERANCE = 1e-3  # of the outputs, relative to the largest constant or output
 
@@ -51,7 +51,7 @@ def add_constants(
         )
 
 
-def _add(decoder: nn.Module, convs: list[nn.Conv2d], constants: Tensor) -> None:
+def _add(decoder: nn.Module, convs: list[Convolution], constants: Tensor) -> None:
     """Adds the constants where they are expected to act; the caller checks that they do."""
     if not convs:
         return
@@ -65,7 +65,7 @@ def _add(decoder: nn.Module, convs: list[nn.Conv2d], constants: Tensor) -> None:
             break
         if isinstance(module, nn.BatchNorm2d) and module.affine and module.num_features == conv.in_channels:
             before.append(module)
-    if before and conv.kernel_size == (1, 1) and conv.groups == 1:
+    if before and is_pixelwise(conv):
         # The smallest change of the norm's biases that the convolution turns into the constants.
         inverse = torch.linalg.pinv(conv.weight.flatten(1).double())
         change = (inverse @ constants.double()).to(constants)

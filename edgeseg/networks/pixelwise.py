@@ -7,10 +7,13 @@ outputs, but it has such a matrix product.
 from __future__ import annotations
 
 import re
+from typing import TypeGuard
 
 from torch import Tensor, nn
 
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
+
+Convolution = nn.Conv2d | nn.ConvTranspose2d
 
 
 class PixelwiseConv2d(nn.Module):
@@ -36,20 +39,22 @@ def product(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
     return y if bias is None else y + bias.view(-1, 1, 1)
 
 
-def last_convolutions(model: Pixel2Pixel, *tasks: str) -> dict[str, nn.Conv2d]:
+def last_convolutions(model: Pixel2Pixel, *tasks: str) -> dict[str, Convolution]:
     """The convolutions of the decoders of some tasks, or of all, that compute logits, by their paths in the model.
 
     They are the plain 1x1 convolutions that are children of `head`, and otherwise the last convolution.
     """
-    last: dict[str, nn.Conv2d] = {}
+    last: dict[str, Convolution] = {}
     for name in tasks or model.tasks:
         decoder = model.decoders[name]
-        convs = {path: module for path, module in decoder.named_modules() if type(module) is nn.Conv2d}
+        kinds = (nn.Conv2d, nn.ConvTranspose2d)
+        convs = {path: module for path, module in decoder.named_modules() if type(module) in kinds}
         head = [path for path, conv in convs.items() if re.fullmatch(r"head\.\d+", path) and is_pixelwise(conv)]
         last |= {f"decoders.{name}.{path}": convs[path] for path in head or list(convs)[-1:]}
     return last
 
 
-def is_pixelwise(conv: nn.Conv2d) -> bool:
+def is_pixelwise(conv: Convolution) -> TypeGuard[nn.Conv2d]:
     """Whether a convolution is a plain 1x1 convolution."""
-    return (conv.kernel_size, conv.stride, conv.padding, conv.groups) == ((1, 1), (1, 1), (0, 0), 1)
+    shape = (conv.kernel_size, conv.stride, conv.padding, conv.groups)
+    return isinstance(conv, nn.Conv2d) and shape == ((1, 1), (1, 1), (0, 0), 1)
