@@ -92,7 +92,7 @@ class TrainConfig(Record):
         (), "several tasks", "weights of the tasks' losses, in the order of the tasks; by default 1 each"
     )
     balancing: Literal["fixed", "uncertainty", "dwa", "gradnorm", "pseudo_gradnorm"] = option(
-        "fixed", "several tasks", "how the weights of the tasks change during training"
+        "fixed", "several tasks", "method that adapts the weights of the tasks' losses during training"
     )
     aux_loss: float = option(
         0.0, "loss", "weight of an auxiliary prediction from the deepest feature, made in training only"
@@ -123,8 +123,8 @@ class TrainConfig(Record):
         None,
         "loss",
         "knowledge distillation: weight, 0 to 1, of the teacher's soft labels in the loss of labelled pixels; by "
-        "default 0.5 with a teacher and else 0; without a teacher, quantization-aware training learns from its own "
-        "float network",
+        "default 0.5 with a teacher and else 0; without a teacher, a value above 0 makes quantization-aware training "
+        "learn from its own float network",
     )
     seed: int = option(1, "machine", "seed of new layers, shuffling, augmentation and dropout")
     workers: int = option(1, "machine", "number of processes that load and augment images")
@@ -142,8 +142,8 @@ class TrainConfig(Record):
     check_data: bool = option(
         False,
         "evaluation",
-        "check all samples of both datasets before the first step; by default all training samples if their classes "
-        "are counted for the class weights, else 32 of each",
+        "check all samples of both datasets before the first step; by default 32 of each, and all training samples if "
+        "their classes are counted for the class weights or they are kept in memory",
     )
     evaluate_every: int = option(10, "evaluation", "number of epochs between evaluations")
     save_every: float = option(10.0, "machine", "minutes between checkpoints within an epoch")
@@ -159,6 +159,7 @@ class TrainConfig(Record):
             self.require(getattr(self, name) >= 0, name, "is not negative")
         self.require(0 <= self.momentum < 1, "momentum", "is at least 0 and below 1")
         self.require(all(factor >= 0 for factor in self.task_factors or ()), "task_factors", "are not negative")
+        self.require(not self.task_factors or any(self.task_factors), "task_factors", "are not all 0")
         self.require(all(epoch >= 1 for epoch in self.milestones), "milestones", "are epochs, counted from 1")
         for name in ("label_smoothing", "ohem", "ema", "class_weights_probability"):
             self.require(0 <= getattr(self, name) <= 1, name, "is between 0 and 1")

@@ -41,7 +41,7 @@ class ModelSpec(Record):
         channels: Width of the decoder.
         shortcut_channels: Width of the low-level feature that DeepLabV3+ concatenates.
         aspp: Use ASPP on the deepest feature. Without it FPN adds two coarser levels instead.
-        dilations: Dilations of the three 3x3 branches of that block.
+        dilations: Dilations of the three 3x3 branches of the ASPP.
         activation: Activation of encoder and decoder.
         fast_down: Halve the resolution once more at the start of the encoder, so that every stride doubles.
         output_stride: Stride of the deepest feature. At half of the usual stride the last stage of the encoder keeps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -163,6 +164,7 @@ def test_command_in_one_and_in_two_processes(streets: Streets, tmp_path: Path) -
         arguments = [
             "evaluate", "--dataset", "images_masks", "--data-path", str(tmp_path / "data"),
             "--checkpoint", str(tmp_path / "start.safetensors"), "--workers", "0", "--store-biases", str(stored),
+            "-o", str(tmp_path / "scores.json"),
         ]  # fmt: skip
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run([*launcher, *arguments], env=environment, capture_output=True, text=True)
@@ -170,6 +172,8 @@ def test_command_in_one_and_in_two_processes(streets: Streets, tmp_path: Path) -
         assert len(re.findall("with these biases", done.stdout)) == 1
         model = edgeseg.create_model(NAME, checkpoint_path=stored)
         found.append({name: value.clone() for name, value in model.state_dict().items()})
+        (scores,) = json.loads((tmp_path / "scores.json").read_text()).values()
+        assert scores["miou"] == pytest.approx(100 * evaluate(model, [streets[i] for i in range(4)]).miou, abs=0.01)
         assert evaluate(model, streets).miou > evaluate(skewed_model(streets), streets).miou
     for name, value in found[0].items():
         torch.testing.assert_close(value, found[1][name], rtol=0, atol=1e-6)

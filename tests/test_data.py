@@ -322,6 +322,11 @@ def coco(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_coco_of_an_unknown_overlap(coco: Path) -> None:
+    with pytest.raises(ValueError, match="overlap is one of 'ignore', 'original', got 'Ignore'"):
+        load_dataset("coco_seg21", coco, "val", overlap="Ignore")
+
+
 @pytest.mark.parametrize(("overlap", "value"), [("ignore", 255), ("original", 3)])
 def test_coco(coco: Path, overlap: str, value: int) -> None:
     data = load_dataset("coco_seg21", coco, "val", overlap=overlap)

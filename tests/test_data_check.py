@@ -153,6 +153,31 @@ def test_the_report_is_kept_until_a_file_changes(own: Path, tmp_path: Path, monk
     assert report().samples == len(reads) == 5
     report(tasks={"segmentation": Task("segmentation", 5)})
     assert len(reads) == 5
+    names = ["road", "sky", "cat", "dog", "cow", "pig"]
+    for order in (names, [*names[:4], "pig", "cow"]):
+        (own / "classes.txt").write_text("\n".join(order))
+        assert report().classes["segmentation"].names == tuple(order)
+
+
+def test_datasets_of_others() -> None:
+    """Errors of any type name the sample, and attributes of the same names are something else."""
+
+    class Others(list[Any]):
+        inputs, tasks, skipped = ("a.png", "b.png"), ["segmentation"], 3
+
+        def __getitem__(self, index: Any) -> Any:
+            if index == 1:
+                raise KeyError("b.png")
+            return super().__getitem__(index)
+
+    sample = torch.zeros(3, HEIGHT, WIDTH, dtype=torch.uint8), torch.zeros(HEIGHT, WIDTH, dtype=torch.uint8)
+    report = check_dataset(Others([sample, sample]), tasks=TASKS)
+    assert (report.checked, report.left_out) == (2, ())
+    assert report.problems == ("sample 1: KeyError: 'b.png'",)
+    with pytest.raises(ValueError, match="has no attribute `tasks`"):
+        check_dataset(Others([sample]))
+    with pytest.raises(ValueError, match="on_error is one of 'collect', 'stop', got 'skip'"):
+        check_dataset([sample], tasks=TASKS, on_error="skip")  # type: ignore[arg-type]
 
 
 def test_a_class_that_never_occurs_is_said_before_training(

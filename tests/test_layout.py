@@ -23,7 +23,7 @@ FORBIDDEN = {
     "zoo": {"deploy", "data"},
     "engine": {"zoo", "weights", "deploy"},
 }
-NOUNS = {"records", "spec", "config", "labels", "recipes"}
+NOUNS = {"arguments", "records", "spec", "config", "labels", "recipes"}
 
 
 def imports(path: Path) -> Iterator[str]:

@@ -140,6 +140,15 @@ def test_channels_that_something_else_reads_stay() -> None:
     assert all(torch.equal(value, stem.state_dict()[name]) for name, value in before.items())
 
 
+def test_biases_of_folded_batch_norms_are_trained() -> None:
+    model = some("fpn", encoder="mobilenetv2")
+    assert all(each.requires_grad for each in quantize_aware(model).parameters())
+    model.encoder.requires_grad_(False)
+    quantized = quantize_aware(model)
+    assert not any(each.requires_grad for each in quantized.encoder.parameters())
+    assert all(each.requires_grad for each in quantized.decoders.parameters())
+
+
 def test_ranges_follow_until_they_are_frozen() -> None:
     quantizer = Quantizer(Quantization()).train()
     x = torch.linspace(-1, 3, 4096).view(1, 1, 64, 64)

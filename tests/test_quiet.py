@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from edgeseg.machine.quiet import captured_stderr, quiet_python
+from edgeseg.machine.quiet import captured_stderr, quiet_logging, quiet_python
 
 
 def test_standard_error_of_native_code() -> None:
@@ -41,6 +41,17 @@ def test_what_python_libraries_say(capsys: pytest.CaptureFixture[str], caplog: p
     assert (sys.stdout, sys.stderr) == streams
     assert logging.root.manager.disable == disabled
     assert (*capsys.readouterr(), caplog.text) == ("", "", "")
+
+
+def test_logs_of_threads_that_overlap() -> None:
+    before = logging.root.manager.disable
+    first, second = ExitStack(), ExitStack()
+    first.enter_context(quiet_logging())
+    second.enter_context(quiet_logging())
+    first.close()
+    assert logging.root.manager.disable >= logging.ERROR  # the second is not done
+    second.close()
+    assert logging.root.manager.disable == before
 
 
 BARS = """

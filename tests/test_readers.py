@@ -6,6 +6,7 @@ import struct
 import threading
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from edgeseg.data.transforms import AUGMENTATIONS, Augmented
 from edgeseg.engine import TrainConfig, evaluate, train
 from edgeseg.labels import IGNORE
 from edgeseg.spec import Input
-from edgeseg.vision.images import photo_size, read_input, read_photo
-from edgeseg.vision.masks import read_mask
+from edgeseg.vision.images import loaded, photo_size, read_input, read_photo
+from edgeseg.vision.masks import read_mask, to_ids
 from edgeseg.vision.visualize import as_picture
 
 from .conftest import TINY
@@ -527,6 +528,39 @@ def test_gray_values_of_any_range(tmp_path: Path) -> None:
     assert read_mask(path).tolist() == [[1000, 7]]
     path.write_bytes(b"P2 2 1 10\n10 7\n")
     assert read_mask(path).tolist() == [[10, 7]]
+
+
+def test_images_of_pillow_are_read_again(tmp_path: Path) -> None:
+    """Pillow forgets how the file has stored the pixels, and lets one thread at a time decode an image."""
+    (tmp_path / "3.pgm").write_bytes(b"P5 4 1 3\n" + bytes(range(4)))
+    png(tmp_path / "4.png", 4, [[0, 1, 2, 3]])
+    for name in ("3.pgm", "4.png"):
+        image = Image.open(tmp_path / name)
+        assert [to_ids(loaded(image)).tolist() for _ in range(2)] == 2 * [[[0, 1, 2, 3]]]
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (400, 600, 3), np.uint8)).save(tmp_path / "photo.png")
+    for _ in range(8):
+        image = Image.open(tmp_path / "photo.png")
+        with ThreadPoolExecutor(4) as pool:
+            photos = list(pool.map(lambda _, image=image: read_photo(image), range(4)))
+        assert all((photo == photos[0]).all() for photo in photos)
+
+
+def test_palettes_with_the_colour_of_ignored_pixels(tmp_path: Path) -> None:
+    colors = {(128, 64, 128): 0, (70, 130, 180): 1}
+    for palette, indices, fits in (
+        ([(70, 130, 180), (128, 64, 128), (9, 9, 9)], [0, 1, 2], False),
+        ([(0, 0, 0), (128, 64, 128), (70, 130, 180)], [0, 1, 2], False),
+        ([(128, 64, 128), (70, 130, 180), (9, 9, 9)], [0, 1, 2], True),
+        ([(1, 1, 1), (2, 2, 2), (3, 3, 3)], [0, 1, 2], True),
+    ):
+        mask = Image.fromarray(np.array([indices], np.uint8))
+        mask.putpalette([value for color in palette for value in color])
+        mask.save(tmp_path / "mask.png")
+        if fits:
+            assert read_mask(tmp_path / "mask.png", colors).tolist() == [indices]
+        else:
+            with pytest.raises(ValueError, match="has a palette in which index"):
+                read_mask(tmp_path / "mask.png", colors)
 
 
 def test_colours_of_more_than_8_bit_are_no_ids(tmp_path: Path) -> None:

@@ -93,6 +93,31 @@ def test_a_run_that_saved_no_step_may_start_again(camvid: Path, tmp_path: Path) 
     assert len(rows(tmp_path)) == 1
 
 
+def test_a_diverged_step_leaves_the_last_good_weights(camvid: Path, tmp_path: Path) -> None:
+    """The loss of the last step is finite, and its gradient is not."""
+    model, seen = make(), []
+    config = replace(SMALL, epochs=2)
+
+    def explode(gradient: torch.Tensor) -> torch.Tensor:
+        seen.append(gradient)
+        return gradient * torch.inf if len(seen) == 6 else gradient
+
+    next(iter(model.decoders.parameters())).register_hook(explode)
+    with pytest.raises(FloatingPointError, match=r"the norm of the gradients is (inf|nan) in step 6; lower lr"):
+        train(model, CamVid(camvid), CamVid(camvid, "val"), config, tmp_path)
+    assert [row["epoch"] for row in rows(tmp_path)] == [1]
+    saved = edgeseg.create_model("fpn", checkpoint_path=tmp_path / "last.safetensors")
+    assert all(value.isfinite().all() for value in saved.state_dict().values())
+    train(make(), CamVid(camvid), CamVid(camvid, "val"), config, tmp_path, resume=True)
+    assert [row["epoch"] for row in rows(tmp_path)] == [1, 2]
+
+
+def test_training_without_gradients_around_it(camvid: Path, tmp_path: Path) -> None:
+    with torch.no_grad():
+        train(make(), CamVid(camvid), None, SMALL, tmp_path)
+        assert not torch.is_grad_enabled()
+
+
 def test_finished_and_more_epochs(camvid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, val = CamVid(camvid), CamVid(camvid, "val")
     first = train(make(), data, val, SMALL, tmp_path)

@@ -53,9 +53,11 @@ def clip(
     rate: Fraction = Fraction(10),
     audio: str | None = None,
     options: Mapping[str, str] = {},
+    metadata: Mapping[str, str] = {},
 ) -> Path:
     """Writes a video with frames at times in seconds, and a tone of their length."""
     with av.open(str(path), "w", options=dict(options)) as file:
+        file.metadata.update(metadata)
         video = file.add_stream(codec, rate=rate)
         height, width = pictures[0].shape[:2]
         video.width, video.height, video.pix_fmt = width, height, "yuvj420p" if codec == "mjpeg" else "yuv420p"
@@ -309,6 +311,15 @@ def test_bad_videos_are_named_and_the_others_go_on(
     assert sorted(path.name.split("_")[0] for path in (tmp_path / "o").iterdir()) == ["good"] * 3
 
 
+def test_a_photo_and_a_video_of_one_name(predict: list[str], tmp_path: Path) -> None:
+    """As phones store live photos."""
+    (tmp_path / "live").mkdir()
+    clip(tmp_path / "live/IMG_1.MOV")
+    Image.fromarray(CORNERS).save(tmp_path / "live/IMG_1.JPG")
+    assert main([*predict, str(tmp_path / "live"), "--outputs", "labels"]) == 0
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["IMG_1.JPG_labels.png", "IMG_1.MOV_labels.mkv"]
+
+
 def test_frames_of_another_size(model: Predictor, tmp_path: Path) -> None:
     """Two transport streams one after the other are one."""
     first, second = clip(tmp_path / "1.ts"), clip(tmp_path / "2.ts", pictures=[np.zeros((32, 32, 3), np.uint8)])
@@ -317,6 +328,28 @@ def test_frames_of_another_size(model: Predictor, tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"both\.ts: its frames change from 64x48 to 32x32 at"):
         segment_video(model, both, tmp_path / "out", photos)
     assert not list(tmp_path.glob("*out*"))
+
+
+def test_times_that_start_again(model: Predictor, tmp_path: Path) -> None:
+    first = clip(tmp_path / "1.ts", [i / 10 for i in range(10)])
+    (tmp_path / "both.ts").write_bytes(2 * first.read_bytes())
+    with pytest.raises(OSError, match=r"both\.ts: its times go back from .* as those of joined files do"):
+        segment_video(model, tmp_path / "both.ts", tmp_path / "out", photos)
+
+
+def test_names_that_look_like_addresses(model: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    clip(tmp_path / "a.mp4", audio="aac").rename(tmp_path / "10:30:00.mp4")
+    assert segment_video(model, Path("10:30:00.mp4"), Path("11:00"), photos).frames == 3
+    assert len(read(Path("11:00_color.mp4").absolute())) == 3
+
+
+def test_metadata_in_another_encoding(model: Predictor, tmp_path: Path) -> None:
+    path = clip(tmp_path / "a.avi", codec="mjpeg", metadata={"title": "Cafe at noon"})
+    content = path.read_bytes()
+    assert b"Cafe" in content
+    path.write_bytes(content.replace(b"Cafe", b"Caf\xe9"))
+    assert segment_video(model, path, tmp_path / "out", photos).frames == 3
 
 
 def test_full_disk(model: Predictor, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 
 import edgeseg
-from edgeseg import Task
+from edgeseg import Preprocess, Task
 from edgeseg.data import Streets
 from edgeseg.data.camvid import CamVid
 from edgeseg.engine import evaluate, evaluate_tasks
@@ -239,6 +239,55 @@ def test_other_network(tmp_path: Path) -> None:
         edgeseg.create_model("fpn", encoder=TINY, channels=24, num_classes=3, checkpoint_path=tmp_path / "narrow.pth")
     with pytest.raises(ValueError, match=r"does not fit this model: \d+ missing .*; \d+ unexpected "):
         edgeseg.create_model("unet", encoder=TINY, channels=16, num_classes=3, checkpoint_path=tmp_path / "narrow.pth")
+
+
+def test_classes_of_other_names(tmp_path: Path) -> None:
+    """As many classes of other names, or another kind of task, are other classes."""
+    head = "decoders.segmentation.head.1.weight"
+    animals = {"segmentation": Task("segmentation", 3, classes=("cat", "dog", "cow"))}
+    build = partial(edgeseg.create_model, "fpn", encoder=TINY, channels=16)
+    edgeseg.save_checkpoint(build(tasks=animals), tmp_path / "a.safetensors")
+    file = read_weights(tmp_path / "a.safetensors")
+    for classes, anew in ((("Cat", "dog ", "cow"), False), (("cow", "dog", "cat"), True), ((), False)):
+        tasks = {"segmentation": Task("segmentation", 3, classes=classes)}
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            model = edgeseg.create_model("fpn", checkpoint_path=tmp_path / "a.safetensors", tasks=tasks)
+        assert any(head in str(each.message) for each in said) == anew
+        assert torch.equal(model.state_dict()[head], file[head]) != anew
+    with pytest.raises(ValueError, match="trained for another task than 'plants': for segmentation of cat, dog"):
+        load_checkpoint(
+            build(tasks={"plants": Task("segmentation", 3, classes=("a", "b", "c"))}), tmp_path / "a.safetensors"
+        )
+    edgeseg.save_checkpoint(make(1), tmp_path / "binary.safetensors")
+    depth = build(tasks={"segmentation": Task("depth")})
+    with pytest.raises(ValueError, match="for binary of background, foreground, and this model is for depth"):
+        load_checkpoint(depth, tmp_path / "binary.safetensors")
+
+
+def test_networks_whose_tensors_are_alike(tmp_path: Path) -> None:
+    """Strides, dilations and activations are no tensors."""
+    path = tmp_path / "fpn.safetensors"
+    edgeseg.save_checkpoint(edgeseg.create_model("fpn_aspp_mobilenetv2_tv_edgeailite"), path)
+    with pytest.raises(ValueError, match="whose fast_down is False in the file and True here"):
+        edgeseg.create_model("fpn_aspp_mobilenetv2_tv_fd_edgeailite", checkpoint_path=path)
+    with pytest.raises(ValueError, match="has a network with the decoder 'fpn', not a 'unet'"):
+        edgeseg.create_model("unet", checkpoint_path=path)
+    assert edgeseg.create_model("fpn", checkpoint_path=path).config.spec.decoder == "fpn"
+    with pytest.warns(UserWarning, match="has weights of another network"):
+        edgeseg.create_model("fpn_aspp_mobilenetv2_tv_fd_edgeailite", checkpoint_path=path, num_classes=19)
+    asked = edgeseg.create_model("fpn_aspp_mobilenetv2_tv_edgeailite", checkpoint_path=path, dilations=(1, 2, 3))
+    assert asked.config.spec.dilations == (1, 2, 3)
+
+
+def test_the_normalization_comes_with_the_weights(tmp_path: Path) -> None:
+    model = make()
+    model.configure(preprocess=Preprocess(mean=(1, 2, 3), std=(4, 5, 6), channel_order="bgr"))
+    edgeseg.save_checkpoint(model, tmp_path / "bgr.safetensors")
+    other = make()
+    other.configure(preprocess=Preprocess(size=(64, 96)))
+    load_checkpoint(other, tmp_path / "bgr.safetensors")
+    assert other.preprocess == replace(model.preprocess, size=(64, 96))
 
 
 def test_missing_and_unexpected_are_named(tmp_path: Path) -> None:

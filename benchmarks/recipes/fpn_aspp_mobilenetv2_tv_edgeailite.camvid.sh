@@ -10,4 +10,5 @@ edgeseg train "${data[@]}" --model $model --train-split trainval --val-split non
     --pretrained runs/$model.camvid_start.safetensors --teacher espnetv2_s2p0.camvid \
     --img-resize 600 800 --rand-crop 384 512 --epochs 23 --seed 2 -o runs/$model.camvid
 bash "$recipes/finish_camvid.sh" "$1" $model \
-    "non-commercial research only: CamVid (CC BY-NC 4.0), IDD Lite and LabelMeFacade (research)"
+    "non-commercial research only: CamVid (CC BY-NC 4.0), IDD Lite and LabelMeFacade (research); distilled from weights \
+for Cityscapes, whose terms hold too"

@@ -19,10 +19,10 @@ val_set = load_dataset("images_masks", folder, "val")
 print("classes:", ", ".join(train_set.tasks["segmentation"].classes))
 
 # All layers but the prediction layer start from weights for street scenes; a warning
-# names the layer that does not. These weights, the .camvid ones, are for non-commercial
-# use only (CC BY-NC, as CamVid is), and so is what is trained from them. To start
-# without them, pass encoder_weights="imagenet" in place of pretrained=True; ImageNet's
-# own terms are for research.
+# names the layer that does not. These weights are for non-commercial research only, and
+# so is what is trained from them. To start without them, pass
+# encoder_weights="imagenet" in place of pretrained=True; ImageNet's own terms are for
+# research.
 model = edgeseg.create_model(
     "fpn_aspp_mobilenetv2_tv_edgeailite", pretrained=True, tasks=train_set.tasks
 )

@@ -24,8 +24,8 @@ def add(verbs: Any) -> None:
     verb = verbs.add_parser(
         "evaluate",
         help="score a model on a dataset",
-        description="Scores all tasks of a model in one pass over a dataset: IoU of the classes, errors of depth; of "
-        "a binary task F1, precision, recall and the best threshold too. "
+        description="Scores all tasks of a model in one pass over a dataset: IoU of the classes, errors of depth; for "
+        "a binary task also F1, precision, recall and the best threshold. "
         "Started by torchrun, each process scores its share of the dataset.",
         examples=(
             "edgeseg evaluate --dataset camvid --data-path CamVid --download --split test",
@@ -86,7 +86,8 @@ def _add_results(verb: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--store-biases", type=Path, metavar="FILE",
         help="write the model, which has one segmentation task, to this .safetensors file, with the biases of its "
-        "classes that give the highest mIoU on the split; use the training or the validation split",
+        "classes that give the highest mIoU on the split, and print the scores with them; use the training or the "
+        "validation split",
     )  # fmt: skip
     add_json(group, "the scores by task, as in a .json file of --output")
 
@@ -103,6 +104,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         check_classes(dataset, model.tasks, name=options.dataset)
         if _needs_torch(options, model) and options.runtime == "auto":
             options.runtime = "torch"
+        if options.store_biases is not None:
+            _store_biases(options.store_biases, model, dataset, options.workers)
         metrics = evaluate_tasks(
             accelerated(model, options, len(dataset)), dataset, protocol=options.protocol, size=options.img_resize,
             output_size=options.output_size, scales=options.scales, flip=options.flip, workers=options.workers,
@@ -113,8 +116,6 @@ def _evaluate(options: argparse.Namespace) -> int:
             _report(scores, options)
             if options.store_threshold is not None:
                 _store_threshold(options.store_threshold, model, scores)
-        if options.store_biases is not None:
-            _store_biases(options.store_biases, model, dataset, options.workers)
     return 0
 
 

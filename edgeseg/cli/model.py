@@ -69,7 +69,7 @@ def add_encoder(group: Group) -> None:
     )  # fmt: skip
     group.add_argument(
         "--option", action="append", default=[], metavar="KEY=VALUE",
-        help="field of the network that differs, such as channels=64; may be given several times",
+        help="another value for a field of ModelSpec, such as channels=64; may be given several times",
     )  # fmt: skip
 
 

@@ -201,12 +201,11 @@ def _find(options: argparse.Namespace, channels: int) -> tuple[list[File], list[
     from edgeseg.vision.listing import VIDEO_SUFFIXES, output_names, photo_suffixes
 
     paths: list[Path] = options.images
-    videos = [path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES and path.exists()]
-    photos = [path for path in paths if path not in videos and path.exists()]
-    return (
-        output_names(paths, photo_suffixes(channels), explicit=photos, without=options.output),
-        output_names(paths, VIDEO_SUFFIXES, explicit=videos, without=options.output),
-    )
+    suffixes = photo_suffixes(channels) | VIDEO_SUFFIXES
+    explicit = [path for path in paths if path.exists()]
+    files = output_names(paths, suffixes, explicit=explicit, without=options.output)
+    videos = [file for file in files if file[0].suffix.lower() in VIDEO_SUFFIXES]
+    return [file for file in files if file not in videos], videos
 
 
 def _segment_photos(
@@ -219,7 +218,8 @@ def _segment_photos(
     def read(file: File) -> list[np.ndarray]:
         paths = [*(find(*file) for find in beside), file[0]]
         inputs = zip(paths, model.inputs.values(), strict=True)
-        return [read_input(path, each, max_pixels=options.max_pixels) for path, each in inputs]
+        with named_shortage():
+            return [read_input(path, each, max_pixels=options.max_pixels) for path, each in inputs]
 
     def segment(frames: list[list[np.ndarray]]) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
         with named_shortage():
@@ -228,7 +228,8 @@ def _segment_photos(
 
     def write(file: File, result: tuple[np.ndarray, dict[str, np.ndarray]]) -> None:
         pixels, maps = result
-        write_photo(maps, pixels, model, file[1], options)
+        with named_shortage():
+            write_photo(maps, pixels, model, file[1], options)
 
     return overlapped(
         photos, read, segment, write, failures=(OSError, ValueError), unwritable=(ValueError,),

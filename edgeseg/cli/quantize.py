@@ -45,7 +45,7 @@ def add(verbs: Any) -> None:
         help="split of the dataset on which both files are scored; 'none' skips this (default val)",
     )  # fmt: skip
     add_quiet(verb)
-    add_json(verb, "the file, its size, speed and scores beside those in float32, and which convolutions suffer")
+    add_json(verb, "the file, its size, speed and scores beside those in float32, and how sensitive convolutions are")
     verb.set_defaults(run=_quantize)
 
 

@@ -69,8 +69,8 @@ def _add_model(verb: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--encoder-weights", metavar="FILE|https://...|imagenet|timm/NAME.TAG",
-        help="weights of the encoder to start from: a file or its address, 'imagenet' for the usual ones, or weights "
-        "of timm",
+        help="weights of the encoder to start from: a file or its address, 'imagenet' for those on ImageNet that "
+        "edgeseg lists, or weights of timm",
     )  # fmt: skip
     group.add_argument(
         "--pretrained", metavar="FILE|https://...|NAME.TAG|default",

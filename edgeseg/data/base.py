@@ -185,11 +185,20 @@ def fact_of(dataset: Any, name: str, default: Any = None) -> Any:
 
     The parts of a `ConcatDataset` may differ; its fact is that of the first part that has one.
     """
-    if hasattr(dataset, name):
-        return getattr(dataset, name)
+    fact = getattr(dataset, name, None)
+    if fact is not None and _is_fact(name, fact):
+        return fact
     inner = [dataset.dataset] if isinstance(dataset, Subset) else getattr(dataset, "datasets", ())
     found = (fact_of(each, name) for each in inner)
     return next((fact for fact in found if fact is not None), default)
+
+
+def _is_fact(name: str, value: Any) -> bool:
+    """Whether an attribute of anybody's dataset is what edgeseg means by its name."""
+    kinds = {"tasks": Task, "inputs": Input}
+    if name in kinds:
+        return isinstance(value, Mapping) and all(isinstance(each, kinds[name]) for each in value.values())
+    return name != "skipped" or isinstance(value, list | tuple)
 
 
 def name_of(dataset: Any, index: int) -> str:

@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from edgeseg.arguments import require_choice
 from edgeseg.data.base import LabelledDataset, fact_of, name_of
 from edgeseg.data.samples import checked_sample, require_samples
 from edgeseg.labels import IGNORE, class_names
@@ -27,8 +28,9 @@ from edgeseg.records import Record
 from edgeseg.spec import Input, Task
 from edgeseg.tasks import kind_of
 
-FORMAT = 2  # of the files of reports
+FORMAT = 3  # of the files of reports
 SHOWN = 10  # number of sizes and of problems that a table lists
+OnError = Literal["collect", "stop"]
 Read = Callable[[int], tuple[Sequence[Tensor], Mapping[str, Tensor]]]
 
 
@@ -153,7 +155,7 @@ def check_dataset(
     tasks: Mapping[str, Task] | None = None,
     inputs: Mapping[str, Input] | None = None,
     limit: int | None = None,
-    on_error: Literal["collect", "stop"] = "collect",
+    on_error: OnError = "collect",
     workers: int = 0,
     cache: str | os.PathLike[str] | None = None,
     read: Read | None = None,
@@ -176,6 +178,7 @@ def check_dataset(
         ValueError: no tasks, or a sample that cannot be used, and `on_error` is "stop".
     """
     require_samples(dataset)
+    require_choice("on_error", on_error, OnError)
     tasks = tasks if tasks is not None else fact_of(dataset, "tasks")
     if not tasks:
         raise ValueError('the dataset has no attribute `tasks`; pass tasks, such as {"segmentation": Task(channels=3)}')
@@ -192,7 +195,11 @@ def check_dataset(
     left_out = tuple(fact_of(dataset, "skipped", ()))
     # Without workers no DataLoader, which would draw a random number.
     read_facts: Iterable[_Fact | str] = (
-        started(DataLoader(facts, batch_size=None, num_workers=workers, worker_init_fn=start_worker))
+        started(
+            DataLoader(
+                facts, batch_size=None, num_workers=workers, worker_init_fn=start_worker, generator=torch.Generator()
+            )
+        )
         if workers else (facts[i] for i in range(len(facts)))
     )  # fmt: skip
     steps = progress_bar(read_facts, "checking samples", "sample", len(indices), delay=2)
@@ -312,7 +319,7 @@ def fingerprint(
         return ""
     options = {name: value for name, value in vars(dataset).items() if name != "files"}
     parts = [FORMAT, type(dataset).__qualname__, sorted(options.items()), dict(tasks), dict(inputs or {}), [*indices]]
-    digest = hashlib.sha256(repr(parts).encode())
+    digest = hashlib.sha256(_in_full(parts).encode())
     for path in (path for each in files for path in (*each.images, *each.targets.values())):
         try:
             state = os.stat(path)
@@ -320,6 +327,17 @@ def fingerprint(
             return ""  # reading it says what is wrong
         digest.update(os.fsencode(path) + f"\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
     return digest.hexdigest()
+
+
+def _in_full(value: Any) -> str:
+    """A value with everything in it; the `repr` of a record shortens what is long."""
+    if is_dataclass(value):
+        value = {"": type(value).__qualname__, **{each.name: getattr(value, each.name) for each in fields(value)}}
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_in_full(key)}: {_in_full(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_in_full, value)) + "]"
+    return repr(value)
 
 
 def _cached(path: Path, key: str) -> DataReport | None:

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
+from edgeseg.arguments import require_choice
 from edgeseg.data.base import Files, LabelledImages, check_split, require
 from edgeseg.labels import IGNORE, segmentation_task
 from edgeseg.machine.errors import value_errors
 from edgeseg.vision.images import photo_size
 
+Overlap = Literal["ignore", "original"]
 LAYOUT = """\
   {root}/annotations/instances_{{train2017,val2017}}.json
   {root}/images/{{train2017,val2017}}/*.jpg    or {root}/{{train2017,val2017}}/*.jpg"""
@@ -68,10 +70,11 @@ class COCO21(LabelledImages):
         root: str | os.PathLike[str],
         split: str = "train",
         *,
-        overlap: Literal["ignore", "original"] = "ignore",
+        overlap: Overlap = "ignore",
         **options: Any,
     ) -> None:
         check_split("COCO", split, self.splits)
+        require_choice("overlap", overlap, Overlap)
         try:
             from pycocotools.coco import COCO
         except ImportError as error:

@@ -14,7 +14,7 @@ from torchvision import tv_tensors
 from edgeseg.data.base import LabelledDataset, fact_of, name_of
 from edgeseg.labels import IGNORE, class_names
 from edgeseg.spec import Input, Task
-from edgeseg.tasks import kind_of
+from edgeseg.tasks import kind_of, same_names
 from edgeseg.vision.images import loaded, read_photo
 from edgeseg.vision.masks import to_ids
 from edgeseg.vision.tensors import Flow
@@ -44,7 +44,12 @@ def checked_sample(
     Raises:
         ValueError: an image or a ground truth of another form, type, size or range; names the sample.
     """
-    sample = dataset[index]
+    try:
+        sample = dataset[index]
+    except (OSError, ValueError, MemoryError):
+        raise
+    except Exception as error:  # of any type, in code of others
+        raise ValueError(f"{name_of(dataset, index)}: {type(error).__name__}: {error}") from error
     try:
         images, targets = _parts(sample, tasks)
         return _checked(images, targets, tasks, inputs)
@@ -73,8 +78,7 @@ def check_classes(dataset: LabelledDataset, tasks: Mapping[str, Task], *, name: 
     Raises:
         ValueError: the numbers or the names of the classes differ; the message has both lists.
     """
-    known = fact_of(dataset, "tasks")
-    known = {key: task for key, task in known.items() if isinstance(task, Task)} if isinstance(known, Mapping) else {}
+    known = fact_of(dataset, "tasks", {})
     pairs = [(key, known[key], task) for key, task in tasks.items() if key in known]
     if not pairs and len(known) == len(tasks) == 1:  # a single ground truth belongs to the task, whatever its name
         pairs = [(key, next(iter(known.values())), task) for key, task in tasks.items()]
@@ -82,12 +86,9 @@ def check_classes(dataset: LabelledDataset, tasks: Mapping[str, Task], *, name: 
         counts = [kind_of(task).class_ids(task) for task in (theirs, ours)]
         if not all(counts):
             continue
-        named = all(task.classes for task in (theirs, ours)) and len(theirs.classes) == len(ours.classes)
-        # What is not the foreground of a binary task may have any name.
-        first = int(any(kind_of(task).has_threshold for task in (theirs, ours)))
-        lists = [[each.strip().casefold() for each in task.classes[first:]] for task in (theirs, ours)]
-        if counts[0] != counts[1] or (named and lists[0] != lists[1]):
-            order = ", in another order" if sorted(lists[0]) == sorted(lists[1]) and named else ""
+        if counts[0] != counts[1] or not same_names(theirs, ours):
+            lists = [sorted(each.strip().casefold() for each in task.classes) for task in (theirs, ours)]
+            order = ", in another order" if lists[0] == lists[1] != [] else ""
             raise ValueError(
                 f"{name} and the model have different classes for {key!r}{order}:\n"
                 f"  dataset ({counts[0]}): {', '.join(class_names(theirs))}\n"

@@ -226,7 +226,7 @@ class Augmented(Dataset[tuple[tuple[Tensor, ...], dict[str, Tensor], int]]):
         if self.soft is not None:
             targets = {**targets, soft_name(self.soft.task): self.soft[images[-1]]}
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed * 1_000_003 + key)
+            torch.default_generator.manual_seed(self.seed * 1_000_003 + key)
             images, targets = self.transform(images, targets)
         plain = tuple(image.as_subclass(Tensor) for image in images)
         return plain, {name: target.as_subclass(Tensor) for name, target in targets.items()}, index

@@ -171,7 +171,7 @@ def _parts(path: Path) -> list[Path]:
 
 def _place(model: Pixel2Pixel, runtime: str) -> Path:
     """Where the file of a network is kept: its name depends on weights, record, and versions."""
-    versions = {name: importlib.metadata.version(name) for name in ("edgeseg", "torch", runtime)}
+    versions = {name: importlib.metadata.version(name) for name in ("edgeseg", "torch", "timm", runtime)}
     digest = hashlib.sha256(json.dumps([versions, model.config.to_json()], sort_keys=True).encode())
     for part in network_bytes(model):
         digest.update(part)

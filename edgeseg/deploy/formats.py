@@ -86,7 +86,8 @@ def export(
     """Writes a file for a runtime, runs it against the network, and keeps it only if they agree.
 
     The file contains its classes, colours, preprocessing, and the origin and licence of its weights.
-    `edgeseg.load_segmenter` opens it. Other threads may use the model meanwhile, and exports wait for each other.
+    `edgeseg.load_segmenter` opens it, and `torch.export.load` a .pt2 file. Other threads may use the model meanwhile,
+    and exports wait for each other.
 
     Args:
         model: Exported as it is in evaluation mode.

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from edgeseg.deploy.calibration import ROUNDING_IMAGES, Frame, check_images, some
-from edgeseg.deploy.graph import DIMENSIONS, Output
+from edgeseg.deploy.graph import DIMENSIONS, Ends, Output, one_at_a_time
 from edgeseg.deploy.grids import normalized, simplify
 from edgeseg.deploy.onnx import export_onnx
 from edgeseg.deploy.opset import as_asked, check_versions, exporter_opset
@@ -58,6 +58,7 @@ class Quantized:
     kept_float: tuple[str, ...]
 
 
+@one_at_a_time
 def quantize_onnx(
     model: Pixel2Pixel,
     path: str | os.PathLike[str],
@@ -336,7 +337,7 @@ def equalized(model: Pixel2Pixel, frames: Sequence[tuple[ImageLike, ...]], size:
     """
     model = copy.deepcopy(model).eval()
     if size is not None:
-        model.configure(preprocess=replace(model.preprocess, size=(size[0], size[1])))
+        model.configure(preprocess=replace(model.preprocess, size=Ends.of(model, size, (), "logits", False).size))
     equalize_channels(model, (model.prepare(*frame) for frame in progress_bar(frames, "equalization", "image")))
     return model
 

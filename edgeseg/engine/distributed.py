@@ -33,6 +33,7 @@ def process_group(device: str) -> Iterator[torch.device]:
         return
     if device == "cuda":
         own = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(own)  # that of "cuda" in `total`, and of NCCL
     distributed.init_process_group("nccl" if own.type == "cuda" else "gloo")
     try:
         yield own

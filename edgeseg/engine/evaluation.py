@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from edgeseg.arguments import require_choice, require_size
 from edgeseg.data.base import LabelledDataset
 from edgeseg.data.samples import check_classes, checked_sample, require_samples
 from edgeseg.engine import distributed
@@ -119,7 +120,7 @@ def evaluate_tasks(
         >>> {name: metric.headline("native")[0] for name, metric in metrics.items()}
         {'semantic': 'miou', 'depth': 'ard'}
     """
-    names = list(tasks or model.tasks)
+    names = [tasks] if isinstance(tasks, str) else list(tasks or model.tasks)
     unknown = [name for name in names if name not in model.tasks]
     if unknown:
         raise ValueError(f"no task named {', '.join(unknown)}; this model has {', '.join(model.tasks)}")
@@ -158,7 +159,10 @@ def samples_of(
 ) -> Iterable[tuple[tuple[Tensor, ...], Targets]]:
     """Checked samples, decoded in `workers` processes: images and targets by task. Each process has its share."""
     share = _Share(dataset, {name: model.tasks[name] for name in tasks}, model.inputs)
-    loader = DataLoader(ErrorsAsValues(share), batch_size=None, num_workers=workers, worker_init_fn=start_worker)
+    loader = DataLoader(
+        ErrorsAsValues(share), batch_size=None, num_workers=workers, worker_init_fn=start_worker,
+        generator=torch.Generator(),  # else the loader takes a random number of the process's own
+    )  # fmt: skip
     shown = bool(progress) and not distributed.rank()
     return progress_bar(raising(loader), progress, "image", len(loader), shown=shown)
 
@@ -167,13 +171,13 @@ def _check_views(
     protocol: Protocol, size: Sequence[int] | None, output_size: Sequence[int] | None, scales: Sequence[float]
 ) -> None:
     """Raises a ValueError for sizes and scales that nothing can be scored at."""
-    for name, value in (("size", size), ("output_size", output_size)):
-        if value is not None and (len(value) != 2 or min(value) < 1):
-            raise ValueError(f"{name} is a positive height and width, got {tuple(value)}")
+    require_choice("protocol", protocol, Protocol)
+    require_size("size", size)
+    require_size("output_size", output_size)
     if output_size is not None and protocol != "original":
         raise ValueError("output_size belongs to the original protocol; the native one scores at the targets' own size")
-    if not scales or not all(0 < scale < math.inf for scale in scales):
-        raise ValueError(f"scales are positive factors, got {tuple(scales)}")
+    if not isinstance(scales, Sequence) or not scales or not all(0 < scale < math.inf for scale in scales):
+        raise ValueError(f"scales are positive factors, got {scales!r}")
 
 
 Scored = list[tuple[str, Tensor, Tensor]]  # name of a task, prediction, target

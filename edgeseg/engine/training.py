@@ -114,6 +114,7 @@ def train(
     watching = Callbacks([Log(), *callbacks, Pictures(val_set)])
     device = next(model.parameters()).device
     with (
+        torch.enable_grad(),
         claimed(output, resume=resume, overwrite=overwrite),
         torch.random.fork_rng([device] if device.type == "cuda" else []),  # the run has a seed of its own
     ):
@@ -231,8 +232,8 @@ class _Run:
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Within this context the run runs: calls the callbacks at its start and at its end, however it ends."""
-        self.call("on_run_start", self.seen)
         try:
+            self.call("on_run_start", self.seen)
             yield
         except BaseException as error:
             self.call("on_run_end", self.seen, error)
@@ -355,6 +356,9 @@ class _Run:
 
         Returns:
             The mean losses of the batches over all processes: "loss" for the total, and one per task.
+
+        Raises:
+            FloatingPointError: the loss or a gradient is not finite; the weights are as they were.
         """
         config = self.config
         seed = config.seed * 1_000_003 + self.state.step * distributed.world_size() + distributed.rank()
@@ -370,8 +374,12 @@ class _Run:
         for parameter in self.balancer.parameters():  # outside of what DistributedDataParallel averages
             if parameter.grad is not None:
                 parameter.grad = distributed.mean(parameter.grad)
+        gradients = [each.grad for each in self.network.parameters() if each.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if not math.isfinite(float(norm)):  # the step would make the weights so, and they would be saved
+            raise self._not_finite("the norm of the gradients", float(norm), batches)
         if config.clip_grad:
-            nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_grad)
+            nn.utils.clip_grads_with_norm_(self.network.parameters(), config.clip_grad, norm)
         with EXPORTING:
             self.optimizer.step()
         if config.ema:
@@ -385,7 +393,7 @@ class _Run:
         Raises:
             FloatingPointError: the total is not finite.
         """
-        images, targets, indices = batch
+        images, targets, _ = batch
         inputs = [self.model.preprocess.normalize(image.to(self.device)) for image in images]
         inputs = [image.contiguous(memory_format=torch.channels_last) for image in inputs]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
@@ -393,12 +401,15 @@ class _Run:
         by_task = self.losses(inputs, outputs, {name: target.to(self.device) for name, target in targets.items()})
         loss = self.balancer.total(by_task, outputs.features)
         if not math.isfinite(value := float(loss.detach())):
-            names = ", ".join(name_of(self.train_set, int(index)) for index in indices)
-            raise FloatingPointError(
-                f"the loss is {value} in step {self.state.step + 1}; lower lr, which is {self.config.lr}, or look at "
-                f"the images of the batch: {names}"
-            )
+            raise self._not_finite("the loss", value, [batch])
         return {"loss": loss, **by_task}
+
+    def _not_finite(self, what: str, value: float, batches: Sequence[Batch]) -> FloatingPointError:
+        names = ", ".join(name_of(self.train_set, int(index)) for *_, indices in batches for index in indices)
+        return FloatingPointError(
+            f"{what} is {value} in step {self.state.step + 1}; lower lr, which is {self.config.lr}, or look at the "
+            f"images of the batch: {names}"
+        )
 
     def score(self, epoch: int) -> dict[str, float]:
         """Scores all tasks on the validation set, and saves the weights if the first task is better than ever before.

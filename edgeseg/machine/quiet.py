@@ -17,6 +17,7 @@ from typing import Any
 STDERR = 2
 _lock = threading.Lock()
 _callers = 0
+_silencers, _disabled = 0, 0  # of the logs, and the level before the first of them
 _saved = -1
 _said: Any = None  # the file in place of the stream
 _stream: ContextVar[Any] = ContextVar("stream", default=None)  # standard error of Python before it was silenced
@@ -24,13 +25,20 @@ _stream: ContextVar[Any] = ContextVar("stream", default=None)  # standard error 
 
 @contextmanager
 def quiet_logging(level: int = logging.ERROR) -> Iterator[None]:
-    """Silences the logs of all libraries up to a level, by default errors included."""
-    before = logging.root.manager.disable
-    logging.disable(level)
+    """Silences the logs of all libraries up to a level, by default errors included; threads may overlap."""
+    global _silencers, _disabled
+    with _lock:
+        if not _silencers:
+            _disabled = logging.root.manager.disable
+        _silencers += 1
+        logging.disable(max(level, logging.root.manager.disable))
     try:
         yield
     finally:
-        logging.disable(before)
+        with _lock:
+            _silencers -= 1
+            if not _silencers:
+                logging.disable(_disabled)
 
 
 @contextmanager

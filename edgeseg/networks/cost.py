@@ -28,7 +28,7 @@ class Complexity:
 
     Attributes:
         gmacs: Multiply-accumulates of the convolutions, and of matrix products and attention where an encoder has them,
-            in 1e9; everything else is free. The table of TI's zoo uses this for Cityscapes and COCO.
+            in 1e9; other operators are not counted. The table of TI's zoo uses this for Cityscapes and COCO.
         torchinfo: The same and, once per layer, the parameters of the batch norms, in 1e9. The library torchinfo,
             which TI's repository uses today, counts like this.
         all_operators: The operators of `gmacs`, one per element of batch norm, ReLU, sum, concatenation and argmax, and

@@ -40,7 +40,10 @@ def fold_batch_norms(model: Pixel2Pixel) -> int:
     for conv_name, norm_name in pairs:
         convolution: Any = modules[conv_name]
         norm_module: Any = modules[norm_name]
-        model.set_submodule(conv_name, fuse_conv_bn_eval(convolution.eval(), norm_module.eval()))
+        fused = fuse_conv_bn_eval(convolution.eval(), norm_module.eval())
+        if norm_module.affine and fused.bias is not None:  # torch gives a bias that it makes no gradient
+            fused.bias.requires_grad_(norm_module.bias.requires_grad)
+        model.set_submodule(conv_name, fused)
         # The batch norms of timm contain their activation.
         model.set_submodule(norm_name, getattr(norm_module, "act", None) or nn.Identity())
     return len(pairs)

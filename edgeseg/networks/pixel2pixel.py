@@ -64,7 +64,8 @@ class Pixel2Pixel(nn.Module, Predictor):
         """Replaces fields of the record, such as `preprocess=Preprocess(size=(480, 640))` or `notes={...}`.
 
         Raises:
-            ValueError: a value does not fit its field, or the tasks do not fit the decoders.
+            ValueError: a value does not fit its field, the tasks do not fit the decoders, the inputs do not fit the
+                encoder, or a field that says how the network was built.
         """
         config = replace(self.config, **changes)
         wanted, built = ({name: each.channels for name, each in one.tasks.items()} for one in (config, self.config))
@@ -73,6 +74,14 @@ class Pixel2Pixel(nn.Module, Predictor):
                 f"this model was built for the channels {built} by task, not for {wanted}; "
                 "create_model(..., tasks=...) builds one for other tasks"
             )
+        if config.in_channels != self.config.in_channels:
+            raise ValueError(
+                f"this model was built for inputs of {self.config.in_channels} channels, not of {config.in_channels}; "
+                "create_model(..., in_channels=...) builds one for other inputs"
+            )
+        built_from = {"name", "spec", "options", "quantization"} & changes.keys()
+        if any(getattr(config, name) != getattr(self.config, name) for name in built_from):
+            raise ValueError(f"{', '.join(sorted(built_from))} of a model that is built cannot be changed")
         for task in config.tasks.values():
             kind_of(task).check(task)
         self.config = config

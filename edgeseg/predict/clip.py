@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import struct
 from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,12 +17,26 @@ from edgeseg.vision.orientation import upright
 USUAL_RATE = 25  # frames per second of files that do not say it
 # What a complete file may lack at its end: seconds, frames, or a share of the duration.
 MISSING = Fraction(1, 4), 2, Fraction(1, 1000)
+# Seconds that times may go back; those of some files do a little, and those of joined files start again.
+BACK = Fraction(1, 10)
 DECLARING = {"mov", "matroska", "avi", "flv", "asf"}  # formats whose files say how long they are
 # EXIF orientations by the signs of a display matrix: where it takes x and y, see FFmpeg's libavutil/display.h.
 ORIENTATIONS = {
     (1, 0, 0, 1): 1, (-1, 0, 0, 1): 2, (-1, 0, 0, -1): 3, (1, 0, 0, -1): 4,
     (0, 1, 1, 0): 5, (0, 1, -1, 0): 6, (0, -1, -1, 0): 7, (0, -1, 1, 0): 8,
 }  # fmt: skip
+
+
+def open_video(path: Path) -> Any:
+    """Opens a video, of which the metadata need not be UTF-8; a container of PyAV."""
+    import av
+
+    return av.open(address(path), metadata_errors="replace")
+
+
+def address(path: Path) -> str:
+    """The address of a file for FFmpeg, which would take "10:30.mp4" for a URL."""
+    return f"file:{os.path.abspath(path)}"
 
 
 class Frame(NamedTuple):
@@ -72,7 +88,7 @@ class Clip:
         """Yields all frames.
 
         Raises:
-            OSError: the file breaks off, or its frames change their size.
+            OSError: the file breaks off, its frames change their size, or its times go back.
         """
         last: Frame | None = None
         for packet in self._packets():
@@ -81,6 +97,11 @@ class Clip:
                 if last is not None and now.pixels.shape != last.pixels.shape:
                     sizes = " to ".join(f"{f.pixels.shape[1]}x{f.pixels.shape[0]}" for f in (last, now))
                     raise OSError(f"its frames change from {sizes} at {float(now.time):.2f} s; split it there")
+                if last is not None and now.time < last.time - BACK:
+                    raise OSError(
+                        f"its times go back from {float(last.time):.2f} s to {float(now.time):.2f} s, as those of "
+                        "joined files do; write it anew: ffmpeg -i FILE -c copy NEW.mp4"
+                    )
                 yield now
                 last = now
         declares = DECLARING & set(self.reader.format.name.split(","))

@@ -10,6 +10,7 @@ from typing import Any, overload
 import numpy as np
 from PIL import Image
 
+from edgeseg.arguments import require_size
 from edgeseg.config import ModelConfig, origin
 from edgeseg.machine.terminal import printable_lines
 from edgeseg.predict.pipeline import equal_runs
@@ -239,8 +240,7 @@ class Predictor(ABC):
     ) -> Iterator[dict[str, np.ndarray]]:
         if batch_size < 1:
             raise ValueError(f"batch_size is at least 1, got {batch_size}")
-        if tile is not None and (len(tile) != 2 or min(tile) < 1):
-            raise ValueError(f"tile is a positive height and width, got {tuple(tile)}")
+        require_size("tile", tile)
         loaded = (self._load(frame, max_pixels) for frame in frames)
         for batch in equal_runs(loaded, lambda pixels: pixels[-1].shape, batch_size):
             height, width = batch[0][-1].shape[:2]
@@ -275,6 +275,8 @@ class Predictor(ABC):
         return result
 
     def _check_count(self, images: Sequence[Any]) -> None:
+        if not isinstance(images, list | tuple):
+            raise TypeError(f"a frame is a tuple of images, one per input of the network, got {type(images).__name__}")
         if len(images) != len(self.inputs):
             wanted = ", ".join(f"{name} ({each.channels} channels)" for name, each in self.inputs.items())
             raise ValueError(f"this model takes {wanted}, got {len(images)} inputs")

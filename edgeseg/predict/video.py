@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,7 +14,7 @@ from PIL import Image
 
 from edgeseg.machine.files import NotWritten, replacing
 from edgeseg.machine.terminal import progress_bar
-from edgeseg.predict.clip import Audio, Clip, Frame
+from edgeseg.predict.clip import Audio, Clip, Frame, address, open_video
 from edgeseg.predict.output import named_writing, require_place
 from edgeseg.predict.predictor import Predictor
 from edgeseg.vision.flow import farneback_flow
@@ -94,7 +93,7 @@ def segment_video(
     except ImportError as error:
         raise ImportError("videos need PyAV: pip install 'edgeseg[video]'") from error
     try:
-        with av.open(os.fspath(source)) as reader, ExitStack() as stack:
+        with open_video(source) as reader, ExitStack() as stack:
             clip = Clip(reader)
             return _segment(model, clip, _Tracks(source, target, clip, stack), draw, tile, batch_size)
     except (FileNotFoundError, NotWritten):
@@ -173,11 +172,11 @@ class _Tracks:
         require_place(path)
         temporary = self.stack.enter_context(replacing(path))
         with named_writing(path):
-            writer = av.open(os.fspath(temporary), "w", format="matroska" if drawn.lossless else "mp4")
+            writer = av.open(address(temporary), "w", format="matroska" if drawn.lossless else "mp4")
         self.stack.enter_context(_closing(writer))
         track = _Track(path, writer, drawn, self.clip)
         if not drawn.lossless:
-            audio = Audio(self.stack.enter_context(av.open(os.fspath(self.source))), self.clip.start)
+            audio = Audio(self.stack.enter_context(open_video(self.source)), self.clip.start)
             self.notes |= dict.fromkeys(track.take(audio))
         return track
 

@@ -44,3 +44,15 @@ def kind_of(task: Task) -> Kind:
         The kind, which knows the fields of the task that its maps depend on.
     """
     return KINDS[task.kind].of(task)
+
+
+def same_names(one: Task, other: Task) -> bool:
+    """Whether the classes of two tasks have the same names, or those of one have none.
+
+    What is not the foreground of a binary task may have any name.
+    """
+    if not one.classes or len(one.classes) != len(other.classes):
+        return True
+    first = int(kind_of(one).has_threshold or kind_of(other).has_threshold)
+    names = [[each.strip().casefold() for each in task.classes[first:]] for task in (one, other)]
+    return names[0] == names[1]

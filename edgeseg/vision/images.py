@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import struct
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ ImageLike = Union[str, "os.PathLike[str]", Image.Image, np.ndarray, "Tensor"]
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's mode for a number of channels
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF files, and one of its values
+BITS = 258  # the tag of the bits per sample
 PREMULTIPLIED = {"RGBa": "RGBA", "La": "LA"}  # Pillow converts these modes to no others
 
 
@@ -120,6 +122,10 @@ def named_errors(name: str) -> Iterator[None]:
         raise
     except Image.DecompressionBombError as error:
         raise OSError(f"cannot read {name}: {error} Larger photos need max_pixels (--max-pixels)") from error
+    except UnidentifiedImageError as error:
+        raise OSError(
+            f"cannot read {name}: not an image, or of a format that Pillow does not know; convert it to JPEG or PNG"
+        ) from error
     except Exception as error:
         raise OSError(f"cannot read {name}: {str(error) or type(error).__name__}") from error
 
@@ -190,17 +196,24 @@ def _open_up_to(max_pixels: int, file: IO[bytes]) -> Image.Image:
 
 
 def loaded(image: Image.Image, name: str = "") -> Picture:
-    """Decodes a PIL image while its file is open."""
+    """Decodes a PIL image while its file is open.
+
+    Pillow forgets how a file stores the pixels when it decodes them, and lets one thread at a time decode an image. The
+    image keeps the former, and the lock for the latter, as attributes, so that every call returns the same.
+    """
     name = name or str(getattr(image, "filename", "") or "the image")
-    with named_errors(name):
-        tile = getattr(image, "tile", None)
-        stored = tile[0][3] if tile else ""
-        highest = stored[1] if tile and tile[0][0].startswith("ppm") and isinstance(stored, tuple) else None
+    kept = vars(image)
+    with kept.setdefault("_edgeseg_lock", threading.Lock()), named_errors(name):
+        if tile := getattr(image, "tile", None):
+            stored = tile[0][3] if isinstance(tile[0][3], tuple) else (tile[0][3],)
+            highest = stored[1] if tile[0][0].startswith("ppm") and len(stored) > 1 else None
+            kept["_edgeseg_stored"] = str(stored[0]), highest
         image.load()
         if 0 in image.size:
             raise ValueError("it has no pixels")
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-    return Picture(image, name, str(stored[0] if isinstance(stored, tuple) else stored), highest, orientation)
+    raw_mode, highest = kept.get("_edgeseg_stored", ("", None))
+    return Picture(image, name, raw_mode, highest, orientation)
 
 
 def to_channels(picture: Picture, channels: int) -> np.ndarray:
@@ -256,8 +269,9 @@ def _to_8_bit(picture: Picture) -> Image.Image:
             f"{picture.name} has 32-bit or signed integers (mode I), so their range cannot be known; convert the photo "
             "to 8 or 16 bit"
         )
-    largest = 4095 if picture.raw_mode == "I;12" else 65535
-    if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:  # which Pillow turns for 8 bit only
+    tags = getattr(image, "tag_v2", {})
+    largest = 4095 if tags.get(BITS) == (12,) else 65535
+    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:  # which Pillow turns for 8 bit only
         values = largest - values.astype(np.uint32)
     return Image.fromarray(((values.astype(np.uint32) * 255 + largest // 2) // largest).astype(np.uint8))
 
@@ -301,7 +315,10 @@ def _fitted(array: np.ndarray, channels: int, name: str) -> np.ndarray:
     if array.shape[2] == 1 and channels == 3:
         return np.repeat(array, 3, axis=2)
     if array.shape[2] != channels:
-        raise ValueError(f"{name} has {array.shape[2]} channels, and the network takes {channels}")
+        raise ValueError(
+            f"{name} has {array.shape[2]} channels, and the network takes {channels}; arrays are [H, W, C], and "
+            "tensors [C, H, W]"
+        )
     return array if array.flags.writeable else array.copy()  # torch warns of arrays that it must not write to
 
 

@@ -7,23 +7,25 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
+# Pillow reads .heic, .heif and .jxl with plugins only; without these, such photos are errors that name them.
 PHOTO_SUFFIXES = frozenset(
     {
-        ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".jpx", ".mpo", ".pbm",
-        ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
+        ".apng", ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".j2c", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg",
+        ".jpg", ".jpx", ".jxl", ".mpo", ".pbm", ".pcx", ".pgm", ".png", ".pnm", ".ppm", ".qoi", ".sgi", ".tga", ".tif",
+        ".tiff", ".webp",
     }
 )  # fmt: skip
 VIDEO_SUFFIXES = frozenset(
     {
-        ".3g2", ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf",
-        ".ogv", ".ts", ".vob", ".webm", ".wmv",
+        ".3g2", ".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m2v", ".m4v", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg",
+        ".mpg", ".mts", ".mxf", ".ogv", ".qt", ".ts", ".vob", ".webm", ".wmv",
     }
 )  # fmt: skip
 
 
 def photo_suffixes(channels: int = 3) -> frozenset[str]:
     """Returns the suffixes of photos with a number of channels; arrays count where image files have no such pixels."""
-    return PHOTO_SUFFIXES if channels in (1, 3, 4) else PHOTO_SUFFIXES | {".npy"}
+    return PHOTO_SUFFIXES if channels in (1, 3) else PHOTO_SUFFIXES | {".npy"}
 
 
 def list_files(

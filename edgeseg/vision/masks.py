@@ -62,12 +62,18 @@ def to_ids(picture: Picture, colors: Mapping[Color, int] | None = None) -> np.nd
 
 
 def _check_palette(picture: Picture, values: np.ndarray, colors: Mapping[Color, int]) -> None:
-    """Refuses indices whose colours are all those of classes, but of others: programs number a palette at will."""
+    """Refuses indices whose colours are those of other classes: programs number a palette at will.
+
+    A palette has the colours of the classes if all colours that occur are such colours, or if several are, none of them
+    at the index of its class. Other colours may be those of ignored pixels.
+    """
     palette = np.array(picture.image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
     used = {index: tuple(palette[index].tolist()) for index in np.unique(values).tolist() if index < len(palette)}
-    if not used or not all(color in colors for color in used.values()):
+    meant = {index: color for index, color in used.items() if color in colors}
+    elsewhere = [index for index, color in meant.items() if colors[color] != index]
+    if len(meant) < len(used) and (len(meant) < 2 or len(elsewhere) < len(meant)):
         return
-    for index, color in used.items():
+    for index, color in meant.items():
         if colors[color] != index:
             raise ValueError(
                 f"{picture.name} has a palette in which index {index} is {color}, the colour of class {colors[color]}; "

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,15 @@ from edgeseg.machine.errors import value_errors
 from edgeseg.networks.build import build
 from edgeseg.networks.encoders import Encoder
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
-from edgeseg.spec import Preprocess
+from edgeseg.networks.pixelwise import last_convolutions
+from edgeseg.spec import Preprocess, Task
 from edgeseg.storage.checkpoint import is_onnx, read_checkpoint_config, read_weights
+from edgeseg.tasks import same_names
 from edgeseg.weights.layouts import espnet, original, original_onnx
 from edgeseg.weights.layouts import imagenet as encoder_files
 from edgeseg.weights.normalization import IMAGENET, first_layers, fold_normalization
 
+USUAL_STRIDE = 32  # which older files say where newer ones say None
 HEAD = r"head\.\d+(\.conv)?\.weight"  # how the name of a prediction layer ends; ".conv" in 8-bit networks
 
 
@@ -49,10 +52,13 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, adapt: bo
     Args:
         model: A `Pixel2Pixel`, changed in place; or any module, for a plain state dict.
         path: A .safetensors file of edgeseg, or a checkpoint (.pth, .pt, .pyth) or an ONNX network (.onnx) of TI's zoo.
+            The model takes over the normalization of the pixels (mean, std, order of the channels) that a file of
+            edgeseg says.
         adapt: Accept a file for other tasks, classes or inputs: load what fits, and warn of the tensors that start anew
             instead of raising. A single decoder is copied to all tasks, and the first blocks of a single input to all
             inputs; the first convolution is adapted to other numbers of channels. Prediction layers for other classes
             (in a UNet, all layers whose width depends on the classes) and the fusion of the inputs keep their values.
+            Other classes are those of another number, kind or name.
 
     Returns:
         The names of the tensors that were loaded, that keep their values, and that were ignored.
@@ -70,8 +76,16 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, adapt: bo
         >>> len(report.reinitialized)  # the weights of the prediction
         1
     """
+    return load_network(model, path, adapt=adapt)
+
+
+def load_network(
+    model: nn.Module, path: str | os.PathLike[str], *, adapt: bool, asked: Collection[str] = ()
+) -> LoadReport:
+    """Loads as `load_checkpoint` does; the fields `asked` of the network may be others than those of the file."""
     own = model.state_dict()
     with _fitting(path):
+        record = read_checkpoint_config(path)
         state, notes = _read(model, path, adapt=adapt), _notes(path)
         predictions = _other_classes(own, state)
     if predictions and not adapt:
@@ -81,6 +95,14 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, adapt: bo
             f"and {ours} in the model; pass num_classes={theirs[0]} for the file's classes, or num_classes or tasks of "
             f"your own to start that layer anew"
         )
+    renamed = _other_meanings(model, record)
+    if renamed and not adapt:
+        name, (mine, other) = next(iter(renamed.items()))
+        raise ValueError(
+            f"{path} was trained for another task than {name!r}: for {other}, and this model is for {mine}; pass "
+            "adapt=True to start that layer anew, or rename the classes of a model of the file's own classes by "
+            "model.configure(tasks=...)"
+        )
     anew: set[str] = set()
     if adapt:
         with _fitting(path):
@@ -88,16 +110,24 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, adapt: bo
         anew = {key for key in own if key.startswith("encoder.fusion.") and key not in state}
         decoders = tuple(re.sub(HEAD + "$", "", name) for name in _other_classes(own, state))
         anew |= {key for key in own if key.startswith(decoders) and key in state and own[key].shape != state[key].shape}
+        layers = tuple(layer for name in renamed for layer in _predictions(model, name))
+        anew |= {key for key in own if key.startswith(layers) and key in state}
     kept = {key: value for key, value in state.items() if key not in anew}
-    _fill(model, kept, path, may_miss=anew)
+    others = _other_network(model, record, asked)
+    _fill(model, kept, path, may_miss=anew, others="" if adapt else others)
     if isinstance(model, Pixel2Pixel):
-        others = {key: value for key, value in model.config.notes.items() if key not in ORIGIN}
-        model.configure(notes={**others, **(inherited(notes) if anew else notes)})
+        own_notes = {key: value for key, value in model.config.notes.items() if key not in ORIGIN}
+        model.configure(
+            notes={**own_notes, **(inherited(notes) if anew or others else notes)},
+            preprocess=_same_normalization(model, record),
+        )
+    if others:
+        warnings.warn(f"{path} has weights of another network: {others}", stacklevel=3)
     if anew:
         count = "1 tensor starts" if len(anew) == 1 else f"{len(anew)} tensors start"
         warnings.warn(
             f"{path} is for other tasks, classes or inputs: {count} anew ({_some(sorted(anew))})",
-            stacklevel=2,
+            stacklevel=3,
         )
     return LoadReport(sorted(kept), sorted(anew), ignored=sorted(set(state) & anew))
 
@@ -297,9 +327,21 @@ def _encoder_state(encoder: nn.Module, file: Mapping[str, Tensor]) -> tuple[dict
 
 
 def _fill(
-    module: nn.Module, state: Mapping[str, Tensor], path: str | os.PathLike[str], may_miss: set[str] | None = None
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    path: str | os.PathLike[str],
+    may_miss: set[str] | None = None,
+    others: str = "",
 ) -> None:
-    """Copies `state` into `module` after checking that both sides agree on names and shapes."""
+    """Copies `state` into `module` after checking that both sides agree on names and shapes, and nothing else differs.
+
+    Args:
+        module: Changed in place.
+        state: Tensors by their names in the module.
+        path: The file, for error messages.
+        may_miss: Names that the file need not have.
+        others: What else differs between both networks, of which the tensors show nothing.
+    """
     own = module.state_dict()
     # Old checkpoints lack the step counters of batch norms, which nothing reads.
     optional = {key for key in own if key.endswith("num_batches_tracked")} | (may_miss or set())
@@ -317,9 +359,11 @@ def _fill(
     ]
     if problems:
         raise ValueError(f"{path} does not fit this model: {'; '.join(problems)}")
-    others = [key for key, value in state.items() if value.is_floating_point() != own[key].is_floating_point()]
+    types = [key for key, value in state.items() if value.is_floating_point() != own[key].is_floating_point()]
+    if types:
+        raise ValueError(f"{path} does not fit this model: {len(types)} of another type of numbers ({_some(types)})")
     if others:
-        raise ValueError(f"{path} does not fit this model: {len(others)} of another type of numbers ({_some(others)})")
+        raise ValueError(f"{path} does not fit this model, although all tensors do: {others}")
     with torch.no_grad():
         with _fitting(path):  # some types cannot be converted: find out before the first tensor is changed
             ready = {key: value.to(own[key].dtype) for key, value in state.items()}
@@ -332,6 +376,57 @@ def _other_classes(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> di
     names = [key for key in own if re.fullmatch(rf"decoders\.[^.]+\.{HEAD}", key) and key in state]
     shapes = {key: (list(own[key].shape), list(state[key].shape)) for key in names}
     return {key: (ours, theirs) for key, (ours, theirs) in shapes.items() if ours[0] != theirs[0]}
+
+
+def _other_meanings(model: nn.Module, record: ModelConfig | None) -> dict[str, tuple[str, str]]:
+    """The tasks of a model for which a file was trained with other classes of the same number, or as another kind."""
+    if record is None or not isinstance(model, Pixel2Pixel):
+        return {}
+    single = next(iter(record.tasks.values())) if len(record.tasks) == 1 else None
+    pairs = {name: (task, record.tasks.get(name, single)) for name, task in model.tasks.items()}
+    return {
+        name: (_meaning(ours), _meaning(theirs))
+        for name, (ours, theirs) in pairs.items()
+        if theirs is not None
+        and ours.channels == theirs.channels
+        and (ours.kind != theirs.kind or not same_names(ours, theirs))
+    }
+
+
+def _meaning(task: Task) -> str:
+    """What a task predicts, in words."""
+    return f"{task.kind} of {', '.join(task.classes)}" if task.classes else task.kind
+
+
+def _predictions(model: Pixel2Pixel | nn.Module, task: str) -> list[str]:
+    """What the names of the tensors of a task's prediction layers begin with."""
+    if not isinstance(model, Pixel2Pixel):
+        return []
+    start = f"decoders.{task}."
+    found = [key for key in model.state_dict() if re.fullmatch(re.escape(start) + HEAD, key)]
+    return [key.removesuffix("weight") for key in found] or [f"{path}." for path in last_convolutions(model, task)]
+
+
+def _other_network(model: nn.Module, record: ModelConfig | None, asked: Collection[str]) -> str:
+    """What differs between a model and the network of a file beside their tensors; "" if nothing does."""
+    ours = model.config.spec if isinstance(model, Pixel2Pixel) else None
+    theirs = record.spec if record is not None else None
+    if record is None or ours is None or theirs is None:
+        return ""
+    if theirs.output_stride in (None, USUAL_STRIDE) and ours.output_stride in (None, USUAL_STRIDE):
+        theirs = replace(theirs, output_stride=ours.output_stride)
+    names = [each.name for each in fields(ours) if each.name not in asked]
+    differing = [name for name in names if getattr(ours, name) != getattr(theirs, name)]
+    values = (f"{name} is {getattr(theirs, name)!r} in the file and {getattr(ours, name)!r} here" for name in differing)
+    return f"{record.name}, whose {', '.join(values)}" if differing else ""
+
+
+def _same_normalization(model: Pixel2Pixel, record: ModelConfig | None) -> Preprocess:
+    """The preprocessing of a model with the normalization that the weights of a file were trained with."""
+    if record is None or record.in_channels[-1] != model.in_channels[-1]:
+        return model.preprocess
+    theirs = record.preprocess
+    return replace(model.preprocess, mean=theirs.mean, std=theirs.std, channel_order=theirs.channel_order)
 
 
 def _some(names: Sequence[str], count: int = 4) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,9 +74,8 @@ def create_model(
     _check_size(source)
     config = _plan(source, num_classes, tasks, in_channels, overrides)
     model = _build(config)
-    return _fill(
-        model, source, encoder_weights, adapt=not (num_classes is None and tasks is None and in_channels is None)
-    )
+    adapt = not (num_classes is None and tasks is None and in_channels is None)
+    return _fill(model, source, encoder_weights, adapt=adapt, asked=overrides)
 
 
 @dataclass(frozen=True)
@@ -224,6 +223,9 @@ def _network(source: _Source, overrides: Mapping[str, Any]) -> tuple[ModelSpec |
     """The spec of the network, or None and the options of a registered builder."""
     name, known = source.name, source.config
     if known and known.spec and (source.published or (name in FAMILIES and not overrides)):
+        decoder = known.spec.decoder
+        if name in FAMILIES and FAMILIES[name](encoder=known.spec.encoder).decoder != decoder:
+            raise ValueError(f"{source.where} has a network with the decoder {decoder!r}, not a {name!r}")
         return known.spec, {}
     if name in BUILDERS:
         return None, overrides or (known.options if known else {})
@@ -281,8 +283,10 @@ def _build(config: ModelConfig) -> Pixel2Pixel:
     return quantize_aware(model, config.quantization)
 
 
-def _fill(model: Pixel2Pixel, source: _Source, encoder_weights: File | None, *, adapt: bool) -> Pixel2Pixel:
-    """Loads the weights of the encoder or of the whole network."""
+def _fill(
+    model: Pixel2Pixel, source: _Source, encoder_weights: File | None, *, adapt: bool, asked: Collection[str]
+) -> Pixel2Pixel:
+    """Loads the weights of the encoder or of the whole network, in which the fields `asked` may differ."""
     if encoder_weights is not None:
         from edgeseg.weights.load import load_encoder
         from edgeseg.zoo.pretrained import encoder_file, encoder_normalization, encoder_note
@@ -295,10 +299,10 @@ def _fill(model: Pixel2Pixel, source: _Source, encoder_weights: File | None, *, 
             notes = model.config.notes
             model.configure(notes={**notes, "encoder": {**notes.get("encoder", {}), **note}})
     if source.file is not None:
-        from edgeseg.weights.load import load_checkpoint
+        from edgeseg.weights.load import load_network
 
         notes = getattr(getattr(model, "config", None), "notes", {})
-        load_checkpoint(model, source.file, adapt=adapt)
+        load_network(model, source.file, adapt=adapt, asked=asked)
         if notes:
             model.configure(notes=notes)  # as planned, with the facts of the catalog
     return model

@@ -74,8 +74,8 @@ def ti_ade20k32(file: str, shrunk: str) -> tuple[str, ...]:
 
 
 STREETS_LICENSE = (
-    "non-commercial research only: CamVid (CC BY-NC 4.0), IDD Lite and LabelMeFacade (research); taught by weights for "
-    "Cityscapes, whose terms hold"
+    "non-commercial research only: CamVid (CC BY-NC 4.0), IDD Lite and LabelMeFacade (research); distilled from "
+    "weights for Cityscapes, whose terms hold too"
 )
 camvid = partial(
     Weights,

@@ -1,0 +1,24 @@
+"""Checks of arguments that functions of several packages take."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any, get_args
+
+
+def require_choice(name: str, value: object, choices: Any) -> None:
+    """Raises a ValueError unless an argument is one of the values of a `Literal`."""
+    if value not in get_args(choices):
+        raise ValueError(f"{name} is one of {', '.join(map(repr, get_args(choices)))}, got {value!r}")
+
+
+def require_size(name: str, size: Any) -> None:
+    """Raises a ValueError unless an argument is a height and a width in pixels, or None."""
+    if size is None:
+        return
+    try:
+        fits = len(size) == 2 and all(isinstance(each, Integral) and int(each) >= 1 for each in size)
+    except TypeError:  # a number has no length
+        fits = False
+    if not fits:
+        raise ValueError(f"{name} is a positive height and width, got {size!r}")
