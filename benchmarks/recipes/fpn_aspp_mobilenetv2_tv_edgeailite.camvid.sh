@@ -6,9 +6,13 @@ data=(--dataset camvid --data-path "$1") model=fpn_aspp_mobilenetv2_tv_edgeailit
 
 python "$recipes/join.py" runs/$model/last.safetensors runs/fpnsum_mobilenetv2.camvid_first/last.safetensors \
     runs/$model.camvid_start.safetensors
-edgeseg train "${data[@]}" --model $model --train-split trainval --val-split none --resume auto \
-    --pretrained runs/$model.camvid_start.safetensors --teacher espnetv2_s2p0.camvid \
-    --img-resize 600 800 --rand-crop 384 512 --epochs 23 --seed 2 -o runs/$model.camvid
+# Two schedules; the second starts from the result of the first.
+trainval=(--model $model --train-split trainval --val-split none --resume auto --teacher espnetv2_s2p0.camvid
+    --img-resize 600 800 --rand-crop 384 512)
+edgeseg train "${data[@]}" "${trainval[@]}" --pretrained runs/$model.camvid_start.safetensors --epochs 23 --seed 2 \
+    -o runs/$model.camvid_first
+edgeseg train "${data[@]}" "${trainval[@]}" --pretrained runs/$model.camvid_first/last.safetensors --epochs 24 --seed 3 \
+    -o runs/$model.camvid
 bash "$recipes/finish_camvid.sh" "$1" $model \
     "non-commercial research only: CamVid (CC BY-NC 4.0), IDD Lite and LabelMeFacade (research); distilled from weights \
 for Cityscapes, whose terms hold too"

@@ -375,11 +375,11 @@ class _Run:
             if parameter.grad is not None:
                 parameter.grad = distributed.mean(parameter.grad)
         gradients = [each.grad for each in self.network.parameters() if each.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
-        if not math.isfinite(float(norm)):  # the step would make the weights so, and they would be saved
-            raise self._not_finite("the norm of the gradients", float(norm), batches)
+        largest = float(nn.utils.get_total_norm(gradients, norm_type=math.inf))
+        if not math.isfinite(largest):  # the step would make the weights so, and they would be saved
+            raise self._not_finite("the largest gradient", largest, batches)
         if config.clip_grad:
-            nn.utils.clip_grads_with_norm_(self.network.parameters(), config.clip_grad, norm)
+            nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_grad)
         with EXPORTING:
             self.optimizer.step()
         if config.ema:
