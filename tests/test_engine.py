@@ -286,6 +286,12 @@ def test_views_that_cannot_be(options: dict[str, Any], problem: str, tiny: edges
         evaluate(tiny, [(torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(8, 8, dtype=torch.uint8))], **options)
 
 
+def test_evaluation_leaves_the_random_numbers(tiny: edgeseg.Pixel2Pixel) -> None:
+    before = torch.get_rng_state()
+    evaluate(tiny, [(torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(8, 8, dtype=torch.uint8))])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_ignored_signals_stay_ignored() -> None:
     """A script ignores Ctrl-C in its background jobs."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -343,6 +343,8 @@ def _fill(
         others: What else differs between both networks, of which the tensors show nothing.
     """
     own = module.state_dict()
+    if any(value.is_meta for value in own.values()):
+        raise ValueError(f"cannot load {path}: the model is on the meta device, whose tensors have no values")
     # Old checkpoints lack the step counters of batch norms, which nothing reads.
     optional = {key for key in own if key.endswith("num_batches_tracked")} | (may_miss or set())
     missing = [key for key in own if key not in state and key not in optional]

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from edgeseg.networks.pixel2pixel import Pixel2Pixel
 
 File = str | os.PathLike[str]
+# Arguments of timm and segmentation_models_pytorch.
+ELSEWHERE = {"in_chans": "in_channels", "classes": "num_classes", "encoder_name": "encoder"}
 
 
 def create_model(
@@ -234,7 +236,8 @@ def _network(source: _Source, overrides: Mapping[str, Any]) -> tuple[ModelSpec |
     unknown = [key for key in overrides if key not in {field.name for field in fields(ModelSpec)}]
     if unknown:
         options = ", ".join(field.name for field in fields(ModelSpec))
-        raise ValueError(f"no option {', '.join(unknown)}; the options are {options}")
+        meant = "".join(f"; {key} is called {ELSEWHERE[key]} here" for key in unknown if key in ELSEWHERE)
+        raise ValueError(f"no option {', '.join(unknown)}{meant}; the options are {options}")
     trained = known.spec if known and known.name == name else None
     if trained is not None and overrides.get("encoder", trained.encoder) == trained.encoder:
         return replace(trained, **overrides), {}  # what is not asked for is as in the training of the weights
