@@ -287,6 +287,23 @@ def test_same_weights_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"inputs": {"image": Input(4)}}, r"was built for inputs of \(3,\) channels, not of \(4,\)"),
+        ({"tasks": {"segmentation": Task("segmentation", 5)}}, "was built for the channels"),
+        ({"quantization": Quantization()}, "quantization of a model that is built cannot be changed"),
+        ({"name": "another", "spec": None}, "name, spec of a model that is built cannot be changed"),
+    ],
+)
+def test_a_built_model_stays_what_it_is(change: dict[str, Any], problem: str) -> None:
+    model = edgeseg.create_model("fpn", encoder=TINY, channels=16, num_classes=3)
+    before = model.config
+    with pytest.raises(ValueError, match=problem):
+        model.configure(**change)
+    assert model.config == before
+
+
 def test_nothing_sets_attributes_of_a_model() -> None:
     """Only `self` has attributes set that the record holds; everyone else asks the model to change its record."""
     held = {"config", "tasks", "inputs", "in_channels"} | {field.name for field in fields(ModelConfig)}

@@ -79,9 +79,14 @@ class Pixel2Pixel(nn.Module, Predictor):
                 f"this model was built for inputs of {self.config.in_channels} channels, not of {config.in_channels}; "
                 "create_model(..., in_channels=...) builds one for other inputs"
             )
-        built_from = {"name", "spec", "options", "quantization"} & changes.keys()
-        if any(getattr(config, name) != getattr(self.config, name) for name in built_from):
-            raise ValueError(f"{', '.join(sorted(built_from))} of a model that is built cannot be changed")
+        fixed = ["name", "spec", "options", "quantization"]
+        if self.config.quantization is None and any(
+            type(each).__name__ == "QuantizedConv2d" for each in self.modules()
+        ):
+            fixed.remove("quantization")  # which `quantize_aware` says after it has replaced the layers
+        wrong = [name for name in fixed if getattr(config, name) != getattr(self.config, name)]
+        if wrong:
+            raise ValueError(f"{', '.join(wrong)} of a model that is built cannot be changed")
         for task in config.tasks.values():
             kind_of(task).check(task)
         self.config = config

@@ -13,7 +13,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -73,7 +72,7 @@ def quantize_aware(
         if type(module) is nn.Conv2d and (name not in last or is_pixelwise(module)):
             quantized.set_submodule(name, QuantizedConv2d(module, quantization, last=name in last))
     _place(quantized, quantization, set(last))
-    quantized.config = replace(quantized.config, quantization=quantization)
+    quantized.configure(quantization=quantization)
     return quantized.train(model.training)
 
 
