@@ -89,10 +89,11 @@ def test_suffixes(tmp_path: Path) -> None:
     assert not PHOTO_SUFFIXES & VIDEO_SUFFIXES
     assert ".npy" not in photo_suffixes(3)
     assert ".npy" in photo_suffixes(5)
-    for suffix in sorted(PHOTO_SUFFIXES):
+    readable = PHOTO_SUFFIXES - {".heic", ".heif", ".jxl"}  # Pillow needs plugins for these
+    for suffix in sorted(readable):
         photo_or_gray = Image.new("1" if suffix == ".pbm" else "RGB", (4, 3))
         photo_or_gray.convert("L" if suffix == ".pgm" else photo_or_gray.mode).save(tmp_path / f"a{suffix.upper()}")
-    assert len(list_files(tmp_path, PHOTO_SUFFIXES)) == len(PHOTO_SUFFIXES)
+    assert len(list_files(tmp_path, PHOTO_SUFFIXES)) == len(readable)
 
 
 def test_clutter_and_links(tmp_path: Path) -> None:
@@ -255,7 +256,7 @@ def test_videos_of_one_stem_and_in_folders(
     (folder / "deep/broken.ts").write_text("let x = 1")
     output = tmp_path / "out"
     assert main([*predict, str(folder), "-o", str(output)]) == 1
-    expected = ["a.avi_labels.mkv", "a.mp4_labels.mkv", "a_labels.png", "deep/b_labels.mkv"]
+    expected = ["a.avi_labels.mkv", "a.jpg_labels.png", "a.mp4_labels.mkv", "deep/b_labels.mkv"]
     assert written(output) == expected
     out, err = capsys.readouterr()
     assert "4 of 5" in out
