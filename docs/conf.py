@@ -31,7 +31,6 @@ TYPES = [
     "edgeseg.deploy.calibration.Frame",
     "edgeseg.deploy.formats.Precision",
     "edgeseg.deploy.graph.Output",
-    "edgeseg.data.check.OnError",
     "edgeseg.data.coco.Overlap",
     "edgeseg.deploy.quantize.Calibration",
     "edgeseg.engine.evaluation.Protocol",
