@@ -208,9 +208,6 @@ def test_balanced_and_resumed(balancing: Any, tmp_path: Path) -> None:
     assert rows[-1]["loss"] < rows[0]["loss"]
     assert len({rows[-1][f"{name}_weight"] for name in data.tasks}) > 1
 
-    class Stopped(Exception):
-        pass
-
     class Once:
         """The scenes, until the third epoch is asked for."""
 
@@ -222,12 +219,12 @@ def test_balanced_and_resumed(balancing: Any, tmp_path: Path) -> None:
         def __getitem__(self, index: int) -> Any:
             self.count += 1
             if self.count > 21:
-                raise Stopped
+                raise RuntimeError("stopped")
             return data[index]
 
     torch.manual_seed(0)
     first = replace(config, cache=False)
-    with pytest.raises(Stopped):
+    with pytest.raises(ValueError, match="RuntimeError: stopped"):
         train(make(data), Once(), data, first, tmp_path / "parts")
     resumed = train(make(data), data, data, config, tmp_path / "parts", resume=True)
     assert all(torch.equal(value, resumed.state_dict()[key]) for key, value in whole.state_dict().items())
