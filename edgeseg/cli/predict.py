@@ -204,8 +204,11 @@ def _find(options: argparse.Namespace, channels: int) -> tuple[list[File], list[
     suffixes = photo_suffixes(channels) | VIDEO_SUFFIXES
     explicit = [path for path in paths if path.exists()]
     files = output_names(paths, suffixes, explicit=explicit, without=options.output)
-    videos = [file for file in files if file[0].suffix.lower() in VIDEO_SUFFIXES]
-    return [file for file in files if file not in videos], videos
+    photos: list[File] = []
+    videos: list[File] = []
+    for file in files:
+        (videos if file[0].suffix.lower() in VIDEO_SUFFIXES else photos).append(file)
+    return photos, videos
 
 
 def _segment_photos(

@@ -79,11 +79,9 @@ class Ends:
             raise ValueError(f"{model.name} is in {dtype}; files are exported in float32: call model.float() first")
         if isinstance(dynamic, str) or not isinstance(dynamic, Collection):
             raise ValueError(f"dynamic is a list of dimensions, such as ('height', 'width'), got {dynamic!r}")
-        sides = (
-            (size, size)
-            if isinstance(size, int)
-            else tuple(size if size is not None else model.preprocess.size or DEFAULT_SIZE)
-        )
+        if size is None:
+            size = model.preprocess.size or DEFAULT_SIZE
+        sides = (size, size) if isinstance(size, int) else tuple(size)
         if len(sides) != 2 or not all(isinstance(side, int | np.integer) and side >= 1 for side in sides):
             raise ValueError(f"size is a positive height and width, got {size}")
         height, width = map(int, sides)

@@ -40,8 +40,8 @@ def fold_batch_norms(model: Pixel2Pixel) -> int:
     for conv_name, norm_name in pairs:
         convolution: Any = modules[conv_name]
         norm_module: Any = modules[norm_name]
-        fused = fuse_conv_bn_eval(convolution.eval(), norm_module.eval())
-        if norm_module.affine and fused.bias is not None:  # torch gives a bias that it makes no gradient
+        fused: Any = fuse_conv_bn_eval(convolution.eval(), norm_module.eval())
+        if norm_module.affine:  # torch does not train a bias that the convolution did not have
             fused.bias.requires_grad_(norm_module.bias.requires_grad)
         model.set_submodule(conv_name, fused)
         # The batch norms of timm contain their activation.

@@ -79,13 +79,11 @@ class Pixel2Pixel(nn.Module, Predictor):
                 f"this model was built for inputs of {self.config.in_channels} channels, not of {config.in_channels}; "
                 "create_model(..., in_channels=...) builds one for other inputs"
             )
-        fixed = ["name", "spec", "options", "quantization"]
-        if self.config.quantization is None and any(
-            type(each).__name__ == "QuantizedConv2d" for each in self.modules()
-        ):
-            fixed.remove("quantization")  # which `quantize_aware` says after it has replaced the layers
+        fixed = ("name", "spec", "options", "quantization")
         wrong = [name for name in fixed if getattr(config, name) != getattr(self.config, name)]
-        if wrong:
+        # `quantize_aware` replaces the layers, and then says so in the record.
+        replaced = wrong == ["quantization"] and self.config.quantization is None and self._has_rounded_layers()
+        if wrong and not replaced:
             raise ValueError(f"{', '.join(wrong)} of a model that is built cannot be changed")
         for task in config.tasks.values():
             kind_of(task).check(task)
@@ -94,6 +92,9 @@ class Pixel2Pixel(nn.Module, Predictor):
             decoders = nn.ModuleDict({name: self.decoders[name] for name in config.tasks})
             decoders.training = self.training
             self.decoders = decoders
+
+    def _has_rounded_layers(self) -> bool:
+        return any(type(each).__name__ == "QuantizedConv2d" for each in self.modules())
 
     def forward(self, *images: Tensor) -> dict[str, Tensor]:
         """Computes the logits at the size of the images, in training and in evaluation mode alike.

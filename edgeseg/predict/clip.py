@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import struct
@@ -28,9 +29,16 @@ ORIENTATIONS = {
 
 
 def open_video(path: Path) -> Any:
-    """Opens a video, of which the metadata need not be UTF-8; a container of PyAV."""
+    """Opens a video, of which the metadata need not be UTF-8; a container of PyAV.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        av.error.FFmpegError: the file is damaged, or not a video.
+    """
     import av
 
+    if not path.exists():  # FFmpeg's error would name the address
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
     return av.open(address(path), metadata_errors="replace")
 
 

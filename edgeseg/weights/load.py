@@ -86,7 +86,7 @@ def load_network(
     own = model.state_dict()
     with _fitting(path):
         record = read_checkpoint_config(path)
-        state, notes = _read(model, path, adapt=adapt), _notes(path)
+        state, notes = _read(model, path, adapt=adapt), _notes(path, record)
         predictions = _other_classes(own, state)
     if predictions and not adapt:
         name, (ours, theirs) = next(iter(predictions.items()))
@@ -132,10 +132,9 @@ def load_network(
     return LoadReport(sorted(kept), sorted(anew), ignored=sorted(set(state) & anew))
 
 
-def _notes(path: str | os.PathLike[str]) -> dict[str, Any]:
+def _notes(path: str | os.PathLike[str], record: ModelConfig | None) -> dict[str, Any]:
     """What a file of weights says of itself; the name of a file that says nothing."""
-    config = read_checkpoint_config(path)
-    return {"source": Path(path).name} if config is None else dict(config.notes)
+    return {"source": Path(path).name} if record is None else dict(record.notes)
 
 
 def _copy_to_all(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -262,9 +261,10 @@ def load_encoder(
         )
     encoder = model.encoder
     with _fitting(path):
-        found = inherited(_notes(path))
+        record = read_checkpoint_config(path)
+        found = inherited(_notes(path, record))
         state, ignored = _encoder_state(encoder, read_weights(path))
-        state, preprocess = _same_pixels(model, state, normalization or _normalization_of(path))
+        state, preprocess = _same_pixels(model, state, normalization or (record.preprocess if record else IMAGENET))
         may_miss = {key for key in encoder.state_dict() if key.startswith("fusion.") and key not in state}
         fitted = _fit_stems(state, encoder.state_dict())
         note = {"weights": found.get("started_from", Path(path).name), "license": found.get("license")}
@@ -273,12 +273,6 @@ def load_encoder(
     _fill(encoder, fitted, path, may_miss=may_miss)
     model.configure(notes=config.notes, preprocess=config.preprocess)
     return LoadReport(sorted(state), sorted(may_miss), ignored)
-
-
-def _normalization_of(path: str | os.PathLike[str]) -> Preprocess:
-    """How the weights of a file were trained."""
-    config = read_checkpoint_config(path)
-    return config.preprocess if config else IMAGENET
 
 
 def _same_pixels(
@@ -400,7 +394,7 @@ def _meaning(task: Task) -> str:
     return f"{task.kind} of {', '.join(task.classes)}" if task.classes else task.kind
 
 
-def _predictions(model: Pixel2Pixel | nn.Module, task: str) -> list[str]:
+def _predictions(model: nn.Module, task: str) -> list[str]:
     """What the names of the tensors of a task's prediction layers begin with."""
     if not isinstance(model, Pixel2Pixel):
         return []
