@@ -32,14 +32,6 @@ FILES = {"float32": "float32.onnx", "after training": "after_training.onnx", "in
 TITLES = {"float32": "float32", "after training": "PTQ", "in training": "QAT"}
 
 
-def network(folder: Path) -> edgeseg.Pixel2Pixel:
-    """Loads the network from which QAT started: a checkpoint in the folder, or the zoo's weights for CamVid."""
-    checkpoint = folder / "float32.safetensors"
-    if checkpoint.is_file():
-        return edgeseg.create_model(folder.name, checkpoint_path=checkpoint).eval()
-    return edgeseg.create_model(f"{folder.name}.camvid", pretrained=True).eval()
-
-
 def score(folder: Path, camvid: Path) -> dict[str, dict[str, float]]:
     """Writes the other two files next to int8.onnx. Returns the test mIoU and the megabytes of all three files.
 
@@ -47,7 +39,7 @@ def score(folder: Path, camvid: Path) -> dict[str, dict[str, float]]:
     """
     result = folder / "scores.json"
     if not result.is_file():
-        model, train = network(folder), CamVid(camvid)
+        model, train = edgeseg.create_model(f"{folder.name}.camvid", pretrained=True).eval(), CamVid(camvid)
         chosen = range(0, len(train), len(train) // CALIBRATION_IMAGES)
         edgeseg.export_onnx(model, folder / FILES["float32"], output="small_logits", preprocess=True)
         quantize_onnx(

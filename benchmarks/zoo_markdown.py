@@ -146,9 +146,8 @@ def int8_section() -> str:
         if row.system == f"{before.system}-QAT" and (row.width, row.dataset) == (before.width, before.dataset)
     ]
     return (
-        "## int8\n\nMeasured in onnxruntime on the test frames of CamVid (`python benchmarks/int8.py`). The RegNetX "
-        "was trained from scratch for this table, and its weights are not in the zoo. [Deployment]"
-        "(docs/deployment.md#accuracy-and-speed-of-int8) says how and when each row was measured. Published on "
+        "## int8\n\nMeasured in onnxruntime on the test frames of CamVid (`python benchmarks/int8.py`). [Deployment]"
+        "(docs/deployment.md#accuracy-and-speed-of-int8) says how. Published on "
         f"Cityscapes, with power-of-two scales: {', '.join(pairs)}.\n\n{int8.table(json.loads(path.read_text()))}\n"
     )
 
@@ -176,7 +175,7 @@ def networks_section(zoo: Figures) -> str:
 
 
 def _network_cells(name: str, row: Figures, measured: Mapping[str, float] | None) -> tuple[str, ...]:
-    kind = (row["decoder"], row["encoder"]) if row["decoder"] else ("a system to compare with", "")
+    kind = (row["decoder"], row["encoder"]) if row["decoder"] else ("only for comparison", "")
     costs = f"{row['parameters']:,}", f"{row['gmacs']:.3f}", f"{row['activations'] / 1e6:.1f}"
     if not measured:
         return f"`{name}`", *kind, *costs, *4 * [""]

@@ -142,6 +142,11 @@ def test_wrong_calls(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError, match="it is a folder"):
         edgeseg.export(model, tmp_path / "m.xml")
     (tmp_path / "m.xml").rmdir()
+    (tmp_path / "m.bin").write_bytes(b"of another program")
+    with pytest.raises(FileExistsError, match=r"m\.bin, which would become the weights of .*m\.xml, is there without"):
+        edgeseg.export(model, tmp_path / "m.xml")
+    assert (tmp_path / "m.bin").read_bytes() == b"of another program"
+    (tmp_path / "m.bin").unlink()
     with pytest.raises(ValueError, match="no output named 'softmax'"):
         edgeseg.export(model, tmp_path / "m.xml", output="softmax")
     with pytest.raises(OSError, match=r"none\.png"):

@@ -579,6 +579,21 @@ def test_colours_of_more_than_8_bit_are_no_ids(tmp_path: Path) -> None:
         read_mask(path)
 
 
+@pytest.mark.parametrize(("mode", "paper"), [("LA", 0), ("LA", 255), ("RGBA", 0)])
+def test_shapes_in_the_alpha_channel_are_no_ids(tmp_path: Path, mode: str, paper: int) -> None:
+    """Cutouts have one colour, and their shape is their alpha; it must not be read as one class everywhere."""
+    shape = Image.fromarray(np.tile(np.array([0, 255], np.uint8), (4, 3)))
+    picture = Image.new(mode[:-1], shape.size, (paper,) * len(mode[:-1]))
+    picture.putalpha(shape)
+    picture.save(tmp_path / "mask.png")
+    for colors in (None, {(paper,) * 3: 0, (128, 0, 0): 1}):
+        with pytest.raises(ValueError, match=r"mask\.png has one colour everywhere, and its shapes are in the alpha"):
+            read_mask(tmp_path / "mask.png", colors)
+    picture.putalpha(255)
+    picture.save(tmp_path / "mask.png")
+    assert np.unique(read_mask(tmp_path / "mask.png")).tolist() == [paper]
+
+
 def test_masks_of_many_bits_and_palettes(tmp_path: Path) -> None:
     Image.fromarray(RAMP).save(tmp_path / "16.png")
     labels = read_mask(tmp_path / "16.png")

@@ -5,16 +5,8 @@ data=(--dataset camvid --data-path "$1" --train-split trainval --val-split none 
 rounded=(--quantize per_channel --distillation 1 --optimizer adam --lr 0.00001 --decoder-lr 1 --epochs 1
     --warmup-epochs 0 --rand-crop 256 384 --rand-scale 0.75 1.25)
 
-# The zoo's weights.
-for model in fpn_aspp_mobilenetv2_tv_edgeailite deeplabv3plus_mobilenetv2_tv_edgeailite unet_aspp_mobilenetv2_tv_edgeailite; do
+for model in fpn_aspp_mobilenetv2_tv_edgeailite deeplabv3plus_mobilenetv2_tv_edgeailite unet_aspp_mobilenetv2_tv_edgeailite \
+    fpnsum_mobilenetv2; do
     edgeseg train "${data[@]}" "${rounded[@]}" --model $model.camvid --pretrained default --img-resize 600 800 \
         -o runs/int8/$model
 done
-
-# A network on RegNetX, from nothing.
-model=fpn_aspp_regnetx400mf_edgeailite
-edgeseg train "${data[@]}" --model $model --epochs 30 --rand-scale 0.75 1.75 --lr 0.04 --decoder-lr 1 -o runs/$model
-mkdir -p runs/int8/$model
-cp runs/$model/last.safetensors runs/int8/$model/float32.safetensors
-edgeseg train "${data[@]}" "${rounded[@]}" --model $model --pretrained runs/int8/$model/float32.safetensors \
-    -o runs/int8/$model

@@ -60,6 +60,7 @@ def write(
 
     Raises:
         ImportError: openvino or what ONNX files need is missing: `pip install 'edgeseg[openvino]'`.
+        OSError: the file cannot be written, or its `.bin` is there without it, maybe from another program.
         ValueError: the file does not end in .xml, float16 for a network that was trained for 8 bits, or an argument of
             `export_onnx` does not fit.
         RuntimeError: the outputs of the file differ from those of the network, or OpenVINO crashes on it; the file is
@@ -101,6 +102,12 @@ def _check(path: str | os.PathLike[str], precision: str, *, trained: bool) -> No
     for file in (Path(path), Path(path).with_suffix(".bin")):
         if file.is_dir():
             raise IsADirectoryError(f"cannot write {file}: it is a folder")
+    weights = Path(path).with_suffix(".bin")
+    if weights.exists() and not Path(path).exists():
+        raise FileExistsError(
+            f"{weights}, which would become the weights of {path}, is there without it, so another program may have "
+            "written it; choose another name, or remove it"
+        )
     if trained and precision == "float16":
         raise ValueError("a network that was trained for 8 bits is written with its scales: float32 or int8")
 

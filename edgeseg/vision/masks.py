@@ -32,7 +32,7 @@ def read_mask(path: str | os.PathLike[str], colors: Mapping[Color, int] | None =
     Raises:
         OSError: the file is missing, damaged or not an image; names the file.
         ValueError: a colour picture, colours that are no classes, a palette that has the colours of the classes at
-            other indices, or floating-point values; names the file.
+            other indices, shapes in the alpha channel alone, or floating-point values; names the file.
     """
     return to_ids(open_picture(Path(path)), colors)
 
@@ -52,7 +52,13 @@ def to_ids(picture: Picture, colors: Mapping[Color, int] | None = None) -> np.nd
                 f"{path} has several channels of other than 8 bit ({picture.raw_mode}); save a label map as a gray "
                 "picture"
             )
-        return _from_colors(path, mode, to_channels(picture, 3), colors)
+        pixels = to_channels(picture, 3)
+        if mode[-1] in "Aa" and np.ptp(values[..., -1]) and (pixels == pixels[:1, :1]).all():
+            raise ValueError(
+                f"{path} has one colour everywhere, and its shapes are in the alpha channel; save a label map as a gray "
+                "picture with one class id per pixel"
+            )
+        return _from_colors(path, mode, pixels, colors)
     if picture.highest is not None:
         white = np.iinfo(np.uint8 if mode == "L" else np.uint16).max
         values = (values * (picture.highest / white)).round().astype(values.dtype)
