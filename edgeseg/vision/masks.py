@@ -55,8 +55,8 @@ def to_ids(picture: Picture, colors: Mapping[Color, int] | None = None) -> np.nd
         pixels = to_channels(picture, 3)
         if mode[-1] in "Aa" and np.ptp(values[..., -1]) and (pixels == pixels[:1, :1]).all():
             raise ValueError(
-                f"{path} has one colour everywhere, and its shapes are in the alpha channel; save a label map as a gray "
-                "picture with one class id per pixel"
+                f"{path} has one colour everywhere, and its shapes are in the alpha channel; save a label map as a "
+                "gray picture with one class id per pixel"
             )
         return _from_colors(path, mode, pixels, colors)
     if picture.highest is not None:
