@@ -12,6 +12,15 @@ def require_choice(name: str, value: object, choices: Any) -> None:
         raise ValueError(f"{name} is one of {', '.join(map(repr, get_args(choices)))}, got {value!r}")
 
 
+def require_network(function: str, model: Any) -> None:
+    """Raises a ValueError unless the first argument of a function has the record of a network of edgeseg."""
+    if hasattr(model, "config") and hasattr(model, "tasks"):
+        return
+    inside = getattr(model, "module", None)
+    cure = "; pass its attribute module" if hasattr(inside, "tasks") else ""
+    raise ValueError(f"{function} takes a network of edgeseg, got a {type(model).__name__}{cure}")
+
+
 def require_size(name: str, size: Any) -> None:
     """Raises a ValueError unless an argument is a height and a width in pixels, or None."""
     if size is None:

@@ -129,7 +129,10 @@ class TrainConfig(Record):
     seed: int = option(1, "machine", "seed of new layers, shuffling, augmentation and dropout")
     workers: int = option(1, "machine", "number of processes that load and augment images")
     cache: bool | None = option(
-        None, "machine", "decode the training set once and keep it in memory; by default if it takes less than 2 GB"
+        None,
+        "machine",
+        "decode the training set once and keep it in memory; by default if it takes less than 2 GB and is a list or "
+        "one of edgeseg's datasets, whose samples never change",
     )
     output_size: tuple[int, int] | None = option(
         None, "evaluation", "height and width at which the original protocol scores; by default the size of the labels"

@@ -32,7 +32,7 @@ from .conftest import TINY
 SIZE = (32, 48)
 RECIPE = TrainConfig(
     epochs=20, batch_size=4, img_resize=SIZE, rand_crop=SIZE, rand_scale=(1, 1), jitter=0, lr=0.05, workers=0,
-    evaluate_every=20, ema=0.9, warmup_epochs=0.5,
+    evaluate_every=20, ema=0.9, warmup_epochs=0.5, bf16=False,
 )  # fmt: skip
 ROAD = Task("binary", classes=("road",), palette=((255, 0, 255),))
 

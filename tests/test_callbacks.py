@@ -98,6 +98,50 @@ def test_an_epoch_whose_callback_fails_is_not_lost(camvid: Path, tmp_path: Path)
     assert names[0].read_bytes() == names[1].read_bytes()
 
 
+def test_an_epoch_whose_evaluation_fails_is_not_lost(camvid: Path, tmp_path: Path) -> None:
+    class Fails(Callback):
+        def on_evaluation(self, run: Run, metrics: Mapping[str, Metric]) -> None:
+            raise RuntimeError("no place for a picture")
+
+    data, val, config = CamVid(camvid), CamVid(camvid, "val"), replace(SMALL, epochs=2, evaluate_every=1)
+    with pytest.raises(RuntimeError, match="no place"):
+        train(make(), data, val, config, tmp_path, callbacks=[Fails()])
+    train(make(), data, val, config, tmp_path, resume=True)
+    assert [row["epoch"] for row in rows(tmp_path)] == [2]
+
+
+def test_an_earlier_run_stays_if_a_callback_cannot_start(camvid: Path, tmp_path: Path) -> None:
+    """Only callbacks that have started hear of the end."""
+    data = CamVid(camvid)
+    train(make(), data, None, SMALL, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+
+    class Absent(Callback):
+        def on_run_start(self, run: Run) -> None:
+            raise ImportError("no tracker here")
+
+        def on_run_end(self, run: Run, error: BaseException | None) -> None:
+            raise AssertionError("it never began")
+
+    first = Recorder()
+    with pytest.raises(ImportError, match="no tracker here"):
+        train(make(), data, None, SMALL, tmp_path, overwrite=True, callbacks=[first, Absent()])
+    assert first.calls == ["start 0", "end ImportError"]
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert after.keys() == before.keys()
+    assert all(after[name] == before[name] for name in ("last.safetensors", "run.pt", "metrics.jsonl"))
+    with pytest.raises(TypeError, match="callbacks is a list, got a single Recorder"):
+        train(make(), data, None, SMALL, tmp_path / "other", callbacks=first)  # type: ignore[arg-type]
+
+
+def test_early_stopping_of_several_runs(camvid: Path, tmp_path: Path) -> None:
+    """One object for all folds of a cross-validation begins anew with each."""
+    data, val, stopping = CamVid(camvid), CamVid(camvid, "val"), EarlyStopping(1)
+    for fold in ("0", "1"):
+        train(make(), data, val, STILL, tmp_path / fold, callbacks=[stopping])
+        assert len(rows(tmp_path / fold)) == 2
+
+
 def test_early_stopping(camvid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It ends the run, says so when the run is resumed, and goes on with more patience."""
     data, val = CamVid(camvid), CamVid(camvid, "val")

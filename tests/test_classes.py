@@ -58,6 +58,11 @@ def test_names_alone(tmp_path: Path) -> None:
         (b"vine 1\nground 0\n", r"line 1: 'vine 1' ends with an id"),
         (b"ground=0\nvine=1\n", r"line 1: 'ground=0' ends with an id"),
         (b"ground;0;128;64;128\n", r"line 1: 'ground;0;128;64;128' is not a class"),
+        (
+            b"road,0,128,64,128\ncar,1,0,0,142\n",
+            r"line 1: 'road,0,128,64,128' is not a class; a line is",
+        ),
+        (b"road 128 64 128 255\ncar 0 0 142 255\n", r"line 1: 'road 128 64 128 255' ends with the alpha 255"),
         (b"road, car\n", r"line 1: 'road, car' has several classes"),
         (b'["road", "car"]\n', r"line 1: .* has several classes"),
         (b"0 a\n2 b\n", r"line 2: '2 b' does not begin with id 1"),

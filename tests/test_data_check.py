@@ -191,8 +191,8 @@ def test_a_class_that_never_occurs_is_said_before_training(
     assert [out.index(part) for part in parts] == sorted(out.index(part) for part in parts)
     logged = json.loads((tmp_path / "run/data_training.json").read_text())
     assert logged["report"]["classes"]["segmentation"]["samples"] == [4, 3, 1]
-    with pytest.warns(UserWarning, match="training set: classes 'class 1', 'class 2' of 'segmentation' never occur in"):
-        train(network(), samples(labels_of(0), labels_of(0)), None, RECIPE, tmp_path / "zeros")
+    with pytest.warns(UserWarning, match="training set: classes 'class 2', 'class 3' of 'segmentation' never occur in"):
+        train(network(4), samples(labels_of(0, 1), labels_of(0)), None, RECIPE, tmp_path / "two")
 
 
 @pytest.mark.parametrize("weights", ["log", "none"])

@@ -374,10 +374,10 @@ def test_metrics_print_as_tables() -> None:
 
 
 def test_ohem_takes_hard_pixels() -> None:
-    logits, target = torch.zeros(1, 2, 8, 8), torch.zeros(1, 8, 8)
+    logits, target = torch.zeros(1, 2, 8, 8), torch.zeros(1, 8, 8, dtype=torch.int64)
     logits[:, 0] = 5.0  # all are easy
     logits[0, :, 0, :4] = torch.tensor([-5.0, 5.0])[:, None]  # but four
-    easy, hard = F.cross_entropy(logits, target.long(), reduction="none").flatten().sort().values.split([60, 4])
+    easy, hard = F.cross_entropy(logits, target, reduction="none").flatten().sort().values.split([60, 4])
     assert float(segmentation_loss(logits, target, ohem=0.7)) == pytest.approx(float(hard.mean()), rel=1e-4)
     assert float(easy.max()) < 0.1
     logits[0, :, 0, :4] = torch.tensor([5.0, -5.0])[:, None]  # none is hard: the worst 16th is taken

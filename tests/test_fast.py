@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import linecache
+import sys
 from pathlib import Path
 from typing import Literal
 from unittest import mock
@@ -16,6 +19,7 @@ from edgeseg.cli import main
 from edgeseg.deploy import fast
 from edgeseg.machine.download import cache_folder, make_in_cache
 from edgeseg.machine.errors import ExportError
+from edgeseg.networks.network_bytes import network_bytes
 from edgeseg.predict.segmenter import FileSegmenter
 
 from .conftest import TINY
@@ -82,6 +86,34 @@ def test_another_network_of_the_same_weights(network: edgeseg.Pixel2Pixel, photo
     network.decoders.register_forward_hook(lambda *_: None)
     with pytest.raises(ValueError, match="decoders has hooks, which an exported file would lose"):
         edgeseg.optimize(network, runtime="onnxruntime")
+
+
+def test_an_edited_encoder_is_another_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The code of parts that users register is part of the key, and so are their settings."""
+    monkeypatch.syspath_prepend(tmp_path)
+    source = tmp_path / "edited_encoder.py"
+    code = (
+        "from torch import nn\n"
+        "class Edited(nn.Module):\n"
+        "    def __init__(self, channels, factor=1.0):\n"
+        "        super().__init__()\n"
+        "        self.channels, self.strides, self.factor = (8, 8), (4, 8), factor\n"
+        "        self.a, self.b = nn.Conv2d(channels, 8, 3, 4, 1), nn.Conv2d(8, 8, 3, 2, 1)\n"
+        "    def forward(self, image):\n"
+        "        first = self.a(image).relu()\n"
+        "        return [first, self.factor * self.b(first).relu()]\n"
+    )
+    keys = []
+    for text, factor in ((code, 1.0), (code, 1.0), (code, 2.0), (code.replace(".relu()]", ".sigmoid()]"), 1.0)):
+        source.write_text(text)
+        sys.modules.pop("edited_encoder", None)
+        importlib.invalidate_caches()
+        linecache.clearcache()
+        torch.manual_seed(0)
+        network = importlib.import_module("edited_encoder").Edited(3, factor)
+        keys.append(b"".join(network_bytes(network)))
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
 
 
 def test_predict_takes_what_is_faster_in_all(

@@ -329,3 +329,13 @@ def test_quantize_lists_photos(predict: list[str], tmp_path: Path, capsys: pytes
     (tmp_path / "empty").mkdir()
     assert main([*call, str(tmp_path / "int8.onnx"), "--images", str(tmp_path / "empty")]) == 2
     assert "there are no images in --calibration-images" in capsys.readouterr().err
+
+
+def test_folders_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as lost+found at the top of a mounted disk; the other photos are found."""
+    photos = [photo(tmp_path / name) for name in ("a.png", "b/c.png")]
+    photo(tmp_path / "lost+found/d.png")
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: "lost" not in str(path) and access(path, mode))
+    with pytest.warns(UserWarning, match=r"lost\+found is passed over: this user may not read it"):
+        assert list_files(tmp_path, PHOTO_SUFFIXES) == photos

@@ -217,6 +217,13 @@ def test_tiles_cover_the_image_once() -> None:
         assert (seen == 1).all()
 
 
+def test_large_tiles_of_a_network_without_a_size(tiny: edgeseg.Pixel2Pixel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit on the sizes that records state does not concern tiles of photos that keep their own size."""
+    monkeypatch.setattr("edgeseg.spec.LARGEST_SIZE", 96 * 95)
+    tiny.configure(preprocess=edgeseg.Preprocess())
+    assert tiny.predict(np.zeros((120, 160, 3), np.uint8), tile=(96, 96)).shape == (120, 160)
+
+
 def test_prediction_in_tiles(tiny: edgeseg.Pixel2Pixel) -> None:
     """A photo that fits one tile is predicted whole; in tiles most pixels are the same, at any input size."""
     image = (np.indices((120, 160)).sum(axis=0)[..., None] * [1, 2, 1] % 256).astype(np.uint8)

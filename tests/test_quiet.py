@@ -6,12 +6,13 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import warnings
 from contextlib import ExitStack
 
 import pytest
 
-from edgeseg.machine.quiet import captured_stderr, quiet_logging, quiet_python
+from edgeseg.machine.quiet import captured_stderr, quiet_python
 
 
 def test_standard_error_of_native_code() -> None:
@@ -30,7 +31,7 @@ def test_standard_error_of_native_code() -> None:
 
 
 def test_what_python_libraries_say(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
-    streams, disabled = (sys.stdout, sys.stderr), logging.root.manager.disable
+    streams, filters = (sys.stdout, sys.stderr), [list(each.filters) for each in logging.root.handlers]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with quiet_python():
@@ -39,19 +40,8 @@ def test_what_python_libraries_say(capsys: pytest.CaptureFixture[str], caplog: p
             logging.getLogger("library").error("logged")
             warnings.warn("warned", stacklevel=1)
     assert (sys.stdout, sys.stderr) == streams
-    assert logging.root.manager.disable == disabled
+    assert [each.filters for each in logging.root.handlers] == filters
     assert (*capsys.readouterr(), caplog.text) == ("", "", "")
-
-
-def test_logs_of_threads_that_overlap() -> None:
-    before = logging.root.manager.disable
-    first, second = ExitStack(), ExitStack()
-    first.enter_context(quiet_logging())
-    second.enter_context(quiet_logging())
-    first.close()
-    assert logging.root.manager.disable >= logging.ERROR  # the second is not done
-    second.close()
-    assert logging.root.manager.disable == before
 
 
 BARS = """
@@ -83,3 +73,32 @@ def test_bars_are_seen_while_libraries_are_silenced() -> None:
     assert b"said" not in shown
     assert b"unseen" not in shown
     assert subprocess.run([sys.executable, "-c", BARS], capture_output=True, check=True).stderr == b""
+
+
+def test_other_threads_are_not_silenced(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+    """A server goes on to print and to log while it exports; streams are restored whatever the order."""
+    streams = (sys.stdout, sys.stderr)
+    inside, done = threading.Event(), threading.Event()
+
+    def export() -> None:
+        with quiet_python():
+            inside.set()
+            done.wait(60)
+            print("unseen")
+            logging.getLogger("library").error("unseen")
+
+    thread = threading.Thread(target=export)
+    thread.start()
+    inside.wait(60)
+    print("seen")
+    print("seen too", file=sys.stderr)
+    logging.getLogger("server").error("logged")
+    overlapping = ExitStack()
+    overlapping.enter_context(quiet_python())
+    done.set()
+    thread.join()
+    print("unseen")
+    overlapping.close()
+    assert (sys.stdout, sys.stderr) == streams
+    assert capsys.readouterr() == ("seen\n", "seen too\n")
+    assert [record.getMessage() for record in caplog.records] == ["logged"]

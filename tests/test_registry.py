@@ -30,6 +30,18 @@ def test_list_models() -> None:
     assert not edgeseg.is_model("resnet9000")
 
 
+def test_lists_of_weights_take_names_without_tags() -> None:
+    assert edgeseg.list_models("espnetv2_s2p0", pretrained=True) == edgeseg.list_weights("espnetv2_s2p0.*")
+    assert edgeseg.list_models("espnetv2_s2p0.voc", pretrained=True) == ["espnetv2_s2p0.voc"]
+
+
+def test_pretrained_is_no_tag() -> None:
+    with pytest.raises(ValueError, match=r"pretrained is True or False, got 'street_photos'; .*lenetv2\.str"):
+        edgeseg.create_model("fpnsum_mobilenetv2", pretrained="street_photos")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="drop in_chans; in_chans is called in_channels here"):
+        edgeseg.create_model("fpnsum_mobilenetv2", pretrained=True, in_chans=1)
+
+
 def test_model_info() -> None:
     info = edgeseg.model_info("fpn_aspp_regnetx1p6gf_bgr_edgeailite")
     assert info.name == "fpn_aspp_regnetx1p6gf_edgeailite"

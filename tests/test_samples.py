@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import ExifTags, Image
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import ConcatDataset, Subset
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
@@ -22,7 +24,7 @@ from edgeseg.data.samples import check_classes, checked_sample
 from edgeseg.engine import ConfusionMatrix, DepthErrors, TrainConfig, evaluate, train
 from edgeseg.engine.report import print_scores, write_scores
 from edgeseg.spec import Input, Task
-from edgeseg.tasks.losses import segmentation_loss
+from edgeseg.tasks.losses import binary_loss, segmentation_loss
 from edgeseg.vision.masks import read_mask
 from edgeseg.vision.tensors import Flow
 
@@ -62,6 +64,7 @@ UNDERSTOOD: dict[str, Any] = {
     "a dictionary": {"image": PIXELS, "mask": LABELS, "path": "a.png"},
     "a dictionary with a label": {"image": Image.fromarray(PIXELS), "label": Image.fromarray(LABELS)},
     "a dictionary by task": {"image": IMAGE, "segmentation": MASK},
+    "a dictionary with ground truth by task": {"image": IMAGE, "mask": {"segmentation": MASK, "depth": 7}},
     "ground truth by task": (IMAGE, {"segmentation": MASK, "depth": 7}),
 }
 UNDERSTOOD["PIL with a palette"][1].putdata(LABELS.flatten().tolist())
@@ -346,3 +349,97 @@ def test_errors_of_loaders_have_no_traceback(workers: int, tmp_path: Path, monke
         train(network(), data, None, TrainConfig(**options), tmp_path)
     with pytest.raises(ValueError, match=r"^sample 1: the ground truth of 'segmentation' has ids 6, 7, 8, 9;"):
         evaluate(network(), data, workers=workers)
+
+
+def test_parts_of_a_dataset_with_other_classes() -> None:
+    """Two exports of one annotation tool may number the classes differently."""
+    one, other = ([(IMAGE, MASK)] * 2 for _ in range(2))
+    parts = [Listed(one, ("a", "b", "c")), Listed(other, ("b", "a", "c"))]
+    model = {"segmentation": Task("segmentation", 3, classes=("a", "b", "c"))}
+    check_classes(ConcatDataset([parts[0], parts[0]]), model)
+    for order in (parts, parts[::-1], [parts[0], Subset(parts[1], [0])]):
+        with pytest.raises(ValueError, match="different classes for 'segmentation', in another order"):
+            check_classes(ConcatDataset(order), model)
+
+
+class Listed(torch.utils.data.Dataset[Any]):
+    """A user's dataset that says its classes, and has a method `name` of another meaning."""
+
+    def __init__(self, samples: list[Any], classes: tuple[str, ...]) -> None:
+        self.samples = samples
+        self.tasks = {"segmentation": Task("segmentation", 3, classes=classes)}
+
+    def name(self) -> str:
+        return "mine"
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.samples[index]
+
+
+def test_a_method_of_another_meaning() -> None:
+    with pytest.raises(ValueError, match="sample 0: an image is torch"):
+        checked_sample(Listed([(IMAGE / 255, MASK)], ("a", "b", "c")), 0, TASKS)
+
+
+def test_augmentation_of_a_users_own_is_not_frozen(tmp_path: Path) -> None:
+    """Every epoch reads the samples again, unless they are known to stay the same or the recipe says so."""
+
+    class Counted(Listed):
+        count = 0
+
+        def __getitem__(self, index: int) -> Any:
+            self.count += 1
+            return super().__getitem__(index)
+
+    for cache, least, most in ((None, 12, 99), (True, 4, 8)):
+        data = Counted([(IMAGE, MASK)] * 4, ("a", "b", "c"))
+        recipe = replace(RECIPE, epochs=3, cache=cache)
+        train(network(), data, None, recipe, tmp_path / str(cache))
+        assert least <= data.count <= most
+
+
+def test_crops_that_are_mostly_padding(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="rand_crop 64x96 is larger than photos of img_resize 32x48 at their largest"):
+        train(network(), [(IMAGE, MASK)] * 2, None, replace(RECIPE, rand_crop=(64, 96)), tmp_path)
+
+
+def test_labels_of_one_class_only(tmp_path: Path) -> None:
+    """As of YOLO's files whose names are not those of the photos."""
+    data = [(IMAGE, torch.zeros_like(MASK))] * 4
+    with pytest.raises(ValueError, match=r"training set: every label of 'segmentation' is 'class 0' .*nothing"):
+        train(network(), data, None, RECIPE, tmp_path)
+
+
+def test_metrics_can_be_added() -> None:
+    model, data = network().eval(), [(IMAGE, MASK)] * 2
+    both = evaluate(model, data)
+    one = evaluate(model, data[:1])
+    one.counts += evaluate(model, data[1:]).counts
+    assert torch.equal(one.counts, both.counts)
+    assert not one.counts.is_inference()
+
+
+def test_wrapped_networks_are_named(tmp_path: Path) -> None:
+    model = network()
+    for other in (torch.nn.DataParallel(model), AveragedModel(model)):
+        wrapped: Any = other
+        for call in (
+            lambda it: train(it, [(IMAGE, MASK)] * 2, None, RECIPE, tmp_path / "run"),
+            lambda it: evaluate(it, [(IMAGE, MASK)] * 2),
+            lambda it: edgeseg.save_checkpoint(it, tmp_path / "m.safetensors"),
+            lambda it: edgeseg.export(it, tmp_path / "m.onnx"),
+        ):
+            with pytest.raises(ValueError, match=r"takes a network of edgeseg, got a .*; pass its attribute module"):
+                call(wrapped)
+    assert not list(tmp_path.iterdir())
+
+
+def test_losses_refuse_what_they_would_round() -> None:
+    logits = torch.zeros(1, 2, 4, 4)
+    with pytest.raises(ValueError, match="class ids, which are integers, got torch"):
+        segmentation_loss(logits, torch.rand(1, 4, 4))
+    with pytest.raises(ValueError, match=r"are \[N, 1, H, W\], got \[1, 2, 4, 4\]"):
+        binary_loss(logits, torch.ones(1, 4, 4).long())

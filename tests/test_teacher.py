@@ -295,7 +295,7 @@ def test_photos_that_change(teacher: edgeseg.Pixel2Pixel, tmp_path: Path) -> Non
 
 
 def test_what_cannot_teach(teacher: edgeseg.Pixel2Pixel) -> None:
-    with pytest.raises(ValueError, match="at least one network"):
+    with pytest.raises(ValueError, match="a list of networks with at least one in it"):
         Teacher([], teacher.tasks)
     two = {"near": teacher.tasks["segmentation"], "far": teacher.tasks["segmentation"]}
     with pytest.raises(ValueError, match=r"the network that learns has near.*pass task=NAME"):

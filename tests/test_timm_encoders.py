@@ -91,6 +91,22 @@ def test_padding_changes_nothing_where_it_is_not_needed() -> None:
             assert torch.equal(ours, theirs[:, :, : -(-51 // stride), : -(-70 // stride)])
 
 
+@pytest.mark.parametrize(
+    "name", [TINY, "swin_tiny_patch4_window7_224", "twins_svt_small", "selecsls42b", "hrnet_w18_small"]
+)
+def test_weights_of_timm(name: str, tmp_path: Path) -> None:
+    """timm renames parts of some networks to get their features; its weights fit all the same."""
+    network = timm.create_model(name)
+    save_file({key: value.contiguous() for key, value in network.state_dict().items()}, tmp_path / "timm.safetensors")
+    encoder = edgeseg.create_model(
+        "fpn", encoder=name, channels=8, num_classes=2, encoder_weights=tmp_path / "timm.safetensors"
+    ).encoder
+    theirs = {value.double().sum().item() for value in network.state_dict().values() if value.ndim > 1}
+    ours = [value.double().sum().item() for value in encoder.state_dict().values() if value.ndim > 1]
+    fold = 1  # the first convolution has another normalization folded in
+    assert sum(each not in theirs for each in ours) <= fold
+
+
 def test_padding_with_two_inputs() -> None:
     model = edgeseg.create_model("unet", encoder="dla46_c", in_channels=(3, 2), num_classes=2, channels=8).eval()
     with torch.inference_mode():

@@ -196,6 +196,29 @@ def test_data_parallel_prefix(tmp_path: Path) -> None:
     assert set(report.matched) == set(model.state_dict())
 
 
+@pytest.mark.parametrize("name", ["M.SAFETENSORS", "tutorial.pt"])
+def test_files_as_people_write_them(name: str, tmp_path: Path) -> None:
+    """A suffix in upper case, and the dictionary of PyTorch's tutorial on checkpoints."""
+    model, other = (edgeseg.create_model("fpn", encoder=TINY, channels=8, num_classes=3) for _ in range(2))
+    if name == "tutorial.pt":
+        whole = {"epoch": 1, "model_state_dict": model.state_dict(), "loss": torch.tensor(1.0)}
+        torch.save({"optimizer_state_dict": {}, **whole}, tmp_path / name)
+    else:
+        edgeseg.save_checkpoint(model, tmp_path / name)
+    edgeseg.load_checkpoint(other, tmp_path / name)
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(other.parameters(), model.parameters(), strict=True))
+    with pytest.raises(FileNotFoundError, match=r"nowhere"):
+        edgeseg.save_checkpoint(model, tmp_path / "nowhere/m.safetensors")
+
+
+def test_a_compiled_network_takes_over_the_normalization(tmp_path: Path) -> None:
+    model, other = (edgeseg.create_model("fpn", encoder=TINY, channels=8, num_classes=3) for _ in range(2))
+    model.configure(preprocess=edgeseg.Preprocess(mean=(10.0,), std=(200.0,)))
+    edgeseg.save_checkpoint(model, tmp_path / "m.safetensors")
+    edgeseg.load_checkpoint(torch.compile(other, backend="eager"), tmp_path / "m.safetensors")  # type: ignore[arg-type]
+    assert (other.preprocess.mean, other.preprocess.std) == ((10.0,), (200.0,))
+
+
 def test_other_classes(tmp_path: Path) -> None:
     torch.save(make(5).state_dict(), tmp_path / "five.pth")
     source = read_weights(tmp_path / "five.pth")

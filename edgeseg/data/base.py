@@ -185,12 +185,20 @@ def fact_of(dataset: Any, name: str, default: Any = None) -> Any:
 
     The parts of a `ConcatDataset` may differ; its fact is that of the first part that has one.
     """
+    return next(iter(facts_of(dataset, name)), default)
+
+
+def facts_of(dataset: Any, name: str) -> list[Any]:
+    """Returns an attribute of a dataset, or of each part of torch's `Subset` or `ConcatDataset` that has it."""
     fact = getattr(dataset, name, None)
     if fact is not None and _is_fact(name, fact):
-        return fact
-    inner = [dataset.dataset] if isinstance(dataset, Subset) else getattr(dataset, "datasets", ())
-    found = (fact_of(each, name) for each in inner)
-    return next((fact for fact in found if fact is not None), default)
+        return [fact]
+    return [fact for each in parts_of(dataset) for fact in facts_of(each, name)]
+
+
+def parts_of(dataset: Any) -> Sequence[Any]:
+    """Returns the datasets in torch's `Subset` or `ConcatDataset`; none for others."""
+    return [dataset.dataset] if isinstance(dataset, Subset) else getattr(dataset, "datasets", ())
 
 
 def _is_fact(name: str, value: Any) -> bool:
@@ -209,7 +217,10 @@ def name_of(dataset: Any, index: int) -> str:
         number = bisect.bisect_right(dataset.cumulative_sizes, index)
         return name_of(dataset.datasets[number], index - (dataset.cumulative_sizes[number - 1] if number else 0))
     name = getattr(dataset, "name", None)
-    return str(name(index)) if callable(name) else f"sample {index}"
+    try:
+        return str(name(index)) if callable(name) else f"sample {index}"
+    except TypeError:  # a method of another meaning
+        return f"sample {index}"
 
 
 def as_sample(sample: Sample, first_task: str) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from edgeseg.arguments import require_choice
-from edgeseg.data.base import LabelledDataset, fact_of, name_of
+from edgeseg.data.base import LabelledDataset, fact_of, facts_of, name_of
 from edgeseg.data.samples import checked_sample, require_samples
 from edgeseg.labels import IGNORE, class_names
 from edgeseg.machine.files import replacing
@@ -112,6 +112,12 @@ class DataReport(Record):
                     f"pixels, so {other} would never be learned; if {IGNORE} is meant as a class, map {IGNORE} to 1 in "
                     "the label maps"
                 )
+            elif labelled[task] and len(counts.names) - len(counts.missing) == 1 < len(counts.names):
+                (only,) = set(counts.names) - set(counts.missing)
+                found.append(
+                    f"every label of {task!r} is {only!r} in {self.where}: there is nothing to tell apart; look at "
+                    "the files of the labels, and whether their names are those of the photos"
+                )
         return found
 
     @property
@@ -192,7 +198,7 @@ def check_dataset(
     if known is not None:
         return known
     facts = _Facts(dataset, tasks, inputs, indices, read, stop=on_error == "stop")
-    left_out = tuple(fact_of(dataset, "skipped", ()))
+    left_out = tuple(each for skipped in facts_of(dataset, "skipped") for each in skipped)
     # Without workers no DataLoader, which would draw a random number.
     read_facts: Iterable[_Fact | str] = (
         started(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def class_map(source: Task, target: Task, own: Mapping[str, str] | None = None) 
     return {name: chosen[name] for name in names}
 
 
-def read_class_map(path: Path) -> dict[str, str]:
+def read_class_map(path: str | os.PathLike[str]) -> dict[str, str]:
     """Reads a class map from a text file.
 
     A line is "class of the teacher: class to learn", or "class of the teacher: -" for a class that teaches nothing.
@@ -86,7 +87,7 @@ def read_class_map(path: Path) -> dict[str, str]:
         ValueError: a line of another form, or a class that occurs twice; has the file and the line.
     """
     found: dict[str, str] = {}
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(Path(path)).splitlines(), start=1):
         if not line.strip() or line.strip().startswith("#"):
             continue
         source, colon, target = (part.strip().casefold() for part in line.rpartition(":"))

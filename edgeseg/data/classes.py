@@ -194,6 +194,11 @@ def _check_form(place: str, lines: list[tuple[int, str]]) -> None:
             f"{place} {number}: {line!r} ends with an id; write ids before the names, or names in the order of their "
             "ids"
         )
+    fours = [re.search(r"[0-9]+[\s,;]+[0-9]+[\s,;]+[0-9]+[\s,;]+255$", other) for _, other in lines]
+    if len(fours) > 1 and all(fours):
+        raise ValueError(
+            f"{place} {number}: {line!r} ends with the alpha 255, as all lines do; write a line as 'name R G B'"
+        )
     if line[0] in "[{" or (len(lines) == 1 and "," in line and not COLOR.match(_without_parts(line))):
         raise ValueError(f"{place} {number}: {line!r} has several classes; write one name per line")
 
@@ -239,7 +244,8 @@ def _name_and_color(place: str, number: int, line: str) -> tuple[str, Color | No
             raise ValueError(f"{place} {number}: {line!r} has a colour beyond 0 to 255")
         color = red, green, blue
     name = " ".join(name.split()).rstrip(":,;")
-    if not name.isprintable() or "#" in name or ";" in name:
+    several = color and re.search(r"[,:]\s*[0-9]+$", name)  # numbers before the colour
+    if not name.isprintable() or "#" in name or ";" in name or several:
         raise ValueError(
             f"{place} {number}: {line!r} is not a class; a line is a name, or a name and R G B; comments stand on "
             "lines of their own"

@@ -57,7 +57,15 @@ class LabelMe(LabelledShapes):
             check_undivided(place, split)
         task, labels, outside = listed(classes, class_file(folder), background)
         self.labels = {task.classes[label]: label for label in labels} | {IGNORED: IGNORE}
-        self.content = {path: _content(path) for path in list_files(place, {".json"})}
+        self.content: dict[Path, dict[str, Any]] = {}
+        wrong: list[str] = []
+        for path in list_files(place, {".json"}):
+            try:
+                self.content[path] = _content(path)
+            except ValueError as error:
+                if options.get("on_error") != "skip":
+                    raise
+                wrong.append(str(error))
         items = [
             (path.relative_to(place).as_posix(), Files((_photo(path, content),), {"segmentation": path}))
             for path, content in self.content.items()
@@ -68,6 +76,8 @@ class LabelMe(LabelledShapes):
             raise ValueError(f"{twice[0]} is the photo of several JSON files in {place}")
         files = [each for _, each in items] if val_fraction is None else part(items, split, val_fraction)
         super().__init__(files, task, outside, **options)
+        self._warn("JSON files cannot be read", wrong)
+        self.skipped += wrong
 
     def has_shapes(self, files: Files) -> bool:
         """Whether the JSON has shapes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Literal
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from edgeseg.data.base import LabelledDataset, Sample, fact_of, name_of, read_image, split_readable
+from edgeseg.data.base import LabelledDataset, Sample, fact_of, facts_of, name_of, read_image, split_readable
 from edgeseg.spec import Input, Task
 from edgeseg.vision.listing import list_files, photo_suffixes
 
@@ -37,7 +38,7 @@ class WithPhotos(Dataset[Sample]):
     def __init__(
         self,
         labelled: LabelledDataset,
-        folders: Sequence[Path],
+        folders: Sequence[str | os.PathLike[str]],
         tasks: Mapping[str, Task] | None = None,
         *,
         on_error: Literal["stop", "skip"] = "stop",
@@ -53,12 +54,12 @@ class WithPhotos(Dataset[Sample]):
         if len(self.inputs) != 1:
             raise ValueError(f"photos without labels have one image, and the dataset has {', '.join(self.inputs)}")
         suffixes = photo_suffixes(next(iter(self.inputs.values())).channels)
-        found = {folder: list_files(folder, suffixes) for folder in folders}
+        found = {Path(folder): list_files(Path(folder), suffixes) for folder in folders}
         empty = [str(folder) for folder, files in found.items() if not files]
         if empty:
             raise ValueError(f"there are no photos in {', '.join(empty)}")
         self.photos = [path for files in found.values() for path in files]
-        self.skipped: list[str] = list(fact_of(labelled, "skipped", ()))
+        self.skipped: list[str] = [each for skipped in facts_of(labelled, "skipped") for each in skipped]
         if on_error == "skip":
             self.photos, wrong = split_readable(self.photos, self._read)
             self.skipped += wrong

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 
-from edgeseg.data.base import LabelledDataset, fact_of, name_of
+from edgeseg.data.base import LabelledDataset, facts_of, name_of
 from edgeseg.labels import IGNORE, class_names
 from edgeseg.spec import Input, Task
 from edgeseg.tasks import kind_of, same_names
@@ -75,10 +75,16 @@ def require_samples(dataset: Any, *, name: str = "the dataset") -> None:
 def check_classes(dataset: LabelledDataset, tasks: Mapping[str, Task], *, name: str = "the dataset") -> None:
     """Compares the classes of a dataset that says what they are, in its attribute `tasks`, with those of a model.
 
+    The parts of a `ConcatDataset` are compared each.
+
     Raises:
         ValueError: the numbers or the names of the classes differ; the message has both lists.
     """
-    known = fact_of(dataset, "tasks", {})
+    for known in facts_of(dataset, "tasks"):
+        _check_classes(known, tasks, name)
+
+
+def _check_classes(known: Mapping[str, Task], tasks: Mapping[str, Task], name: str) -> None:
     pairs = [(key, known[key], task) for key, task in tasks.items() if key in known]
     if not pairs and len(known) == len(tasks) == 1:  # a single ground truth belongs to the task, whatever its name
         pairs = [(key, next(iter(known.values())), task) for key, task in tasks.items()]
@@ -129,7 +135,11 @@ def _parts_by_key(sample: Mapping[Any, Any], tasks: Mapping[str, Task]) -> Parts
             f"{_described(sample)}"
         )
     image = sample[images[0]]
-    by_task = {name: sample[name] for name in named} or {next(iter(tasks)): sample[targets[0]]}
+    by_task = {name: sample[name] for name in named}
+    if not named:
+        target = sample[targets[0]]
+        by_task = dict(target) if isinstance(target, Mapping) else {next(iter(tasks)): target}
+    by_task = {name: target for name, target in by_task.items() if name in tasks}
     return (tuple(image) if isinstance(image, tuple | list) else (image,)), by_task
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from edgeseg.arguments import require_network
 from edgeseg.deploy.calibration import Frame
 from edgeseg.deploy.graph import one_at_a_time
 from edgeseg.deploy.verify import Exported
@@ -118,6 +119,7 @@ def export(
         >>> done.path.name, max(done.differences.values()) < 1e-3
         ('model.onnx', True)
     """
+    require_network("export", model)
     chosen = format_of(path, format)
     chosen.check_precision(precision)
     unknown = [name for name in options if name not in chosen.options]

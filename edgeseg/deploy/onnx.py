@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
-import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext, redirect_stdout
-from io import StringIO
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from edgeseg.deploy.opset import as_asked, check_versions, exporter_opset, opset
 from edgeseg.deploy.same_padding import same_padding_as_attribute
 from edgeseg.deploy.verify import Exported, verify
 from edgeseg.machine.files import check_file, replacing
-from edgeseg.machine.quiet import quiet_logging
+from edgeseg.machine.quiet import quiet_python
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.networks.quantized import exporting
 from edgeseg.predict.segmenter import Fit
@@ -114,9 +112,7 @@ def _converted(graph: Graph, opset: int | None) -> Any:
     any_size = bool(set(graph.ends.dynamic) - {"batch"})
     with exporting(model), same_padding_as_attribute(model) if any_size else nullcontext():
         program = trace_graph(graph)
-    # What the exporter says about its own libraries, by all three ways.
-    with warnings.catch_warnings(), redirect_stdout(StringIO()), quiet_logging():
-        warnings.simplefilter("ignore")
+    with quiet_python():  # what the exporter says about its own libraries
         converted = torch.onnx.export(
             program,
             dynamo=True,

@@ -98,7 +98,12 @@ class Callback:
         """Called after each epoch with its row of `metrics.jsonl`, which has scores if there was an evaluation."""
 
     def on_run_end(self, run: Run, error: BaseException | None) -> None:
-        """Called at the end; `error` is what ended the run before its time, such as a KeyboardInterrupt, or None."""
+        """Called at the end of a run that `on_run_start` was called for without an error.
+
+        Args:
+            run: The run.
+            error: What ended the run before its time, such as a KeyboardInterrupt, or None.
+        """
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what a resumed run needs, as JSON values. It is saved with the state of the run."""
@@ -154,7 +159,9 @@ class EarlyStopping(Callback):
             )
 
     def on_run_start(self, run: Run) -> None:
-        """A resumed run that has waited long enough ends at once."""
+        """A new run begins anew; a resumed run that has waited long enough ends at once."""
+        if run.step == 0:
+            self.best, self.waited = None, 0
         self._stop_if_due(run)
 
     def on_epoch_end(self, run: Run, row: Mapping[str, float]) -> None:
@@ -198,12 +205,25 @@ class Callbacks:
             if not isinstance(each, Callback):
                 raise TypeError(f"callbacks are objects of subclasses of edgeseg.engine.Callback, got {each!r}")
         self.callbacks = list(callbacks)
+        self.started: list[Callback] = []
 
     def __call__(self, hook: str, run: Run, *arguments: Any) -> None:
         """Calls the method `hook` of all callbacks."""
         if distributed.rank() == 0:
             for each in self.callbacks:
                 getattr(each, hook)(run, *arguments)
+
+    def start(self, run: Run) -> None:
+        """Calls `on_run_start` of all callbacks."""
+        if distributed.rank() == 0:
+            for each in self.callbacks:
+                each.on_run_start(run)
+                self.started.append(each)
+
+    def end(self, run: Run, error: BaseException | None) -> None:
+        """Calls `on_run_end` of the callbacks that have started."""
+        for each in self.started:
+            each.on_run_end(run, error)
 
     def state_dict(self) -> dict[str, str]:
         """The states of the callbacks as JSON, by the names of their classes.

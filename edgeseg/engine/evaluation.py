@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from edgeseg.arguments import require_choice, require_size
+from edgeseg.arguments import require_choice, require_network, require_size
 from edgeseg.data.base import LabelledDataset
 from edgeseg.data.samples import check_classes, checked_sample, require_samples
 from edgeseg.engine import distributed
@@ -57,6 +57,7 @@ def evaluate(model: Predictor, dataset: LabelledDataset, *, task: str | None = N
         >>> len(scores.iou), scores.counted <= 2 * 96 * 128, 0 <= scores.miou <= 1
         (11, True, True)
     """
+    require_network("evaluate", model)
     task = task or next(iter(model.tasks))
     metric = evaluate_tasks(model, dataset, tasks=[task], **options)[task]
     if not isinstance(metric, ConfusionMatrix):
@@ -64,7 +65,7 @@ def evaluate(model: Predictor, dataset: LabelledDataset, *, task: str | None = N
     return metric
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def evaluate_tasks(
     model: Predictor,
     dataset: LabelledDataset,
@@ -120,6 +121,7 @@ def evaluate_tasks(
         >>> {name: metric.headline("native")[0] for name, metric in metrics.items()}
         {'semantic': 'miou', 'depth': 'ard'}
     """
+    require_network("evaluate", model)
     names = [tasks] if isinstance(tasks, str) else list(tasks or model.tasks)
     unknown = [name for name in names if name not in model.tasks]
     if unknown:
@@ -140,7 +142,9 @@ def evaluate_tasks(
     metrics = {name: kind_of(model.tasks[name]).metric(model.tasks[name]) for name in names}
     batches = samples_of(dataset, model, names, workers=workers, progress=progress)
     for images, targets in batches:
-        for name, prediction, target in scorer.score(images, {n: targets[n] for n in names if n in targets}):
+        with torch.inference_mode():
+            scored = list(scorer.score(images, {name: targets[name] for name in names if name in targets}))
+        for name, prediction, target in scored:  # the counts of a metric can be added to later
             metrics[name].update(prediction.reshape(target.shape), target)
     for metric in metrics.values():
         metric.reduce(distributed.total)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from edgeseg.data.base import LabelledDataset
+from edgeseg.data.base import LabelledDataset, parts_of
+from edgeseg.data.photos import WithPhotos
 from edgeseg.data.samples import checked_sample
 from edgeseg.data.transforms import AUGMENTATIONS, Augmented
 from edgeseg.engine.sampling import EpochSampler
@@ -60,9 +63,17 @@ def training_samples(
     train_set: LabelledDataset, model: Pixel2Pixel, config: TrainConfig, soft: SoftLabels | None
 ) -> Augmented:
     """The training set with the augmentation of the recipe."""
+    crop, size = config.rand_crop or config.img_resize, config.img_resize
+    if math.prod(crop) > config.rand_scale[1] ** 2 * math.prod(size):
+        warnings.warn(
+            f"TrainConfig.rand_crop {crop[0]}x{crop[1]} is larger than photos of img_resize {size[0]}x{size[1]} at "
+            f"their largest scale, {config.rand_scale[1]:g}, and the rest of each sample is padding: pass a smaller "
+            "rand_crop (--rand-crop)",
+            stacklevel=4,
+        )
     augment = AUGMENTATIONS[config.augmentation](
-        config.img_resize,
-        config.rand_crop or config.img_resize,
+        size,
+        crop,
         config.rand_scale,
         keep_aspect=config.keep_aspect,
         rotation=config.transform_rotation,
@@ -88,8 +99,16 @@ def training_loader(
 
 
 def _fits(dataset: LabelledDataset, model: Pixel2Pixel, config: TrainConfig) -> bool:
-    """Whether the decoded training set is kept in memory: as the recipe says, or if it is small enough."""
-    if config.cache is not None or len(dataset) == 0:
+    """Whether the decoded training set is kept in memory: as the recipe says, or if it is small and never changes."""
+    if config.cache is not None or len(dataset) == 0 or not _is_fixed(dataset):
         return bool(config.cache)
     images, _ = checked_sample(dataset, 0, model.tasks, model.inputs)
     return sum(image.numel() for image in images) * 4 / 3 * len(dataset) < CACHE_LIMIT
+
+
+def _is_fixed(dataset: Any) -> bool:
+    """Whether a sample is known to be the same each time; datasets of users may have random augmentation."""
+    parts = [dataset.labelled] if isinstance(dataset, WithPhotos) else parts_of(dataset)
+    if parts:
+        return all(map(_is_fixed, parts))
+    return isinstance(dataset, list | tuple) or type(dataset).__getitem__.__module__.startswith("edgeseg.")

@@ -43,8 +43,8 @@ class Log(Callback):
         self.path = Path()
         self.said = time.monotonic()
 
-    def on_run_start(self, run: Run) -> None:
-        """Keeps the rows of epochs that are done. Later rows are removed, since these epochs run again."""
+    def open(self, run: Run) -> None:
+        """Opens the files. Keeps the rows of epochs that are done; later ones are removed, since these run again."""
         self.path = run.output / "metrics.jsonl"
         kept = (
             self.path.read_text(encoding="utf-8").splitlines()[: run.epoch] if run.epoch and self.path.is_file() else []

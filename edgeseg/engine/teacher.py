@@ -82,8 +82,8 @@ class Teacher:
         class_map: Mapping[str, str] | None = None,
         mirror: bool = True,
     ) -> None:
-        if not models:
-            raise ValueError("a teacher has at least one network")
+        if isinstance(models, Pixel2Pixel) or not models:
+            raise ValueError("a teacher takes a list of networks with at least one in it")
         self.mirror = mirror
         if wrong := [model.name for model in models if model.in_channels != (CHANNELS,)]:
             raise ValueError(f"{', '.join(wrong)} cannot teach: a teacher takes one photo")
@@ -186,9 +186,7 @@ class SoftLabels:
         Raises:
             ValueError: photos that are not RGB, or soft labels that are damaged; names the file.
         """
-        channels = [*inputs.values()][-1].channels
-        if channels != CHANNELS:
-            raise ValueError(f"a teacher takes photos of {CHANNELS} channels, and the model takes {channels}")
+        _check_channels(inputs)
         counts = torch.zeros(len(self.classes), dtype=torch.float64)
         mine = range(distributed.rank(), len(dataset), distributed.world_size())
         for index in progress_bar(mine, "soft labels", "image", shown=not distributed.rank()):
@@ -219,10 +217,8 @@ class SoftLabels:
         return self.folder / f"{known.hexdigest()}.npz"
 
 
-def soft_counts(
-    soft_labels: SoftLabels | None, train_set: LabelledDataset, model: Pixel2Pixel, config: TrainConfig
-) -> dict[str, Tensor]:
-    """Computes the soft labels that are missing, and returns their pixels per class by task; {} without a teacher.
+def check_soft_labels(soft_labels: SoftLabels | None, model: Pixel2Pixel, config: TrainConfig) -> None:
+    """Checks that a teacher, if there is one, fits the model and the recipe.
 
     Raises:
         ValueError: the teacher teaches another task or other classes, or the recipe has a loss for true labels only.
@@ -233,7 +229,8 @@ def soft_counts(
                 f"TrainConfig.distillation is {config.distillation}, and there is nobody to learn from: pass a teacher "
                 "(--teacher), or quantize"
             )
-        return {}
+        return
+    _check_channels(model.inputs)
     task = model.tasks.get(soft_labels.task)
     if task is None or class_names(task) != soft_labels.classes:
         raise ValueError(
@@ -243,7 +240,13 @@ def soft_counts(
     for name in ("label_smoothing", "ohem", "count_ignored"):
         if getattr(config, name):
             raise ValueError(f"TrainConfig.{name} is for true labels; leave it out with a teacher")
-    return {soft_labels.task: soft_labels.prepare(train_set, model.tasks, model.inputs).float()}
+
+
+def _check_channels(inputs: Mapping[str, Input]) -> None:
+    """Raises a ValueError if the photos of a network are not those that a teacher takes."""
+    channels = [*inputs.values()][-1].channels
+    if channels != CHANNELS:
+        raise ValueError(f"a teacher takes photos of {CHANNELS} channels, and the model takes {channels}")
 
 
 def _read(path: Path) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from edgeseg.arguments import require_network
 from edgeseg.data.base import LabelledDataset, name_of
 from edgeseg.engine import distributed
 from edgeseg.engine.balancing import BALANCERS
@@ -29,7 +30,7 @@ from edgeseg.engine.run_state import RunState
 from edgeseg.engine.sampling import EpochSampler
 from edgeseg.engine.signals import stoppable
 from edgeseg.engine.task_losses import TaskLosses, check_losses
-from edgeseg.engine.teacher import SoftLabels, soft_counts
+from edgeseg.engine.teacher import SoftLabels, check_soft_labels
 from edgeseg.engine.trained_network import (
     TrainedNetwork,
     check_model,
@@ -111,7 +112,11 @@ def train(
         ['semantic']
     """
     output = Path(output)
-    watching = Callbacks([Log(), *callbacks, Pictures(val_set)])
+    require_network("train", model)
+    if isinstance(callbacks, Callback):
+        raise TypeError(f"callbacks is a list, got a single {type(callbacks).__name__}")
+    log = Log()
+    watching = Callbacks([log, *callbacks, Pictures(val_set)])
     device = next(model.parameters()).device
     with (
         torch.enable_grad(),
@@ -121,10 +126,12 @@ def train(
         resume = resume and has_state(output)
         with _unchanged_if_refused(model):
             run = _Run(model, train_set, val_set, config, output, watching, soft_labels, resume=resume)
-        if not resume:
-            clear(output)
         try:
             with stoppable() as stopped, run.watched():
+                if not resume:
+                    clear(output)  # an earlier run stays if a callback cannot start
+                if distributed.rank() == 0:
+                    log.open(run.seen)
                 if run.ended():
                     run.say_finished()
                 else:
@@ -176,10 +183,14 @@ class _Run:
         check_model(model, config)
         check_tasks(model, train_set, val_set)
         check_losses(model, train_set, config)
-        counts = soft_counts(soft_labels, train_set, model, config)
+        check_soft_labels(soft_labels, model, config)
+        taught = [soft_labels.task] if soft_labels is not None else []
         samples = training_samples(train_set, model, config, soft_labels)
         self.sampler = EpochSampler(samples, config)
-        report = check_data(model, samples, val_set, config, output, unlabelled=set(counts))
+        report = check_data(model, samples, val_set, config, output, unlabelled=taught)
+        counts = {}
+        if soft_labels is not None:
+            counts[soft_labels.task] = soft_labels.prepare(train_set, model.tasks, model.inputs).float()
         self.steps = len(self.sampler)
         self.loader = training_loader(samples, self.sampler, config, device)
         float_network = float_copy(model, config) if soft_labels is None else None
@@ -233,12 +244,12 @@ class _Run:
     def watched(self) -> Iterator[None]:
         """Within this context the run runs: calls the callbacks at its start and at its end, however it ends."""
         try:
-            self.call("on_run_start", self.seen)
+            self.call.start(self.seen)
             yield
         except BaseException as error:
-            self.call("on_run_end", self.seen, error)
+            self.call.end(self.seen, error)
             raise
-        self.call("on_run_end", self.seen, None)
+        self.call.end(self.seen, None)
 
     def thaw(self) -> None:
         """Ends the freezing of the encoder, which lasts as long as the run."""
@@ -302,14 +313,16 @@ class _Run:
         for each in (self.model, self.averaged):
             distributed.share_buffers(each)
         if state.step % self.steps == 0:
-            row = self._row(number, first, time.perf_counter() - start)
-            state.losses = {}
             try:
+                row = self._row(number, first, time.perf_counter() - start)
+                state.losses = {}
                 self.call("on_epoch_end", self.seen, row)
             except BaseException:
-                self._save_epoch()  # the epoch is done, whatever a callback makes of it
+                state.losses = {}
+                self._save_epoch()  # the epoch is done, whatever the evaluation or a callback makes of it
                 raise
         self._save_epoch()
+        distributed.barrier()
         if stopped() and not self.ended():
             raise KeyboardInterrupt(_stopped(state, self.output))
 
@@ -450,7 +463,8 @@ class _Run:
         if distributed.rank() == 0:
             facts: dict[str, Any] = {"recipe": asdict(self.config), "epoch": self.state.step // self.steps}
             save_checkpoint(self.averaged, self.output / "last.safetensors", **facts)
-        self.save()
+            self.state.save(self.output)
+        self.saved = time.monotonic()
 
     def _save_at_times(self) -> None:
         """Saves the state every `save_every` minutes. Process 0 alone decides and saves; the others do not wait."""

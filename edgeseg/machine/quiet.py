@@ -8,49 +8,101 @@ import sys
 import tempfile
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from contextvars import ContextVar
-from io import StringIO
+from contextlib import contextmanager
 from typing import Any
 
 STDERR = 2
+STREAMS = ("stdout", "stderr")
 _lock = threading.Lock()
 _callers = 0
-_silencers, _disabled = 0, 0  # of the logs, and the level before the first of them
+_levels: dict[int, list[int]] = {}  # up to which the logs of threads are silenced
+_handlers: list[logging.Handler] = []  # that have the filter
+_printing: Counter[int] = Counter()  # threads that are silenced, with the number of contexts
 _saved = -1
 _said: Any = None  # the file in place of the stream
-_stream: ContextVar[Any] = ContextVar("stream", default=None)  # standard error of Python before it was silenced
+
+
+class _Quiet(logging.Filter):
+    """Drops the log records of threads that are silenced, up to the level of each."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is shown."""
+        return record.levelno > max(_levels.get(record.thread or 0, ()), default=-1)
+
+
+class _ForOthers:
+    """A text stream that drops what silenced threads write, and passes on everything else."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Writes a text, unless the thread is silenced."""
+        return len(text) if threading.get_ident() in _printing else int(self.stream.write(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+_QUIET = _Quiet()
 
 
 @contextmanager
 def quiet_logging(level: int = logging.ERROR) -> Iterator[None]:
-    """Silences the logs of all libraries up to a level, by default errors included; threads may overlap."""
-    global _silencers, _disabled
+    """Silences what this thread logs up to a level, by default errors included; threads may overlap."""
+    me = threading.get_ident()
     with _lock:
-        if not _silencers:
-            _disabled = logging.root.manager.disable
-        _silencers += 1
-        logging.disable(max(level, logging.root.manager.disable))
+        if not _levels:
+            loggers = [each for each in logging.root.manager.loggerDict.values() if isinstance(each, logging.Logger)]
+            last = [logging.lastResort] if logging.lastResort else []
+            _handlers.extend({*last, *(handler for each in [logging.root, *loggers] for handler in each.handlers)})
+            for handler in _handlers:
+                handler.addFilter(_QUIET)
+        _levels.setdefault(me, []).append(level)
     try:
         yield
     finally:
         with _lock:
-            _silencers -= 1
-            if not _silencers:
-                logging.disable(_disabled)
+            _levels[me].remove(level)
+            if not _levels[me]:
+                del _levels[me]
+            if not _levels:
+                for handler in _handlers:
+                    handler.removeFilter(_QUIET)
+                _handlers.clear()
+
+
+@contextmanager
+def quiet_printing() -> Iterator[None]:
+    """Silences what this thread prints by way of Python; threads may overlap."""
+    me = threading.get_ident()
+    with _lock:
+        if not _printing:
+            for name in STREAMS:
+                if getattr(sys, name) is not None:
+                    setattr(sys, name, _ForOthers(getattr(sys, name)))
+        _printing[me] += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _printing[me] -= 1
+            if not _printing[me]:
+                del _printing[me]
+            if not _printing:
+                for name in STREAMS:
+                    if isinstance(mine := getattr(sys, name), _ForOthers):
+                        setattr(sys, name, mine.stream)
 
 
 @contextmanager
 def quiet_python() -> Iterator[None]:
-    """Silences what libraries print, log and warn of by way of Python."""
-    token = _stream.set(_stream.get() or sys.stderr)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()), quiet_logging():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        _stream.reset(token)
+    """Silences what libraries print, log and warn of by way of Python, in this thread."""
+    with warnings.catch_warnings(), quiet_printing(), quiet_logging():
+        warnings.simplefilter("ignore")
+        yield
 
 
 class _Unsilenced:
@@ -77,7 +129,7 @@ class _Unsilenced:
 
 def visible_stderr() -> Any:
     """Standard error as the user sees it, a text stream, while libraries are silenced too."""
-    stream = _stream.get() or sys.stderr
+    stream = sys.stderr.stream if isinstance(sys.stderr, _ForOthers) else sys.stderr
     try:
         return _Unsilenced(stream.encoding) if stream.fileno() == STDERR else stream
     except (AttributeError, OSError, ValueError):  # no file of the system

@@ -60,8 +60,8 @@ class OnnxSegmenter(FileSegmenter):
             raise FileNotFoundError(f"no file {path}")
         available = onnxruntime.get_available_providers()
         wanted = list(providers or [CPU])
-        if device not in (None, "cpu"):
-            wanted = [name for name in available if name.lower().startswith(f"{device}exec")] or [str(device)]
+        if device is not None and device.lower() != "cpu":
+            wanted = [name for name in available if name.lower().startswith(f"{device.lower()}exec")] or [device]
             wanted.append(CPU)
         missing = [name for name in wanted if name not in available]
         if missing:

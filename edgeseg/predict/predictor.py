@@ -266,7 +266,9 @@ class Predictor(ABC):
         for outer, inner in tiles((height, width), tile):
             size = [max(round(len(r) * n / m), 1) for r, n, m in zip(outer, whole, (height, width), strict=True)]
             piece = [image[outer[0].start : outer[0].stop, outer[1].start : outer[1].stop] for image in pixels]
-            preprocess = replace(self.preprocess, size=(size[0], size[1]), keep_aspect=False)
+            preprocess = self.preprocess
+            if preprocess.size is not None:
+                preprocess = replace(preprocess, size=(size[0], size[1]), keep_aspect=False)
             y, x = (slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
             (maps,) = self._maps([piece], preprocess, tasks)
             for name, values in maps.items():

@@ -19,12 +19,15 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from edgeseg.arguments import require_network
 from edgeseg.config import ModelConfig, read_config
 from edgeseg.machine.errors import value_errors
-from edgeseg.machine.files import replacing
+from edgeseg.machine.files import check_file, replacing
 
-# Keys of the weights in checkpoints of Texas Instruments' edgeai-torchvision, of pycls, and of torchvision.
-WRAPPERS = ("state_dict", "model_state", "model", "state_dict_ema", "model_ema", "ema_state_dict", "ema")
+# Keys of the weights in checkpoints of TI's edgeai-torchvision, of pycls, of torchvision, and of PyTorch's tutorials.
+WRAPPERS = (
+    "state_dict", "model_state", "model", "model_state_dict", "state_dict_ema", "model_ema", "ema_state_dict", "ema"
+)  # fmt: skip
 # Beginnings of the names of tensors in checkpoints of networks inside of others: DataParallel (module), Lightning (net,
 # model), torch.compile (_orig_mod), averaged weights (ema, ema_model).
 PREFIXES = ("module.", "_orig_mod.", "net.", "model.", "ema.", "ema_model.")
@@ -96,7 +99,7 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def _content(path: Path) -> Any:
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     return load_pickled(path)
@@ -187,7 +190,7 @@ def read_checkpoint_config(path: str | os.PathLike[str]) -> ModelConfig | None:
         ValueError: the file is corrupt, or a newer edgeseg wrote it.
     """
     path = _existing(path)
-    if path.suffix != ".safetensors":
+    if path.suffix.lower() != ".safetensors":
         return None
     with _opened(path) as file:
         metadata = (file.metadata() or {}).get("edgeseg")
@@ -243,12 +246,14 @@ def save_checkpoint(
         >>> edgeseg.create_model("fpn", checkpoint_path="model.safetensors").config.notes["author"]
         'me'
     """
+    require_network("save_checkpoint", model)
     if "optimized" in model.config.notes:
         raise ValueError("this is a copy for inference that optimize() made; save the model that it was made from")
     if Path(path).suffix.lower() != ".safetensors":
         raise ValueError(f"weights are written as .safetensors files, got {path}")
     if dtype is not None and not dtype.is_floating_point:
         raise ValueError(f"dtype is one of floating-point numbers, such as torch.float16, got {dtype}")
+    check_file(path)
     tensors: dict[str, Tensor] = {}
     known: set[int] = set()
     for key, value in model.state_dict().items():
@@ -265,7 +270,7 @@ def save_checkpoint(
 
 def is_onnx(path: str | os.PathLike[str]) -> bool:
     """Whether a file is an ONNX network, judged by its suffix; raises a FileNotFoundError if there is no file."""
-    return _existing(path).suffix == ".onnx"
+    return _existing(path).suffix.lower() == ".onnx"
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:

@@ -36,11 +36,11 @@ def segmentation_loss(
         A scalar; 0 if every pixel is ignored.
 
     Raises:
-        ValueError: more than 255 classes.
+        ValueError: more than 255 classes, or a target that is not of integers.
     """
     if logits.shape[1] > IGNORE:
         raise ValueError(f"{logits.shape[1]} classes; label {IGNORE} stands for ignored pixels, so there are up to 255")
-    target = target.long()
+    target = _ids(target)
     log_probabilities = F.log_softmax(logits.float(), dim=1)
     counted = target != IGNORE
     weights = torch.ones(logits.shape[1], device=logits.device) if class_weights is None else class_weights
@@ -55,6 +55,13 @@ def segmentation_loss(
     if dice:
         loss = loss + dice * dice_loss(log_probabilities.exp(), target)
     return loss
+
+
+def _ids(target: Tensor) -> Tensor:
+    """Class ids as int64."""
+    if target.is_floating_point():
+        raise ValueError(f"the target has class ids, which are integers, got {target.dtype}; convert it with .long()")
+    return target.long()
 
 
 def soft_segmentation_loss(
@@ -83,7 +90,7 @@ def soft_segmentation_loss(
         A scalar; 0 if no pixel has a true class or probabilities.
     """
     labelled = (target != IGNORE).unsqueeze(1)
-    true = target.long().masked_fill(target == IGNORE, 0).unsqueeze(1)
+    true = _ids(target).masked_fill(target == IGNORE, 0).unsqueeze(1)
     mixture = probabilities.float() / 255
     mixture = torch.where(labelled, share * mixture, mixture)
     mixture = mixture.scatter_add(1, true, (1 - share) * labelled.float())
@@ -125,7 +132,12 @@ def binary_loss(
 
     Returns:
         A scalar; 0 if every pixel is ignored.
+
+    Raises:
+        ValueError: logits of another shape, or a target that is not of integers.
     """
+    if logits.shape[1] != 1:
+        raise ValueError(f"the logits of a binary task are [N, 1, H, W], got {list(logits.shape)}")
     loss = segmentation_loss(
         two_classes(logits),
         target,

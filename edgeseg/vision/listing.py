@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ def list_files(
 
     Names that begin with a dot are passed over, such as macOS's `._photo.png` and `.ipynb_checkpoints`. Linked folders
     are followed, except back into a folder that they lie in. Links that lead nowhere are listed, so that reading them
-    fails by name.
+    fails by name. Sub-folders that this user may not read are passed over with a warning.
 
     Args:
         folder: Where to look.
@@ -70,7 +71,10 @@ def _walk(folder: Path, above: frozenset[Path], excluded: Path | None, recursive
         if path.is_dir():
             resolved = real(path)
             if recursive and resolved != excluded and resolved not in above:
-                yield from _walk(path, above | {resolved}, excluded, recursive)
+                if os.access(path, os.R_OK | os.X_OK):
+                    yield from _walk(path, above | {resolved}, excluded, recursive)
+                else:  # such as lost+found of a mounted disk
+                    warnings.warn(f"{path} is passed over: this user may not read it", stacklevel=2)
         elif path.is_file() or not path.exists():
             yield path
 

@@ -83,6 +83,7 @@ def load_network(
     model: nn.Module, path: str | os.PathLike[str], *, adapt: bool, asked: Collection[str] = ()
 ) -> LoadReport:
     """Loads as `load_checkpoint` does; the fields `asked` of the network may be others than those of the file."""
+    model = getattr(model, "_orig_mod", model)  # of torch.compile
     own = model.state_dict()
     with _fitting(path):
         record = read_checkpoint_config(path)
@@ -253,6 +254,7 @@ def load_encoder(
         ValueError: the file is corrupt, or tensors are missing, unexpected or of another shape; the model is then
             unchanged.
     """
+    model = getattr(model, "_orig_mod", model)  # of torch.compile
     if not isinstance(model, Pixel2Pixel):
         raise ValueError(f"encoder_weights need a Pixel2Pixel network, not {type(model).__name__}")
     if is_onnx(path):
@@ -303,8 +305,8 @@ def _encoder_state(encoder: nn.Module, file: Mapping[str, Tensor]) -> tuple[dict
         state = {key.removeprefix("encoder."): value for key, value in copied.items()}
         return state, [key for key in file if key not in theirs]
     if not isinstance(encoder, Encoder):  # a network that is not split into blocks
-        state = {f"network.{key}": value for key, value in file.items() if f"network.{key}" in own}
-        return state, [key for key in file if f"network.{key}" not in own]
+        names = {key: next((name for name in _names_in_timm(key) if name in file), "") for key in own}
+        return {key: file[name] for key, name in names.items() if name}, sorted(set(file) - set(names.values()))
     if encoder.stem[0].startswith("stage"):  # a timm network that is split into blocks
         stages = [*encoder.streams[0].named_children(), *encoder.trunk.named_children()]
         steps = {step: name for name, stage in stages for step, _ in stage.named_children()}
@@ -318,6 +320,12 @@ def _encoder_state(encoder: nn.Module, file: Mapping[str, Tensor]) -> tuple[dict
         else:
             state[f"trunk.{key}"] = value
     return state, ignored
+
+
+def _names_in_timm(key: str) -> tuple[str, ...]:
+    """The names that a tensor of a timm network may have in its weights: timm renames parts to get their features."""
+    plain = key.removeprefix("network.")
+    return plain, plain.removeprefix("model."), re.sub(r"^([^.]*?)_(\d+)\.", r"\1.\2.", plain)
 
 
 def _fill(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,6 +111,11 @@ def _resolve(
     overrides: Mapping[str, Any],
 ) -> _Source:
     """Finds the weights that a name means, after checking that the arguments agree."""
+    if not isinstance(pretrained, bool):
+        raise ValueError(
+            f"pretrained is True or False, got {pretrained!r}; a name has the tag of its weights after a dot, such as "
+            f"{name}.{pretrained}"
+        )
     published = isinstance(name, str) and name.startswith((HUB, FOLDER))
     architecture, tag = ("", "") if published else split(name)
     entry = find_weights(architecture, tag) if not published and (pretrained or tag) else None
@@ -121,7 +126,8 @@ def _resolve(
     if sources and encoder_weights is not None:
         raise ValueError(f"encoder_weights would be overwritten by the {sources[0]}; pass one of them")
     if given["pretrained weights"] and overrides:
-        raise ValueError(f"pretrained weights fit only the network of their name; drop {', '.join(overrides)}")
+        meant = _called_otherwise(overrides)
+        raise ValueError(f"pretrained weights fit only the network of their name; drop {', '.join(overrides)}{meant}")
     if published:
         from edgeseg.storage.hub import CONFIG_FILE, open_published
 
@@ -236,8 +242,8 @@ def _network(source: _Source, overrides: Mapping[str, Any]) -> tuple[ModelSpec |
     unknown = [key for key in overrides if key not in {field.name for field in fields(ModelSpec)}]
     if unknown:
         options = ", ".join(field.name for field in fields(ModelSpec))
-        meant = "".join(f"; {key} is called {ELSEWHERE[key]} here" for key in unknown if key in ELSEWHERE)
-        raise ValueError(f"no option {', '.join(unknown)}{meant}; the options are {options}")
+        given = ", ".join(unknown)
+        raise ValueError(f"no option {given}{_called_otherwise(unknown)}; the options are {options}")
     trained = known.spec if known and known.name == name else None
     if trained is not None and overrides.get("encoder", trained.encoder) == trained.encoder:
         return replace(trained, **overrides), {}  # what is not asked for is as in the training of the weights
@@ -246,6 +252,11 @@ def _network(source: _Source, overrides: Mapping[str, Any]) -> tuple[ModelSpec |
     if "encoder" not in overrides:
         raise ValueError(f"{name!r} needs an encoder: create_model({name!r}, encoder='resnet18')")
     return FAMILIES[name](**overrides), {}
+
+
+def _called_otherwise(names: Iterable[str]) -> str:
+    """Says how edgeseg calls arguments of other libraries."""
+    return "".join(f"; {name} is called {ELSEWHERE[name]} here" for name in names if name in ELSEWHERE)
 
 
 def _tasks(known: ModelConfig | None, num_classes: int | None, tasks: Mapping[str, Task] | None) -> Mapping[str, Task]:

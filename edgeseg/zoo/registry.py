@@ -194,7 +194,7 @@ def list_models(pattern: str | Sequence[str] = "*", *, pretrained: bool = False)
 
     Args:
         pattern: A shell pattern such as `fpn_*`, or several.
-        pretrained: List only models with trained weights, as `name.tag`.
+        pretrained: List only models with trained weights, as `name.tag`; a pattern may leave out the tag.
 
     Returns:
         The names that match a pattern, sorted.
@@ -209,7 +209,10 @@ def list_models(pattern: str | Sequence[str] = "*", *, pretrained: bool = False)
         >>> edgeseg.list_models("unet_aspp_mobilenetv2_tv_*", pretrained=True)[0]
         'unet_aspp_mobilenetv2_tv_edgeailite.ade20k32'
     """
-    return list_weights(pattern) if pretrained else _matching([*ZOO, *BUILDERS, *ALIASES], pattern)
+    if not pretrained:
+        return _matching([*ZOO, *BUILDERS, *ALIASES], pattern)
+    named = set(_matching({name.partition(".")[0] for name in WEIGHTS}, pattern))
+    return sorted({*list_weights(pattern), *(name for name in WEIGHTS if name.partition(".")[0] in named)})
 
 
 def list_weights(pattern: str | Sequence[str] = "*") -> list[str]:
