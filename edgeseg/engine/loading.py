@@ -111,4 +111,5 @@ def _is_fixed(dataset: Any) -> bool:
     parts = [dataset.labelled] if isinstance(dataset, WithPhotos) else parts_of(dataset)
     if parts:
         return all(map(_is_fixed, parts))
-    return isinstance(dataset, list | tuple) or type(dataset).__getitem__.__module__.startswith("edgeseg.")
+    reader = getattr(type(dataset).__getitem__, "__module__", None) or ""
+    return isinstance(dataset, list | tuple) or reader.startswith("edgeseg.")

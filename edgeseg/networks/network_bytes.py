@@ -6,7 +6,8 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -48,7 +49,7 @@ def _code(kind: type) -> bytes:
     return os.urandom(16)
 
 
-def _settings(values: object) -> bytes:
-    own = dict(values)  # type: ignore[call-overload]
-    known = {name: each for name, each in own.items() if isinstance(each, SETTINGS) and name != "training"}
-    return repr(sorted((name, each) for name, each in known.items() if not name.startswith("_"))).encode()
+def _settings(attributes: Mapping[str, Any]) -> bytes:
+    """The values of the public attributes that are numbers or text."""
+    public = {name: each for name, each in attributes.items() if not name.startswith("_") and name != "training"}
+    return repr(sorted(item for item in public.items() if isinstance(item[1], SETTINGS))).encode()
