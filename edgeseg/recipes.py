@@ -104,7 +104,10 @@ class TrainConfig(Record):
     freeze_bn: bool = option(False, "network", "keep the statistics of all batch norms")
     sync_bn: bool = option(False, "network", "share batch norm statistics among processes on GPUs")
     bf16: bool | None = option(
-        None, "machine", "use bfloat16 autocast; by default where it is faster: on GPUs and on CPUs with AMX"
+        None,
+        "machine",
+        "use bfloat16 autocast; by default where it is faster, on GPUs and on CPUs with AMX, except for "
+        "quantization-aware training",
     )
     compile: bool = option(False, "machine", "compile the network with torch.compile")
     quantize: Literal["none", "per_channel", "power_of_two"] = option(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -265,6 +265,25 @@ def test_onnxruntime_runs_8_bit(run: Path, tmp_path: Path) -> None:
     assert {node.op_type for node in sizes if node is not None} == {"QuantizeLinear"}  # others are of the image
     scales = {values[n.input[1]].size for n in file.graph.node if n.op_type == "DequantizeLinear"}
     assert (max(scales) == 1) == run.name.startswith("power_of_two")
+
+
+@pytest.mark.parametrize("quantize", ["none", "per_channel"])
+def test_the_rounding_is_learned_in_float32(
+    quantize: Literal["none", "per_channel"], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where training is faster in bfloat16, whose own rounding would come on top."""
+    monkeypatch.setattr("edgeseg.engine.training.trains_faster_in_bf16", lambda device: True)
+    streets, seen = Streets("train", length=2, size=SIZE), set()
+    model = edgeseg.create_model("fpn", encoder=TINY, channels=16, tasks=streets.tasks)
+
+    def note(module: torch.nn.Module, *_: object) -> None:
+        if module.training:
+            seen.add(torch.is_autocast_enabled("cpu"))
+
+    model.encoder.register_forward_hook(note)
+    config = TrainConfig(epochs=1, batch_size=2, img_resize=SIZE, rand_crop=SIZE, workers=0, quantize=quantize)
+    train(model, streets, None, config, tmp_path)
+    assert seen == {quantize == "none"}
 
 
 def test_several_tasks(tmp_path: Path) -> None:
