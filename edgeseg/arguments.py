@@ -23,11 +23,25 @@ def require_network(function: str, model: Any) -> None:
 
 def require_size(name: str, size: Any) -> None:
     """Raises a ValueError unless an argument is a height and a width in pixels, or None."""
-    if size is None:
-        return
-    try:
-        fits = len(size) == 2 and all(isinstance(each, Integral) and int(each) >= 1 for each in size)
-    except TypeError:  # a number has no length
-        fits = False
-    if not fits:
+    if size is not None and not _is_size(size):
         raise ValueError(f"{name} is a positive height and width, got {size!r}")
+
+
+def as_size(name: str, size: Any) -> tuple[int, int]:
+    """Returns the height and width that an argument means; a single number is a square.
+
+    Raises:
+        ValueError: it is not a positive height and width in pixels.
+    """
+    sides = (size, size) if isinstance(size, Integral) else size
+    if not _is_size(sides):
+        raise ValueError(f"{name} is a positive height and width, got {size!r}")
+    height, width = map(int, sides)
+    return height, width
+
+
+def _is_size(sides: Any) -> bool:
+    try:
+        return len(sides) == 2 and all(isinstance(each, Integral) and int(each) >= 1 for each in sides)
+    except TypeError:  # a number has no length
+        return False

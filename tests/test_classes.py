@@ -38,6 +38,8 @@ def test_names_alone(tmp_path: Path) -> None:
     path = tmp_path / "classes.txt"
     path.write_text("straße\n0 or 1\nm²\nlabel\nroute 66\n", encoding="utf-8")
     assert read_classes(path).classes == ("straße", "0 or 1", "m²", "label", "route 66")
+    path.write_text("lane 1 0 0 255\nlane 2 0 255 255\n")
+    assert read_classes(path).classes == ("lane 1", "lane 2")
     path.write_text("lane 0\nlane 1\nbuilding, edifice\n")
     assert read_classes(path).classes == ("lane 0", "lane 1", "building, edifice")
     for text in ("0 ground\n1 tree\n", "0 = ground\n1 = tree\n", "ground:1,2,3:trunk,crown:\ntree:4,5,6::falling\n"):

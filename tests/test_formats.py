@@ -753,6 +753,18 @@ def test_labelme(tmp_path: Path) -> None:
     assert len(read("labelme", tmp_path / "train", "train", classes=("road", "car"), val_fraction=1e-9)) == 1
 
 
+def test_damaged_files_of_labelme(tmp_path: Path) -> None:
+    """They are named, or left out on request."""
+    labelme(tmp_path, [{"label": "road", "points": [[0, 0], [8, 0], [8, 8]]}])
+    (tmp_path / "train/damaged.json").write_text('{"shapes": [')
+    with pytest.raises(ValueError, match=r"damaged\.json"):
+        load_dataset("labelme", tmp_path, "train")
+    with pytest.warns(UserWarning, match=r"1 samples left out, their JSON files cannot be read: .*damaged\.json"):
+        data = load_dataset("labelme", tmp_path, "train", on_error="skip")
+    assert len(data) == 1
+    assert len(data.skipped) == 1
+
+
 def test_rectangles_of_labelme(tmp_path: Path) -> None:
     """X-AnyLabeling writes all four corners."""
     car = {"label": "car", "points": [[4, 4], [8, 4], [8, 8], [4, 8]], "shape_type": "rectangle"}

@@ -149,7 +149,7 @@ def test_costs_on_the_meta_device() -> None:
     assert cost.gmacs == edgeseg.complexity(edgeseg.create_model(model.name), (64, 64)).gmacs > 0
     assert cost.fvcore > cost.gmacs
     assert "gmacs=" in repr(cost)
-    with pytest.raises(ValueError, match=r"positive height and width, got \(0, 0\)"):
+    with pytest.raises(ValueError, match="positive height and width, got 0"):
         edgeseg.complexity(model, 0)
 
 

@@ -268,7 +268,9 @@ def _beside(given: Sequence[str], names: Sequence[str], photos: Sequence[Path]) 
     from edgeseg.vision.listing import PHOTO_SUFFIXES, by_stem, list_files
 
     if given and not photos:
-        raise ValueError("--input gives the other inputs of photos, and there are none; a video's flow is computed")
+        raise ValueError(
+            "--input names files that belong to photos, and there are no photos; the flow of a video is computed"
+        )
     paths = dict(each.partition("=")[::2] for each in given)
     wrong = [name for name in names if name not in paths] if photos else []
     if wrong or set(paths) - set(names):

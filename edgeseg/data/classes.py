@@ -34,6 +34,7 @@ HEADINGS |= {"color", "colour", "color_rgb", "parts", "actions", "category", "rg
 COLOR = re.compile(
     r"^(?P<name>.*?)(?:[\s,;:]+)(?P<r>[0-9]{1,9})[\s,;]+(?P<g>[0-9]{1,9})[\s,;]+(?P<b>[0-9]{1,9})[\s,;:]*$"
 )
+OPAQUE = re.compile(r"^(?P<name>.*[^\s,;:0-9].*?)(?:[\s,;:]+[0-9]{1,3}){3}[\s,;:]+255$")  # red, green, blue, alpha
 CVAT = re.compile(r"^(?P<line>[^:]+:[0-9]+,[0-9]+,[0-9]+):[^:]*:[^:]*$")  # name:color_rgb:parts:actions
 NUMBERED = re.compile(r"^(?P<id>[0-9]{1,9})[\s,;:.)=]+(?P<name>\S.*)$")
 ENDING = re.compile(r"^(?P<name>.*?)[\s,;:=]+(?P<id>[0-9]{1,9})$")
@@ -194,8 +195,8 @@ def _check_form(place: str, lines: list[tuple[int, str]]) -> None:
             f"{place} {number}: {line!r} ends with an id; write ids before the names, or names in the order of their "
             "ids"
         )
-    fours = [re.search(r"[0-9]+[\s,;]+[0-9]+[\s,;]+[0-9]+[\s,;]+255$", other) for _, other in lines]
-    if len(fours) > 1 and all(fours):
+    opaque = {match["name"] for _, other in lines if (match := OPAQUE.match(other))}
+    if len(opaque) == len(lines) > 1:  # names that end with numbers would not differ without them
         raise ValueError(
             f"{place} {number}: {line!r} ends with the alpha 255, as all lines do; write a line as 'name R G B'"
         )

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeseg.data.base import Files, require
+from edgeseg.data.base import Files, require, split_readable
 from edgeseg.data.classes import IGNORED, class_file
 from edgeseg.data.coco_json import read_json
 from edgeseg.data.shapes import LabelledShapes, Shape, listed, polygons
@@ -59,13 +59,15 @@ class LabelMe(LabelledShapes):
         self.labels = {task.classes[label]: label for label in labels} | {IGNORED: IGNORE}
         self.content: dict[Path, dict[str, Any]] = {}
         wrong: list[str] = []
-        for path in list_files(place, {".json"}):
-            try:
-                self.content[path] = _content(path)
-            except ValueError as error:
-                if options.get("on_error") != "skip":
-                    raise
-                wrong.append(str(error))
+
+        def read(path: Path) -> None:
+            self.content[path] = _content(path)
+
+        if options.get("on_error") == "skip":
+            _, wrong = split_readable(list_files(place, {".json"}), read)
+        else:
+            for path in list_files(place, {".json"}):
+                read(path)
         items = [
             (path.relative_to(place).as_posix(), Files((_photo(path, content),), {"segmentation": path}))
             for path, content in self.content.items()

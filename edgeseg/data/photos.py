@@ -54,7 +54,7 @@ class WithPhotos(Dataset[Sample]):
         if len(self.inputs) != 1:
             raise ValueError(f"photos without labels have one image, and the dataset has {', '.join(self.inputs)}")
         suffixes = photo_suffixes(next(iter(self.inputs.values())).channels)
-        found = {Path(folder): list_files(Path(folder), suffixes) for folder in folders}
+        found = {folder: list_files(folder, suffixes) for folder in map(Path, folders)}
         empty = [str(folder) for folder, files in found.items() if not files]
         if empty:
             raise ValueError(f"there are no photos in {', '.join(empty)}")

@@ -113,15 +113,19 @@ def _parts(sample: Any, tasks: Mapping[str, Task]) -> Parts:
     if not isinstance(sample, tuple | list) or len(sample) != 2:
         raise ValueError(f"a sample is a pair (image, ground truth), got {_described(sample)}")
     images, targets = sample
-    images = tuple(images) if isinstance(images, tuple | list) else (images,)
+    return (tuple(images) if isinstance(images, tuple | list) else (images,)), _by_task(targets, tasks)
+
+
+def _by_task(targets: Any, tasks: Mapping[str, Task]) -> dict[str, Any]:
+    """The ground truth of a sample by task; one without a name belongs to the first."""
     if isinstance(targets, Mapping):
-        return images, {name: target for name, target in targets.items() if name in tasks}
+        return {name: target for name, target in targets.items() if name in tasks}
     if isinstance(targets, tuple | list):
         raise ValueError(
             f"the ground truth of several tasks is a dictionary by their names, {', '.join(tasks)}; got "
             f"{_described(targets)}"
         )
-    return images, {next(iter(tasks)): targets}
+    return {next(iter(tasks)): targets}
 
 
 def _parts_by_key(sample: Mapping[Any, Any], tasks: Mapping[str, Task]) -> Parts:
@@ -135,11 +139,7 @@ def _parts_by_key(sample: Mapping[Any, Any], tasks: Mapping[str, Task]) -> Parts
             f"{_described(sample)}"
         )
     image = sample[images[0]]
-    by_task = {name: sample[name] for name in named}
-    if not named:
-        target = sample[targets[0]]
-        by_task = dict(target) if isinstance(target, Mapping) else {next(iter(tasks)): target}
-    by_task = {name: target for name, target in by_task.items() if name in tasks}
+    by_task = _by_task(sample if named else sample[targets[0]], tasks)
     return (tuple(image) if isinstance(image, tuple | list) else (image,)), by_task
 
 

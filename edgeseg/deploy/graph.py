@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, ParamSpec, TypeVar, get_args
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgeseg.arguments import as_size
 from edgeseg.networks.modes import EXPORTING, evaluating
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.tasks import kind_of
@@ -79,15 +79,10 @@ class Ends:
             raise ValueError(f"{model.name} is in {dtype}; files are exported in float32: call model.float() first")
         if isinstance(dynamic, str) or not isinstance(dynamic, Collection):
             raise ValueError(f"dynamic is a list of dimensions, such as ('height', 'width'), got {dynamic!r}")
-        if size is None:
-            size = model.preprocess.size or DEFAULT_SIZE
-        sides = (size, size) if isinstance(size, int) else tuple(size)
-        if len(sides) != 2 or not all(isinstance(side, int | np.integer) and side >= 1 for side in sides):
-            raise ValueError(f"size is a positive height and width, got {size}")
-        height, width = map(int, sides)
+        sides = as_size("size", size if size is not None else model.preprocess.size or DEFAULT_SIZE)
         smallest = max(int(getattr(model.encoder, "minimum", 0)), 1)
         coarsest = max(getattr(model.encoder, "strides", None) or [1])
-        return cls((height, width), tuple(dynamic), output, preprocess, smallest, coarsest)
+        return cls(sides, tuple(dynamic), output, preprocess, smallest, coarsest)
 
     @property
     def example(self) -> tuple[int, int, int]:

@@ -465,20 +465,21 @@ class _Run:
         if distributed.rank() == 0:
             facts: dict[str, Any] = {"recipe": asdict(self.config), "epoch": self.state.step // self.steps}
             save_checkpoint(self.averaged, self.output / "last.safetensors", **facts)
-            self.state.save(self.output)
-        self.saved = time.monotonic()
+        self._save_state()
 
     def _save_at_times(self) -> None:
         """Saves the state every `save_every` minutes. Process 0 alone decides and saves; the others do not wait."""
-        if distributed.rank() == 0 and time.monotonic() - self.saved > 60 * self.config.save_every:
-            self.state.save(self.output)
-            self.saved = time.monotonic()
+        if time.monotonic() - self.saved > 60 * self.config.save_every:
+            self._save_state()
 
     def save(self) -> None:
         """Saves the state now; all processes wait until it is written."""
+        self._save_state()
+        distributed.barrier()
+
+    def _save_state(self) -> None:
         if distributed.rank() == 0:
             self.state.save(self.output)
-        distributed.barrier()
         self.saved = time.monotonic()
 
 

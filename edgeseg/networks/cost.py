@@ -9,14 +9,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import flop_registry
 
-from edgeseg.arguments import require_size
+from edgeseg.arguments import as_size
 from edgeseg.networks.modes import evaluating
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.networks.wiring import Op, Wiring, trace
@@ -84,9 +83,7 @@ def complexity(model: Pixel2Pixel, size: int | Sequence[int]) -> Complexity:
         >>> f"{cost.gmacs:.2f} GMACs, {cost.params:,} parameters"
         '8.84 GMACs, 8,310,752 parameters'
     """
-    pair = (size, size) if isinstance(size, Integral) else size
-    require_size("size", pair)
-    height, width = map(int, pair)  # type: ignore[arg-type]
+    height, width = as_size("size", size)
     shapes = _on_meta(model)
     images = [torch.zeros(1, channels, height, width, device="meta") for channels in model.config.in_channels]
     wiring = trace(shapes, images)
