@@ -33,9 +33,9 @@ NAMES = (
 SIZE = (384, 768)
 RUNS = 30
 WAITING = {
-    "actively (onnxruntime's default)": {},
-    "actively within a run, then asleep (OnnxSegmenter's)": {"session.force_spinning_stop": "1"},
-    "asleep": {"session.intra_op.allow_spinning": "0"},
+    "on (onnxruntime's default)": {},
+    "within a run only (OnnxSegmenter's)": {"session.force_spinning_stop": "1"},
+    "off": {"session.intra_op.allow_spinning": "0"},
 }
 SHARE = 0.01  # operators that take a smaller share of the time are summed up
 
@@ -99,7 +99,7 @@ def sessions(path: Path) -> str:
         for threads in range(1, cores + 1)
         for text, options in WAITING.items()
     ]
-    return markdown("threads: | threads that wait after a run | ms alone: | ms in turns with torch:", rows)
+    return markdown("threads: | thread spinning | ms alone: | ms in turns with torch:", rows)
 
 
 def cells(operators: dict[str, tuple[int, float]]) -> tuple[str, str]:

@@ -26,7 +26,7 @@ DEVICES = (
      "edgeseg export -o model.pte --int8 --images PHOTOS", "on MobileNetV2, UNet if memory is short",
      ("LiteRT", "ExecuTorch")),
     ("Texas Instruments' TDA4 and AM6xA", "ONNX with its configuration", "edgeseg export --target tidl -o FOLDER",
-     "names that end in `_edgeailite`; RegNetX was made for these chips", ()),
+     "names that end in `_edgeailite`, which TI designed for its devices", ()),
     ("NVIDIA GPU", "PyTorch, or ONNX Runtime with its CUDA provider",
      "edgeseg.optimize(model.eval().cuda(), dtype=torch.float16)", "any", ()),
     ("Browser", "a page with ONNX", "edgeseg export --target web -o FOLDER", "on MobileNetV2", ()),

@@ -13,18 +13,18 @@ def require_choice(name: str, value: object, choices: Any) -> None:
 
 
 def require_network(function: str, model: Any) -> None:
-    """Raises a ValueError unless the first argument of a function has the record of a network of edgeseg."""
+    """Raises a ValueError unless the first argument of a function is an edgeseg network or segmenter."""
     if hasattr(model, "config") and hasattr(model, "tasks"):
         return
     inside = getattr(model, "module", None)
-    cure = "; pass its attribute module" if hasattr(inside, "tasks") else ""
-    raise ValueError(f"{function} takes a network of edgeseg, got a {type(model).__name__}{cure}")
+    cure = "; pass its .module" if hasattr(inside, "tasks") else ""
+    raise ValueError(f"{function} takes an edgeseg model, got a {type(model).__name__}{cure}")
 
 
 def require_size(name: str, size: Any) -> None:
     """Raises a ValueError unless an argument is a height and a width in pixels, or None."""
     if size is not None and not _is_size(size):
-        raise ValueError(f"{name} is a positive height and width, got {size!r}")
+        raise ValueError(f"{name} must be a positive height and width, got {size!r}")
 
 
 def as_size(name: str, size: Any) -> tuple[int, int]:
@@ -35,7 +35,7 @@ def as_size(name: str, size: Any) -> tuple[int, int]:
     """
     sides = (size, size) if isinstance(size, Integral) else size
     if not _is_size(sides):
-        raise ValueError(f"{name} is a positive height and width, got {size!r}")
+        raise ValueError(f"{name} must be a positive height and width, or one number for a square, got {size!r}")
     height, width = map(int, sides)
     return height, width
 

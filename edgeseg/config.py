@@ -68,7 +68,7 @@ class ModelConfig(Record):
         )
         self.require(len(self.tasks) > 0, "tasks", "has at least one task")
         self.require(len(self.inputs) > 0, "inputs", "has at least one input")
-        self.require(len(self.tasks) + len(self.inputs) <= MOST, "tasks", f"are at most {MOST} with the inputs")
+        self.require(len(self.tasks) + len(self.inputs) <= MOST, "tasks", f"must be at most {MOST} with the inputs")
         for name in (*self.tasks, *self.inputs):
             if not name.strip() or any(mark in name for mark in "./\\") or not name.isprintable():
                 raise ValueError(
@@ -88,7 +88,7 @@ class ModelConfig(Record):
                     )
         for field_name in ("options", "notes"):
             depth = _depth(getattr(self, field_name))
-            self.require(depth <= DEEPEST, field_name, f"are at most {DEEPEST} levels deep")
+            self.require(depth <= DEEPEST, field_name, f"must be at most {DEEPEST} levels deep")
 
     @property
     def in_channels(self) -> tuple[int, ...]:
@@ -135,7 +135,7 @@ def read_config(text: str, where: str) -> ModelConfig:
     version = content.pop("format")
     if type(version) is not int or not 1 <= version <= FORMAT:
         raise ValueError(
-            f"{where} was written by another edgeseg (format {version}, this one reads 1 to {FORMAT}); upgrade edgeseg"
+            f"{where} has format {version!r}, and this edgeseg reads 1 to {FORMAT}; a newer edgeseg may read it"
         )
     if version == 1:
         content = _from_format_1(content, where)

@@ -36,7 +36,7 @@ class TrainConfig(Record):
     weight_decay: float = option(5e-4, "optimizer", "weight decay of all parameters")
     scheduler: Literal["cosine", "poly", "step"] = option("cosine", "schedule", "shape of the learning-rate schedule")
     milestones: tuple[int, ...] = option(
-        (100, 200), "schedule", "epochs at which the step schedule lowers the learning rate"
+        (100, 200), "schedule", "numbers of completed epochs after which the step schedule lowers the learning rate"
     )
     multistep_gamma: float = option(0.25, "schedule", "learning-rate factor at each milestone")
     polystep_power: float = option(0.9, "schedule", "exponent of the poly schedule")
@@ -69,8 +69,8 @@ class TrainConfig(Record):
     class_weights: Literal["none", "dataset", "log"] = option(
         "log",
         "loss",
-        "class weights: none, those with which the dataset is published, if any, or logarithmic ones from its class "
-        "frequencies",
+        "class weights: none; dataset, those published with the dataset, if any, for the first task only; or log, "
+        "computed from the class frequencies of the training set",
     )
     class_weights_probability: float = option(1.0, "loss", "share of the steps that use the class weights")
     count_ignored: bool = option(
@@ -157,25 +157,27 @@ class TrainConfig(Record):
     def check(self) -> None:
         """Counts are positive, shares lie between 0 and 1, and options that belong together agree."""
         for name in ("epochs", "batch_size", "iter_size", "evaluate_every"):
-            self.require(getattr(self, name) >= 1, name, "is at least 1")
+            self.require(getattr(self, name) >= 1, name, "must be at least 1")
         for name in (
             "workers", "lr", "decoder_lr", "weight_decay", "jitter", "dice", "aux_loss", "clip_grad", "warmup_epochs",
             "transform_rotation", "polystep_power", "multistep_gamma", "save_every",
         ):  # fmt: skip
-            self.require(getattr(self, name) >= 0, name, "is not negative")
-        self.require(0 <= self.momentum < 1, "momentum", "is at least 0 and below 1")
-        self.require(all(factor >= 0 for factor in self.task_factors or ()), "task_factors", "are not negative")
-        self.require(not self.task_factors or any(self.task_factors), "task_factors", "are not all 0")
-        self.require(all(epoch >= 1 for epoch in self.milestones), "milestones", "are epochs, counted from 1")
+            self.require(getattr(self, name) >= 0, name, "must not be negative")
+        self.require(0 <= self.seed < 2**32, "seed", "must be 0 to 2**32 - 1")
+        self.require(0 <= self.momentum < 1, "momentum", "must be at least 0 and below 1")
+        self.require(all(factor >= 0 for factor in self.task_factors or ()), "task_factors", "must not be negative")
+        self.require(not self.task_factors or any(self.task_factors), "task_factors", "must not all be 0")
+        self.require(all(epoch >= 1 for epoch in self.milestones), "milestones", "must be at least 1")
         for name in ("label_smoothing", "ohem", "ema", "class_weights_probability"):
-            self.require(0 <= getattr(self, name) <= 1, name, "is between 0 and 1")
+            self.require(0 <= getattr(self, name) <= 1, name, "must be between 0 and 1")
         for name in ("img_resize", "rand_crop", "output_size"):
             size = getattr(self, name)
-            self.require(size is None or min(size) >= 1, name, "is a positive height and width")
+            self.require(size is None or min(size) >= 1, name, "must be a positive height and width")
         self.require(
-            0 < self.rand_scale[0] <= self.rand_scale[1], "rand_scale", "is a lowest and a highest factor above 0"
+            0 < self.rand_scale[0] <= self.rand_scale[1], "rand_scale", "must be a lowest and a highest factor above 0"
         )
         self._check_original_augmentation()
+        self.require(len(self.depth_losses) > 0, "depth_losses", "must have at least one loss")
         if len(self.depth_losses) != len(self.depth_factors):
             raise ValueError(
                 f"TrainConfig.depth_factors has one factor per depth loss, {len(self.depth_losses)} in all"
@@ -195,7 +197,8 @@ class TrainConfig(Record):
                 "TrainConfig.freeze_encoder leaves out the encoder, and quantize measures the ranges of its features "
                 "in training: leave out one of them"
             )
-        self.require(self.distillation is None or 0 <= self.distillation <= 1, "distillation", "is between 0 and 1")
+        share = 0.5 if self.distillation is None else self.distillation
+        self.require(0 <= share <= 1, "distillation", "must be between 0 and 1")
 
     @property
     def teacher_share(self) -> float:

@@ -54,7 +54,7 @@ class Record:
         """
         prefix = f"{where}: " if where else ""
         if not isinstance(content, Mapping):
-            raise ValueError(f"{prefix}{cls.__name__} is a dictionary of its fields, got {_shown.repr(content)}")
+            raise ValueError(f"{prefix}{cls.__name__} must be a dictionary of its fields, got {_shown.repr(content)}")
         known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
         unknown = sorted(_shown.repr(key) for key in content if key not in known)
         missing = [
@@ -63,7 +63,9 @@ class Record:
             if field.default is MISSING and field.default_factory is MISSING and name not in content
         ]
         if unknown or missing:
-            raise ValueError(f"{prefix}{cls.__name__} has unknown keys [{', '.join(unknown)}], missing keys {missing}")
+            found = (("unknown keys", unknown), ("missing keys", missing))
+            wrong = " and ".join(f"{what} {', '.join(names)}" for what, names in found if names)
+            raise ValueError(f"{prefix}{cls.__name__} has {wrong}")
         try:
             return cls(**content)
         except ValueError as error:
@@ -136,7 +138,7 @@ def _number(value: Any, kind: type, where: str) -> Any:
     try:
         number = kind(value)
         finite = math.isfinite(number)
-    except OverflowError:
+    except (OverflowError, TypeError, ValueError):  # such as an array of several numbers
         finite = False
     if not finite or (kind is int and abs(number) >= 2**63):
         wanted = "an integer of at most 64 bit" if kind is int else "a finite number"

@@ -64,14 +64,14 @@ class ModelSpec(Record):
     def check(self) -> None:
         """Widths and dilations are positive, strides are powers of two, names are not empty."""
         for name in ("decoder", "encoder"):
-            self.require(bool(getattr(self, name)), name, "is a name")
+            self.require(bool(getattr(self, name)), name, "must be a name")
         for name in ("channels", "shortcut_channels"):
-            self.require(getattr(self, name) >= 1, name, "is at least 1")
+            self.require(getattr(self, name) >= 1, name, "must be at least 1")
         for name in ("output_stride", "prediction_stride"):
             stride = getattr(self, name)
-            self.require(stride is None or (stride >= 1 and stride & (stride - 1) == 0), name, "is a power of two")
-        self.require(min(self.dilations) >= 1, "dilations", "are at least 1")
-        self.require(max(self.dilations) <= LARGEST_DILATION, "dilations", f"are at most {LARGEST_DILATION}")
+            self.require(stride is None or (stride >= 1 and stride & (stride - 1) == 0), name, "must be a power of two")
+        self.require(min(self.dilations) >= 1, "dilations", "must be at least 1")
+        self.require(max(self.dilations) <= LARGEST_DILATION, "dilations", f"must be at most {LARGEST_DILATION}")
 
 
 @dataclass(frozen=True, repr=False)
@@ -81,8 +81,9 @@ class Task(Record):
     Args:
         kind: "segmentation" (a class per pixel), "binary" (one class of interest against the background), "depth" (a
             distance per pixel, in metres), or a kind that was registered with `edgeseg.register_kind`.
-        channels: Number of classes; 1 for binary and depth.
-        range: Lowest and highest value of a regressed map; the output is clamped to it.
+        channels: Number of output channels: 1 for binary and depth; for segmentation the number of classes, at least 2
+            (training and evaluation take up to 255).
+        range: Lowest and highest value of a regressed map, to which the output is clamped; None does not clamp.
         classes: Class names, one per channel, all different. A binary task has two, by default ("background",
             "foreground"); a single one is the name of the class of interest.
         palette: RGB colours, 0 to 255, one per class; a single one of a binary task is that of the class of interest.
@@ -119,13 +120,13 @@ class Task(Record):
         return len(KIND_CLASSES.get(self.kind, ())) or self.channels
 
     def check(self) -> None:
-        """The kind is known, and names and colours are as many as channels."""
+        """The kind is known, and there is one name and one colour per class."""
         if self.kind not in KIND_NAMES:
             raise ValueError(f"unknown task kind {self.kind!r}; the kinds are {', '.join(sorted(KIND_NAMES))}")
-        self.require(1 <= self.channels <= MOST_CLASSES, "channels", f"is 1 to {MOST_CLASSES}")
+        self.require(1 <= self.channels <= MOST_CLASSES, "channels", f"must be 1 to {MOST_CLASSES}")
         low, high = self.range or (0, 1)
-        self.require(low < high, "range", "is a lower and a higher value")
-        self.require(max(-low, high) <= LARGEST_VALUE, "range", f"is within {LARGEST_VALUE:g} of 0")
+        self.require(low < high, "range", "must be a lower and a higher value")
+        self.require(max(-low, high) <= LARGEST_VALUE, "range", f"must be within {LARGEST_VALUE:g} of 0")
         for name, values in (("class names", self.classes), ("palette colours", self.palette)):
             if values and len(values) != self.class_count:
                 own = f", which has {self.class_count} classes" if self.class_count != self.channels else ""
@@ -133,8 +134,8 @@ class Task(Record):
         twice = [name for name, count in Counter(self.classes).items() if count > 1]
         if twice:
             raise ValueError(f"Task.classes has {', '.join(map(repr, twice))} more than once")
-        self.require(all(0 <= value <= 255 for color in self.palette for value in color), "palette", "is 0 to 255")
-        self.require(0 < self.threshold < 1, "threshold", "is between 0 and 1")
+        self.require(all(0 <= value <= 255 for color in self.palette for value in color), "palette", "must be 0 to 255")
+        self.require(0 < self.threshold < 1, "threshold", "must be between 0 and 1")
 
 
 @dataclass(frozen=True, repr=False)
@@ -158,8 +159,9 @@ class Input(Record):
     kind: Literal["image", "flow"] = "image"
 
     def check(self) -> None:
-        """There is at least one channel."""
-        self.require(self.channels >= 1, "channels", "is at least 1")
+        """There is at least one channel, and optical flow has the motion in x and in y."""
+        self.require(self.channels >= 1, "channels", "must be at least 1")
+        self.require(self.kind != "flow" or self.channels >= 2, "channels", "must be at least 2 for optical flow")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -191,7 +193,7 @@ class Preprocess(Record):
     The defaults are those of every network of TI's zoo: `(x - 128) / 64` on RGB pixels of 0 to 255.
 
     Args:
-        size: Height and width that photos are resized to; None keeps their own size.
+        size: Height and width that photos are resized to, at most 2**23 pixels in all; None keeps their own size.
         keep_aspect: Resize to as many pixels as `size` has and keep the photo's aspect ratio; else stretch to `size`.
         mean: Subtracted from the pixels, in units of 0 to 255; one value per channel, or one for all.
         std: Divides the result, in the same units; one value per channel, or one for all.
@@ -217,13 +219,13 @@ class Preprocess(Record):
 
     def check(self) -> None:
         """Sizes and standard deviations are positive, and no value is beyond what can be computed with."""
-        self.require(self.size is None or min(self.size) >= 1, "size", "is a positive height and width")
-        self.require(math.prod(self.size or ()) <= LARGEST_SIZE, "size", f"is at most {LARGEST_SIZE} pixels")
-        self.require(len(self.mean) > 0, "mean", "has at least one value")
-        self.require(max(map(abs, self.mean)) <= LARGEST_VALUE, "mean", f"is within {LARGEST_VALUE:g} of 0")
-        self.require(len(self.std) > 0 and min(self.std) > 0, "std", "has at least one value, all above 0")
+        self.require(self.size is None or min(self.size) >= 1, "size", "must be a positive height and width")
+        self.require(math.prod(self.size or ()) <= LARGEST_SIZE, "size", f"must be at most {LARGEST_SIZE} pixels")
+        self.require(len(self.mean) > 0, "mean", "must have at least one value")
+        self.require(max(map(abs, self.mean)) <= LARGEST_VALUE, "mean", f"must be within {LARGEST_VALUE:g} of 0")
+        self.require(len(self.std) > 0 and min(self.std) > 0, "std", "must have at least one value, all above 0")
         within = all(SMALLEST_STD <= value <= LARGEST_VALUE for value in self.std)
-        self.require(within, "std", f"is {SMALLEST_STD:g} to {LARGEST_VALUE:g}")
+        self.require(within, "std", f"must be {SMALLEST_STD:g} to {LARGEST_VALUE:g}")
 
     def for_channels(self, channels: int) -> Preprocess:
         """Returns the record for images of another number of channels: `mean` and `std` are repeated in turn."""
@@ -273,7 +275,7 @@ class Preprocess(Record):
         """Normalizes pixels without resizing them, for instance crops in a training loop.
 
         Args:
-            images: As of a call of the record.
+            images: uint8 [N, C, H, W] or [C, H, W] of 0 to 255, RGB, on any device.
 
         Returns:
             float32 [N, C, H, W].

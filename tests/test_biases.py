@@ -134,7 +134,7 @@ def test_what_is_refused(streets: Streets, tmp_path: Path) -> None:
         (edgeseg.optimize(model), data, "a copy that optimize"),
         (quantize_aware(model, Quantization()), data, "not those of an 8-bit network"),
         (edgeseg.create_model("fpn", encoder=TINY, num_classes=3).bfloat16(), data, r"another precision.*bfloat16"),
-        (model, [(data[0][0], labels + 255)], "no target for segmentation"),
+        (model, [(data[0][0], labels + 255)], "has a ground truth for segmentation"),
         (model, [], "no samples"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -108,7 +108,7 @@ def test_the_task() -> None:
         "binary", classes=("road",)
     )
     for wrong, message in (
-        ({"threshold": 0.0}, "Task.threshold is between 0 and 1, got 0.0"),
+        ({"threshold": 0.0}, "Task.threshold must be between 0 and 1, got 0.0"),
         ({"classes": ("a", "b", "c")}, "3 class names for a task of 1 channels, which has 2 classes"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -512,6 +512,7 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str], photo: Pat
     for arguments, message in (
         (["--store-threshold", "x.pth"], "takes a .safetensors file"),
         (["--store-threshold", "x.safetensors", "--onnx", "x.onnx"], "cannot be combined with --exported"),
+        (["--store-threshold", "x.safetensors", "--runtime", "onnxruntime"], "needs probabilities, which PyTorch"),
     ):
         assert main(["evaluate", *dataset, *checkpoint, *arguments]) == 2
         assert message in capsys.readouterr().err

@@ -142,6 +142,34 @@ def test_early_stopping_of_several_runs(camvid: Path, tmp_path: Path) -> None:
         assert len(rows(tmp_path / fold)) == 2
 
 
+def test_early_stopping_of_a_run_that_had_none(camvid: Path, tmp_path: Path) -> None:
+    """What it has waited for in another run does not count."""
+    data, val, stopping = CamVid(camvid), CamVid(camvid, "val"), EarlyStopping(1)
+    train(make(), data, val, replace(STILL, epochs=1), tmp_path / "without")
+    train(make(), data, val, STILL, tmp_path / "first", callbacks=[stopping])
+    train(make(), data, val, STILL, tmp_path / "without", callbacks=[stopping], resume=True)
+    assert len(rows(tmp_path / "without")) == 3
+
+
+def test_every_callback_hears_of_the_end(camvid: Path, tmp_path: Path) -> None:
+    class Failing(Callback):
+        def on_run_end(self, run: Run, error: BaseException | None) -> None:
+            raise OSError("no connection")
+
+    last = Recorder()
+    with pytest.raises(OSError, match="no connection"):
+        train(make(), CamVid(camvid), None, SMALL, tmp_path, callbacks=[Failing(), last])
+    assert last.calls[-1] == "end NoneType"
+
+
+def test_rows_of_epochs_that_run_again(tmp_path: Path) -> None:
+    """An epoch whose evaluation failed has no row, so that rows are not counted."""
+    run = Run(make(), SMALL, tmp_path, steps=2, step=6)
+    (tmp_path / "metrics.jsonl").write_text("".join(f'{{"epoch": {epoch}}}\n' for epoch in (1, 3, 4)))
+    report.Log().open(run)
+    assert [row["epoch"] for row in rows(tmp_path)] == [1, 3]
+
+
 def test_early_stopping(camvid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It ends the run, says so when the run is resumed, and goes on with more patience."""
     data, val = CamVid(camvid), CamVid(camvid, "val")
@@ -163,10 +191,10 @@ def test_early_stopping_on_other_figures(camvid: Path, tmp_path: Path) -> None:
     for loss in (3.0, 2.0, 2.5):
         stopping.on_epoch_end(run, {"loss": loss})
         reasons.append(run.reason)
-    assert reasons == ["", "", "loss has not improved for 1 evaluations"]
+    assert reasons == ["", "", "loss has not improved for 1 epochs"]
     with pytest.raises(ValueError, match="patience needs a validation set"):
         EarlyStopping(1).check(run)
-    with pytest.raises(ValueError, match="patience is at least 1, got 0"):
+    with pytest.raises(ValueError, match="patience must be at least 1, got 0"):
         EarlyStopping(0)
     with pytest.raises(ValueError, match="watches 'mIoU', but the figures of this run are loss, miou"):
         train(make(), CamVid(camvid), CamVid(camvid, "val"), STILL, tmp_path, callbacks=[EarlyStopping(1, "mIoU")])

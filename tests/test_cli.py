@@ -467,7 +467,7 @@ def test_errors_name_options(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     data = ["train", "--dataset", "streets", "--length", "8", "-o", str(tmp_path / "run")]
     for words, problem in (
         (["--model", "fpn"], "'fpn' needs an encoder: --encoder resnet18"),
-        (["--model", NAME, "--lr", "-3"], "--lr is not negative, got -3.0"),
+        (["--model", NAME, "--lr", "-3"], "--lr must not be negative, got -3.0"),
         (["--model", NAME, "--batch-size", "64", "--img-resize", "32", "48"], "lower --batch-size or --iter-size"),
         (["--model", "nothing_like_it"], "see edgeseg list"),
         (["--model", NAME, "--resume", "--overwrite"], "pass --resume or --overwrite, not both"),

@@ -59,11 +59,11 @@ def written(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--batch-size", "0"], "--batch-size is at least 1, got 0"),
-        (["--batch-size", "-3"], "--batch-size is at least 1, got -3"),
+        (["--batch-size", "0"], "--batch-size must be at least 1, got 0"),
+        (["--batch-size", "-3"], "--batch-size must be at least 1, got -3"),
         (["--tile", "0", "0"], "--tile is a height and a width of at least 1, got 0 0"),
         (["--tile", "-5", "50"], "--tile is a height and a width of at least 1, got -5 50"),
-        (["--max-pixels", "0"], "--max-pixels is at least 1, got 0"),
+        (["--max-pixels", "0"], "--max-pixels must be at least 1, got 0"),
         (["--input", "flow"], "--input is NAME=FILE|FOLDER, got 'flow'"),
         (["--input", "flow="], "--input is NAME=FILE|FOLDER, got 'flow='"),
         (["--input", "flow=nowhere"], "--input flow: nowhere: no such file or folder"),

@@ -33,47 +33,51 @@ def spec(**values: Any) -> ModelSpec:
 
 WRONG: list[tuple[Callable[[], object], str]] = [
     (lambda: Preprocess(channel_order="BGR"), r"Preprocess\.channel_order is one of rgb, bgr; got 'BGR'"),  # type: ignore[arg-type]
-    (lambda: Preprocess(size=(0, 5)), r"Preprocess\.size is a positive height and width"),
+    (lambda: Preprocess(size=(0, 5)), r"Preprocess\.size must be a positive height and width"),
     (lambda: Preprocess(size="abc"), r"Preprocess\.size is 2 values, got 'abc'"),  # type: ignore[arg-type]
     (lambda: Preprocess(mean=("x",)), r"Preprocess\.mean\[0\] is a number, got 'x'"),  # type: ignore[arg-type]
-    (lambda: Preprocess(mean=()), r"Preprocess\.mean has at least one value"),
+    (lambda: Preprocess(mean=()), r"Preprocess\.mean must have at least one value"),
     (lambda: Preprocess(std=(1.0, 0.0)), r"Preprocess\.std .*above 0"),
     (lambda: Preprocess(std=(float("nan"),)), r"Preprocess\.std\[0\] is a finite number"),
-    (lambda: Preprocess(std=(1e-4,)), r"Preprocess\.std is 0\.001 to 1e\+06"),
-    (lambda: Preprocess(mean=(1e300,)), r"Preprocess\.mean is within 1e\+06 of 0"),
+    (lambda: Preprocess(std=(1e-4,)), r"Preprocess\.std must be 0\.001 to 1e\+06"),
+    (lambda: Preprocess(mean=(1e300,)), r"Preprocess\.mean must be within 1e\+06 of 0"),
     (lambda: Preprocess(mean=(10**400,)), r"Preprocess\.mean\[0\] is a finite number"),
-    (lambda: Preprocess(size=(2**20, 2**20)), r"Preprocess\.size is at most 8388608 pixels"),
-    (lambda: Task("segmentation", 2**16 + 1), r"Task\.channels is 1 to 65536"),
-    (lambda: ModelConfig(name="x", tasks={str(n): Task("depth") for n in range(64)}), r"tasks are at most 64"),
-    (lambda: spec(dilations=(1, 2, 257)), r"ModelSpec\.dilations are at most 256"),
+    (lambda: Preprocess(size=(2**20, 2**20)), r"Preprocess\.size must be at most 8388608 pixels"),
+    (lambda: Task("segmentation", 2**16 + 1), r"Task\.channels must be 1 to 65536"),
+    (lambda: ModelConfig(name="x", tasks={str(n): Task("depth") for n in range(64)}), r"tasks must be at most 64"),
+    (lambda: spec(dilations=(1, 2, 257)), r"ModelSpec\.dilations must be at most 256"),
     (lambda: spec(channels=2**63), r"ModelSpec\.channels is an integer of at most 64 bit"),
-    (lambda: Task("depth", range=(0, 1e300)), r"Task\.range is within 1e\+06 of 0"),
+    (lambda: Task("depth", range=(0, 1e300)), r"Task\.range must be within 1e\+06 of 0"),
     (lambda: Preprocess(keep_aspect=1), r"Preprocess\.keep_aspect is bool, got 1"),  # type: ignore[arg-type]
-    (lambda: spec(prediction_stride=3), r"ModelSpec\.prediction_stride is a power of two, got 3"),
-    (lambda: spec(output_stride=0), r"ModelSpec\.output_stride is a power of two, got 0"),
-    (lambda: spec(dilations=(0, 2, 4)), r"ModelSpec\.dilations are at least 1, got \(0, 2, 4\)"),
+    (lambda: spec(prediction_stride=3), r"ModelSpec\.prediction_stride must be a power of two, got 3"),
+    (lambda: spec(output_stride=0), r"ModelSpec\.output_stride must be a power of two, got 0"),
+    (lambda: spec(dilations=(0, 2, 4)), r"ModelSpec\.dilations must be at least 1, got \(0, 2, 4\)"),
     (lambda: spec(dilations=(2, 4)), r"ModelSpec\.dilations is 3 values, got \(2, 4\)"),
-    (lambda: spec(channels=0), r"ModelSpec\.channels is at least 1, got 0"),
+    (lambda: spec(channels=0), r"ModelSpec\.channels must be at least 1, got 0"),
     (lambda: spec(channels=True), r"ModelSpec\.channels is an integer, got True"),
     (lambda: spec(channels=64.5), r"ModelSpec\.channels is an integer, got 64\.5"),
-    (lambda: spec(shortcut_channels=-1), r"ModelSpec\.shortcut_channels is at least 1"),
+    (lambda: spec(shortcut_channels=-1), r"ModelSpec\.shortcut_channels must be at least 1"),
     (lambda: spec(encoder=None), r"ModelSpec\.encoder is text, got None"),
-    (lambda: spec(decoder=""), r"ModelSpec\.decoder is a name, got ''"),
+    (lambda: spec(decoder=""), r"ModelSpec\.decoder must be a name, got ''"),
     (lambda: spec(activation="gelu"), r"ModelSpec\.activation is one of relu, relu6; got 'gelu'"),
     (lambda: spec(aspp="yes"), r"ModelSpec\.aspp is bool, got 'yes'"),
-    (lambda: Task("depth", range=(5, 5)), r"Task\.range is a lower and a higher value"),
+    (lambda: Task("depth", range=(5, 5)), r"Task\.range must be a lower and a higher value"),
     (lambda: Task(channels=2, classes=("a", "a")), r"Task\.classes has 'a' more than once"),
-    (lambda: Task(channels=1, palette=((0, 0, 256),)), r"Task\.palette is 0 to 255"),
+    (lambda: Task(channels=1, palette=((0, 0, 256),)), r"Task\.palette must be 0 to 255"),
     (lambda: Task(channels=1, palette=((0, 0),)), r"Task\.palette\[0\] is 3 values"),  # type: ignore[arg-type]
-    (lambda: Input(0), r"Input\.channels is at least 1, got 0"),
+    (lambda: Input(0), r"Input\.channels must be at least 1, got 0"),
     (lambda: Input(3, "radar"), r"Input\.kind is one of image, flow; got 'radar'"),  # type: ignore[arg-type]
     (lambda: Quantization(weight_bits=4), r"Quantization\.weight_bits is one of 7, 8; got 4"),  # type: ignore[arg-type]
     (lambda: TrainConfig(lr="fast"), r"TrainConfig\.lr is a number, got 'fast'"),  # type: ignore[arg-type]
-    (lambda: TrainConfig(epochs=0), r"TrainConfig\.epochs is at least 1, got 0"),
+    (lambda: TrainConfig(epochs=0), r"TrainConfig\.epochs must be at least 1, got 0"),
     (lambda: TrainConfig(epochs=2.5), r"TrainConfig\.epochs is an integer, got 2\.5"),  # type: ignore[arg-type]
-    (lambda: TrainConfig(lr=-1), r"TrainConfig\.lr is not negative, got -1"),
-    (lambda: TrainConfig(ema=2), r"TrainConfig\.ema is between 0 and 1, got 2"),
-    (lambda: TrainConfig(rand_scale=(2, 1)), r"TrainConfig\.rand_scale is a lowest and a highest factor"),
+    (lambda: TrainConfig(lr=-1), r"TrainConfig\.lr must not be negative, got -1"),
+    (lambda: TrainConfig(ema=2), r"TrainConfig\.ema must be between 0 and 1, got 2"),
+    (lambda: TrainConfig(seed=20261128121304), r"TrainConfig\.seed must be 0 to 2\*\*32 - 1, got 20261128121304"),
+    (lambda: TrainConfig(lr=np.array([0.1, 0.2])), r"TrainConfig\.lr is a finite number, got array"),  # type: ignore[arg-type]
+    (lambda: TrainConfig(depth_losses=(), depth_factors=()), r"TrainConfig\.depth_losses must have at least one loss"),
+    (lambda: Input(1, "flow"), r"Input\.channels must be at least 2 for optical flow, got 1"),
+    (lambda: TrainConfig(rand_scale=(2, 1)), r"TrainConfig\.rand_scale must be a lowest and a highest factor"),
     (lambda: TrainConfig(img_resize=(480,)), r"TrainConfig\.img_resize is 2 values"),  # type: ignore[arg-type]
     (lambda: TrainConfig(depth_losses=("relative",)), r"TrainConfig\.depth_factors has one factor per depth loss"),
     (lambda: ModelConfig(name="x", tasks="segmentation"), r"ModelConfig\.tasks is a dictionary"),  # type: ignore[arg-type]
@@ -86,8 +90,8 @@ WRONG: list[tuple[Callable[[], object], str]] = [
         (lambda name=name: ModelConfig(name="x", tasks={name: Task()}), "cannot be the name of a task or an input")
         for name in ("", " ", "a.b", "x/auxiliary", "a\\b", "new\nline")
     ],
-    (lambda: as_inputs((0,)), r"Input\.channels is at least 1, got 0"),
-    (lambda: as_inputs((-1,)), r"Input\.channels is at least 1, got -1"),
+    (lambda: as_inputs((0,)), r"Input\.channels must be at least 1, got 0"),
+    (lambda: as_inputs((-1,)), r"Input\.channels must be at least 1, got -1"),
     (lambda: as_inputs({"image": "3"}), r"Input\.channels is an integer, got '3'"),  # type: ignore[dict-item]
     (lambda: as_inputs("image"), r"in_channels has the channels of each input"),  # type: ignore[arg-type]
     (lambda: as_inputs({}), r"in_channels has the channels of each input"),
@@ -103,9 +107,9 @@ def test_nouns_check_themselves(make: Callable[[], object], problem: str) -> Non
 def test_json_is_checked_like_python() -> None:
     for kind in (ModelSpec, Task, Input, Preprocess, Quantization, TrainConfig):
         assert issubclass(kind, Record)
-        with pytest.raises(ValueError, match=rf"here: {kind.__name__} has unknown keys \['plugin'\]"):
+        with pytest.raises(ValueError, match=rf"here: {kind.__name__} has unknown keys 'plugin'"):
             kind.from_json({"plugin": "x"}, "here")
-        with pytest.raises(ValueError, match=f"here: {kind.__name__} is a dictionary of its fields"):
+        with pytest.raises(ValueError, match=f"here: {kind.__name__} must be a dictionary of its fields"):
             kind.from_json([1], "here")
     with pytest.raises(ValueError, match=r"file: Preprocess\.size is 2 values"):
         Preprocess.from_json({"size": "abc"}, "file")
@@ -156,17 +160,17 @@ def test_record_round_trip() -> None:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"prediction_stride": 3}, "prediction_stride is a power of two"),
-        ({"dilations": (0, 2, 4)}, "dilations are at least 1"),
-        ({"channels": 0}, "channels is at least 1"),
-        ({"in_channels": (0,)}, "channels is at least 1"),
+        ({"prediction_stride": 3}, "prediction_stride must be a power of two"),
+        ({"dilations": (0, 2, 4)}, "dilations must be at least 1"),
+        ({"channels": 0}, "channels must be at least 1"),
+        ({"in_channels": (0,)}, "channels must be at least 1"),
         ({"tasks": "segmentation"}, "tasks has a Task for each name"),
         ({"tasks": {"a.b": Task()}}, "cannot be the name of a task"),
         ({"tasks": {"": Task()}}, "cannot be the name of a task"),
         ({"tasks": {"type": Task("segmentation", 2)}}, "ModuleDict has a method of that name"),
         ({"tasks": {"keys": Task("segmentation", 2)}}, "ModuleDict has a method of that name"),
         ({"tasks": {"depth": Task("depth", 2)}}, r"Task\.channels is 1 for depth"),
-        ({"num_classes": 0}, r"Task\.channels is 1 to 65536"),
+        ({"num_classes": 0}, r"Task\.channels must be 1 to 65536"),
         ({"encoder": None}, r"ModelSpec\.encoder is text"),
     ],
 )

@@ -296,9 +296,9 @@ def test_command_on_0_and_255(own: Path, capsys: pytest.CaptureFixture[str]) -> 
     ("options", "message"),
     [
         (["--split", "elsewhere"], "elsewhere"),
-        (["-o", "page.jpg"], "--output is a .png file, got page.jpg"),
+        (["-o", "page.jpg"], "--output must be a .png file, got page.jpg"),
         (["-o", "nowhere/page.png"], "nowhere"),
-        (["--limit", "0"], "--limit is at least 1, got 0"),
+        (["--limit", "0"], "--limit must be at least 1, got 0"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

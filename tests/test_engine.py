@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import platform
@@ -24,6 +25,7 @@ from edgeseg.data.camvid import CamVid
 from edgeseg.engine import BinaryScores, ConfusionMatrix, DepthErrors, TrainConfig, evaluate, train
 from edgeseg.engine.optimization import learning_rate_factor
 from edgeseg.engine.signals import stoppable
+from edgeseg.engine.sync_batch_norm import share_batch_norms, unshare_batch_norms
 from edgeseg.labels import IGNORE
 from edgeseg.machine.memory import keep_freed_memory
 from edgeseg.recipes import ORIGINAL
@@ -83,6 +85,30 @@ def test_nan_stops(camvid: Path, tmp_path: Path) -> None:
     config = replace(SMALL, batch_size=64)
     with pytest.raises(ValueError, match="uses 64 images, but the training set has only 6; lower batch_size"):
         train(make(), CamVid(camvid), None, config, tmp_path)
+
+
+@pytest.mark.parametrize("encoder", ["mobilenetv2", TINY])
+def test_batch_norms_are_shared_during_a_run_only(encoder: str) -> None:
+    """timm's batch norms have an activation in them; afterwards batch norms can be folded as before."""
+    model = edgeseg.create_model("fpn", encoder=encoder, channels=16, num_classes=3).eval()
+    image = torch.randn(1, 3, 64, 64)
+    expected, keys = model(image)["segmentation"], list(model.state_dict())
+    assert torch.equal(expected, copy.deepcopy(model)(image)["segmentation"])
+    share_batch_norms(model)
+    assert not any(type(each) is torch.nn.BatchNorm2d for each in model.modules())
+    assert any(isinstance(each, torch.nn.SyncBatchNorm) for each in model.modules())
+    assert torch.equal(model(image)["segmentation"], expected)
+    unshare_batch_norms(model)
+    assert not any(isinstance(each, torch.nn.SyncBatchNorm) for each in model.modules())
+    assert list(model.state_dict()) == keys
+    assert torch.equal(model(image)["segmentation"], expected)
+    assert "batch norms folded" in str(edgeseg.optimize(model).config.notes["optimized"])
+
+
+def test_no_task_is_named_as_the_total(camvid: Path, tmp_path: Path) -> None:
+    model = edgeseg.create_model("fpn", encoder=TINY, channels=16, tasks={"loss": CamVid.task})
+    with pytest.raises(ValueError, match="a task is named 'loss', as the total of all losses is"):
+        train(model, CamVid(camvid), None, SMALL, tmp_path)
 
 
 CHILD = """
@@ -231,7 +257,7 @@ def test_options(options: dict[str, Any], camvid: Path, tmp_path: Path) -> None:
 def test_wrong_options() -> None:
     with pytest.raises(ValueError, match="optimizer is one of sgd, adam, adamw; got 'lion'"):
         TrainConfig(optimizer="lion")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="epochs is at least 1"):
+    with pytest.raises(ValueError, match="epochs must be at least 1"):
         TrainConfig(epochs=0)
 
 
@@ -272,12 +298,12 @@ def test_confusion_matrix_against_numpy() -> None:
     ("options", "problem"),
     [
         ({"output_size": (8, 8)}, "output_size belongs to the original protocol"),
-        ({"output_size": (0, 8), "protocol": "original"}, r"output_size is a positive height and width, got \(0, 8\)"),
-        ({"size": (8, -1)}, "size is a positive height and width"),
+        ({"output_size": (0, 8), "protocol": "original"}, r"output_size must be a positive height .*, got \(0, 8\)"),
+        ({"size": (8, -1)}, "size must be a positive height and width"),
         ({"scales": (1, 0)}, r"scales are positive factors, got \(1, 0\)"),
         ({"scales": ()}, "scales are positive factors"),
         ({"scales": 1.0}, r"scales are positive factors, got 1\.0"),
-        ({"size": 512}, "size is a positive height and width, got 512"),
+        ({"size": 512}, "size must be a positive height and width, got 512"),
         ({"protocol": "Native"}, "protocol is one of 'native', 'original', got 'Native'"),
     ],
 )

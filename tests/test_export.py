@@ -186,8 +186,8 @@ def test_wrong_calls(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
 def test_sizes_and_places_that_are_none(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
     """They are refused before anything is computed, and a number is a square."""
     for options, problem in (
-        ({"size": (64.0, 96.0)}, "size is a positive height and width, got"),
-        ({"size": (64, 0)}, "size is a positive height and width, got"),
+        ({"size": (64.0, 96.0)}, "size must be a positive height and width, got"),
+        ({"size": (64, 0)}, "size must be a positive height and width, got"),
         ({"dynamic": "height"}, "dynamic is a list of dimensions"),
         ({"dynamic": True}, "dynamic is a list of dimensions"),
     ):

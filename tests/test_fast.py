@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import linecache
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from unittest import mock
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from PIL import Image
@@ -19,6 +21,7 @@ from edgeseg.cli import main
 from edgeseg.deploy import fast
 from edgeseg.machine.download import cache_folder, make_in_cache
 from edgeseg.machine.errors import ExportError
+from edgeseg.machine.versions import version_of
 from edgeseg.networks.network_bytes import network_bytes
 from edgeseg.predict.segmenter import FileSegmenter
 
@@ -114,6 +117,40 @@ def test_an_edited_encoder_is_another_network(tmp_path: Path, monkeypatch: pytes
         keys.append(b"".join(network_bytes(network)))
     assert keys[0] == keys[1]
     assert len(set(keys)) == 3
+    settings: list[dict[str, Any]] = [
+        {},
+        {"_gain": 1.0},
+        {"_gain": 5.0},
+        {"gains": [1.0]},
+        {"gains": [7.0]},
+        {"gains": np.array([1.0])},
+    ]
+    settings += [{"gains": torch.tensor([1.0])}, {"gains": {"a": [1]}}, {"act": torch.relu}, {"act": torch.tanh}]
+    keys = []
+    for attributes in settings * 2:
+        torch.manual_seed(0)
+        network = importlib.import_module("edited_encoder").Edited(3)
+        vars(network).update(attributes)
+        keys.append(b"".join(network_bytes(network)))
+    assert keys[: len(settings)] == keys[len(settings) :]
+    assert len(set(keys)) == len(settings) - 1  # an array and a tensor may count as the same
+    network.anything = object()
+    assert b"".join(network_bytes(network)) != b"".join(network_bytes(network))
+
+
+def test_a_runtime_from_another_package(
+    network: edgeseg.Pixel2Pixel, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """onnxruntime-gpu has no distribution of the name onnxruntime."""
+
+    def version(name: str) -> str:
+        if name == "onnxruntime":
+            raise PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr("edgeseg.machine.versions.version", version)
+    assert version_of("onnxruntime") == onnxruntime.__version__
+    assert edgeseg.optimize(network, runtime="onnxruntime").predict(photo).dtype == np.uint8
 
 
 def test_predict_takes_what_is_faster_in_all(

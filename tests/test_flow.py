@@ -74,7 +74,7 @@ def test_flow_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["flow", str(tmp_path / "flows"), "-o", str(tmp_path / "none")]) == 2
     assert "has 1 images; flow needs two or more" in capsys.readouterr().err
     assert main(["flow", str(folder / "a.png"), "-o", str(tmp_path / "none")]) == 2
-    assert "is no folder" in capsys.readouterr().err
+    assert "is not a folder" in capsys.readouterr().err
 
 
 @pytest.fixture

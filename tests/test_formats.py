@@ -562,7 +562,35 @@ def test_photos_without_annotations(cvat: Path) -> None:
     assert len(labels) == 3
     assert not labels[1].any()
     with pytest.warns(UserWarning, match="1 photos do not have annotations and are left out"):
-        assert len(read("coco_json", cvat, "default", on_unlabelled="skip")) == 2
+        data = load_dataset("coco_json", cvat, "default", on_unlabelled="skip")
+    assert len(data) == 2
+    assert data.skipped == [f"{cvat / 'images/1.jpg'}: no annotations"]
+
+
+def test_all_that_is_wrong_is_listed(cvat: Path) -> None:
+    path = cvat / "annotations/instances_default.json"
+    content = json.loads(path.read_text())
+    whole = json.dumps(content)
+    for each in content["annotations"]:
+        each["segmentation"] = "damaged"
+    write(path, content)
+    count = len({each["image_id"] for each in content["annotations"]})
+    assert count == 3
+    with pytest.raises(ValueError, match=r"(annotation .*){3}"):
+        load_dataset("coco_json", cvat, "default")
+    path.write_text(whole)
+    for photo in cvat.glob("images/**/*.jpg"):
+        photo.unlink()
+    with pytest.raises(FileNotFoundError, match=r"(the photo .* is missing; ){3}looked in"):
+        load_dataset("coco_json", cvat, "default")
+
+
+def test_what_is_wrong_is_counted(tmp_path: Path) -> None:
+    for i in range(6):
+        photo(tmp_path / f"train/{i}.jpg")
+        (tmp_path / f"train/{i}.json").write_text("{")
+    with pytest.raises(ValueError, match=r"0\.json is not JSON: .*2\.json is not JSON: .*; and 3 more$"):
+        load_dataset("labelme", tmp_path, "train", classes=["road"])
 
 
 def _change(key: str, **changes: Any) -> Callable[[dict[str, Any]], Any]:
@@ -623,7 +651,7 @@ def test_other_size_and_skipping(cvat: Path) -> None:
     with pytest.raises(ValueError, match=r"default\.json is \(32, 48\) and .*1\.jpg is \(20, 20\)"):
         read("coco_json", cvat, "default")
     (cvat / "images/2.jpg").write_bytes(b"no photo")
-    with pytest.warns(UserWarning, match=r"2 samples left out.*1\.jpg is \(20, 20\).*2\.jpg"):
+    with pytest.warns(UserWarning, match=r"2 samples were left out.*1\.jpg is \(20, 20\).*2\.jpg"):
         assert len(load_dataset("coco_json", cvat, "default", on_error="skip")) == 1
 
 
@@ -726,7 +754,7 @@ def test_damaged_yolo_is_named(line: str, problem: str, tmp_path: Path) -> None:
     (tmp_path / "labels/train/0.txt").write_text(f"0 0 0 1 0 1 1\n{line}\n")
     with pytest.raises(ValueError, match=rf"train/0\.txt, line 2.*{problem}"):
         load_dataset("yolo", tmp_path, "train", classes=("road", "car"))[0]
-    with pytest.warns(UserWarning, match=r"1 samples left out.*0\.txt, line 2"):
+    with pytest.warns(UserWarning, match=r"1 samples were left out.*0\.txt, line 2"):
         assert len(load_dataset("yolo", tmp_path, "train", classes=("road", "car"), on_error="skip")) == 1
     (tmp_path / "labels/train/0.txt").unlink()
     with pytest.warns(UserWarning, match="1 photos do not have annotations"):
@@ -759,7 +787,7 @@ def test_damaged_files_of_labelme(tmp_path: Path) -> None:
     (tmp_path / "train/damaged.json").write_text('{"shapes": [')
     with pytest.raises(ValueError, match=r"damaged\.json"):
         load_dataset("labelme", tmp_path, "train")
-    with pytest.warns(UserWarning, match=r"1 samples left out, their JSON files cannot be read: .*damaged\.json"):
+    with pytest.warns(UserWarning, match=r"because their JSON files cannot be read: .*damaged\.json"):
         data = load_dataset("labelme", tmp_path, "train", on_error="skip")
     assert len(data) == 1
     assert len(data.skipped) == 1

@@ -158,6 +158,11 @@ def test_pictures_on_the_command_line(model: edgeseg.Pixel2Pixel, photo: Path, t
         assert picture.size == (90, 60)
 
 
+def test_logits_of_classes_are_not_clamped() -> None:
+    with pytest.raises(ValueError, match=r"Task\.range is for regressed maps"):
+        edgeseg.create_model("fpn", encoder=TINY, tasks={"s": edgeseg.Task("segmentation", 3, range=(0, 1))})
+
+
 def test_kinds_are_checked() -> None:
     with pytest.raises(ValueError, match="unknown task kind 'normals'; the kinds are binary, depth, segmentation"):
         Task("normals", 3)
@@ -211,7 +216,7 @@ def test_a_decoder_of_ones_own(tmp_path: Path) -> None:
             edgeseg.register_decoder(name)(Mine)
     with pytest.raises(ValueError, match="a dot"):
         edgeseg.register_decoder("a.b")(Mine)
-    with pytest.raises(ValueError, match=r"ModelSpec\.channels is at least 1"):
+    with pytest.raises(ValueError, match=r"ModelSpec\.channels must be at least 1"):
         edgeseg.register_decoder("other", channels=0)(Mine)
     with pytest.raises(ValueError, match="needs an encoder"):
         edgeseg.create_model("mine")

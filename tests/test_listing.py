@@ -143,7 +143,7 @@ def test_photos_of_one_stem(own: Path) -> None:
 def test_names_of_masks(own: Path) -> None:
     for path in own.glob("masks/train/*/0.png"):
         path.rename(path.with_name("0_mask.PNG"))
-    with pytest.raises(FileNotFoundError, match=r"(?s)day/0\.png is missing; expected"):
+    with pytest.raises(FileNotFoundError, match=r"(?s)day/0\.png; .*night/0\.png are missing; expected"):
         load_dataset("images_masks", own, "train")
     for path in own.glob("masks/train/*/1.png"):
         path.rename(path.with_name("1_mask.png"))
@@ -161,7 +161,7 @@ def test_photos_without_masks(own: Path) -> None:
     (own / "masks/train/day/1.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"(?s)masks/train/day/1\.png is missing; expected"):
         load_dataset("images_masks", own, "train")
-    with pytest.warns(UserWarning, match=r"1 samples left out, their masks are missing: .*day/1\.jpg"):
+    with pytest.warns(UserWarning, match=r"1 samples were left out because their masks are missing: .*day/1\.jpg"):
         data = load_dataset("images_masks", own, "train", on_unlabelled="skip")
     assert (len(data), len(data.skipped)) == (3, 1)
     with pytest.raises(ValueError, match="on_unlabelled is 'stop' or 'skip'"):
@@ -173,7 +173,7 @@ def test_evaluate_command_with_names_of_masks(own: Path, predict: list[str]) -> 
     for path in list(own.glob("masks/train/*/*")):
         path.rename(path.with_name(f"{path.stem}_gt.png"))
     call = ["evaluate", "--dataset", "images_masks", "--data-path", str(own), "--split", "train", "--workers", "0"]
-    with pytest.warns(UserWarning, match="1 samples left out"):
+    with pytest.warns(UserWarning, match="1 samples were left out"):
         assert main([*call, "--mask-suffix", "_gt.png", "--skip-unlabelled", *predict[1:5]]) == 0
     assert main([*call, *predict[1:5]]) == 2
 

@@ -156,7 +156,7 @@ def test_tasks_without_targets_are_named(tmp_path: Path) -> None:
     less = Streets("train", SIZE, length=4, inputs=("flow", "image"), targets=("semantic", "motion"))
     with pytest.raises(ValueError, match="no target for depth; it has semantic, motion"):
         train(make(data), less, None, SMALL, tmp_path)
-    with pytest.raises(ValueError, match="the dataset has no target for depth"):
+    with pytest.raises(ValueError, match="has a ground truth for depth"):
         evaluate_tasks(make(data), less)
     with pytest.raises(ValueError, match="no task named flow; this model has semantic"):
         evaluate_tasks(make(data), data, tasks=["flow"])

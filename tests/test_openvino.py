@@ -110,7 +110,7 @@ def test_devices(file: Path) -> None:
     assert edgeseg.load_segmenter(file, device="auto").device == "AUTO"  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match="OpenVINO finds no device 'TPU' on this machine, only CPU"):
         edgeseg.load_segmenter(file, device="TPU")
-    with pytest.raises(ValueError, match="threads is at least 1"):
+    with pytest.raises(ValueError, match="threads must be at least 1"):
         edgeseg.load_segmenter(file, threads=-1)
 
 

@@ -327,7 +327,7 @@ def test_wrong_calls() -> None:
         Quantization(scheme="int4")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="weight_bits is one of 7, 8; got 4"):
         Quantization(weight_bits=4)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"distillation is between 0 and 1, got 1\.5"):
+    with pytest.raises(ValueError, match=r"distillation must be between 0 and 1, got 1\.5"):
         TrainConfig(distillation=1.5)
 
 

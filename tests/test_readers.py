@@ -428,7 +428,7 @@ def test_large_photos_are_skipped_on_request(large: Path, own: Path) -> None:
     (own / "images/train/0.png").write_bytes(large.read_bytes())
     with pytest.raises(OSError, match=r"images/train/0\.png"):
         load_dataset("images_masks", own, "train")[0]
-    with pytest.warns(UserWarning, match=r"1 samples left out.*images/train/0\.png"):
+    with pytest.warns(UserWarning, match=r"1 samples were left out.*images/train/0\.png"):
         assert len(load_dataset("images_masks", own, "train", on_error="skip")) == 1
 
 
@@ -442,7 +442,7 @@ def test_predict_command_with_large_photos(
     assert main([*call, "--max-pixels", "5399"]) == 1
     assert "photo.jpg: it has 90 x 60 pixels, more than max_pixels 5399" in capsys.readouterr().err
     assert main([*call, "--max-pixels", "0"]) == 2
-    assert "--max-pixels is at least 1" in capsys.readouterr().err
+    assert "--max-pixels must be at least 1" in capsys.readouterr().err
     assert network(3).predict(photo, max_pixels=5400).shape == (60, 90)
     with pytest.raises(OSError, match=r"photo\.jpg"):
         network(3).predict(photo, max_pixels=1)
@@ -497,7 +497,7 @@ def test_calibration_photos(own: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert main([*call, "--skip-unreadable"]) == 0
     assert f"left out: cannot read {folder / '0.png'}" in capsys.readouterr().err
     assert main([*call, "--calibration-count", "0"]) == 2
-    assert "--calibration-count is at least 1, got 0" in capsys.readouterr().err
+    assert "--calibration-count must be at least 1, got 0" in capsys.readouterr().err
 
 
 # Masks

@@ -137,5 +137,5 @@ def test_task_checks() -> None:
         Task("panoptic", 3)
     with pytest.raises(ValueError, match="2 class names for a task of 3 channels"):
         Task("segmentation", 3, classes=("a", "b"))
-    with pytest.raises(ValueError, match=r"Task.channels is 1 to 65536, got 0"):
+    with pytest.raises(ValueError, match=r"Task.channels must be 1 to 65536, got 0"):
         Task("segmentation", 0)

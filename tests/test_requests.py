@@ -197,7 +197,7 @@ def test_files_of_a_training_that_cannot_be_written(
     ("words", "message"),
     [
         (["export", "-o", "{}/nodir/x.onnx"], "there is no folder"),
-        (["export", "-o", "{}/x.onnx", "--img-resize", "0", "0"], "--img-resize is a positive height and width"),
+        (["export", "-o", "{}/x.onnx", "--img-resize", "0", "0"], "--img-resize must be a positive height and width"),
         (["export", "-o", "{}/x.onnx", "--opset", "10"], "opset is 11 to"),
         (["export", "-o", "{}/x.onnx", "--ir-version", "2"], "--ir-version is 4 to"),
         (["export", "-o", "{}/x.onnx", "--fit", "letterbox"], "add --fixed"),
@@ -205,9 +205,12 @@ def test_files_of_a_training_that_cannot_be_written(
         (["export", "-o", "{}/nodir/x.pt2"], "there is no folder"),
         (["quantize", "--images", "{}", "-o", "{}/nodir/x.onnx"], "there is no folder"),
         (["quantize", "--images", "{}", "-o", "{}/x.tflite"], "--output is a .onnx file"),
-        (["quantize", "--images", "{}", "-o", "{}/x.onnx", "--img-resize", "-1", "5"], "--img-resize is a positive"),
+        (
+            ["quantize", "--images", "{}", "-o", "{}/x.onnx", "--img-resize", "-1", "5"],
+            "--img-resize must be a positive",
+        ),
         (["quantize", "--images", "{}", "-o", "{}/x.onnx", "--opset", "12"], "scales per channel need opset 13"),
-        (["quantize", "--images", "{}", "-o", "{}/x.onnx", "--keep-float", "-1"], "--keep-float is at least 0"),
+        (["quantize", "--images", "{}", "-o", "{}/x.onnx", "--keep-float", "-1"], "--keep-float must be at least 0"),
     ],
 )
 def test_wrong_calls_end_before_work_starts(
@@ -257,3 +260,15 @@ def test_quantized_training_writes_what_is_asked(tmp_path: Path) -> None:
     ).path
     assert opsets(path) == [("", 13)]
     assert onnx.load(path).ir_version == 8
+
+
+@pytest.mark.parametrize("images", [None, iter(["photo.jpg"]), "photo.jpg", ["photo.jpg"]])
+def test_images_of_a_file(images: Any, tmp_path: Path) -> None:
+    model = edgeseg.create_model("fpn", encoder=TINY, channels=8, num_classes=3)
+    message = "other precisions need none" if images in (None, ["photo.jpg"]) else "images is a list of photos, got"
+    precision: Any = "float32" if images == ["photo.jpg"] else "int8"
+    with pytest.raises(ValueError, match=message):
+        edgeseg.export(model, tmp_path / "model.onnx", precision=precision, images=images)
+    with pytest.raises(ValueError, match=message):
+        edgeseg.export_web(model, tmp_path / "page", size=(64, 96), precision=precision, images=images)
+    assert not list(tmp_path.iterdir())

@@ -313,7 +313,7 @@ def test_phases_of_frozen_and_trained_encoders(camvid: Path, tmp_path: Path) -> 
     [
         ({"task_factors": (1.0, 2.0)}, "task_factors"),
         ({"batch_size": 64}, "batch_size"),
-        ({"bf16": False}, "the model is in torch.float16; training takes float32"),
+        ({"bf16": False}, r"the model is in torch\.float16; call model\.float\(\)"),
     ],
 )
 def test_a_refused_run_leaves_the_model_as_it_was(

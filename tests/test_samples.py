@@ -278,7 +278,7 @@ def test_the_confusion_matrix_drops_nothing() -> None:
     matrix = ConfusionMatrix(3)
     for wrong in (3, 254, -1, 256):
         target = torch.tensor([0, 1, wrong, 255])
-        with pytest.raises(ValueError, match=re.escape(f"has ids [{wrong}]; there are 3 classes")):
+        with pytest.raises(ValueError, match=re.escape(f"has ids [{wrong}]; valid ids are 0 to 2")):
             matrix.update(torch.zeros(4, dtype=torch.uint8), target)
     assert matrix.counted == 0
 
@@ -432,7 +432,7 @@ def test_wrapped_networks_are_named(tmp_path: Path) -> None:
             lambda it: edgeseg.save_checkpoint(it, tmp_path / "m.safetensors"),
             lambda it: edgeseg.export(it, tmp_path / "m.onnx"),
         ):
-            with pytest.raises(ValueError, match=r"takes a network of edgeseg, got a .*; pass its attribute module"):
+            with pytest.raises(ValueError, match=r"takes an edgeseg model, got a .*; pass its \.module"):
                 call(wrapped)
     assert not list(tmp_path.iterdir())
 

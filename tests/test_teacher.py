@@ -77,6 +77,12 @@ def test_known_class_maps() -> None:
     assert class_map(city, city)["terrain"] == "terrain"
 
 
+def test_class_names_that_differ_in_case_only() -> None:
+    source, target = Task(channels=3, classes=("Road", "road", "sky")), Task(channels=2, classes=("road", "sky"))
+    with pytest.raises(ValueError, match="teacher's classes road, road, sky have names that differ at most"):
+        class_map(source, target, {"road": "road", "sky": "sky"})
+
+
 def test_class_maps_are_complete() -> None:
     source, target = (
         Task("segmentation", 2, classes=("Grass", "sky")),
@@ -153,7 +159,7 @@ def test_a_teacher_of_other_classes(tmp_path: Path) -> None:
 def test_soft_labels_are_kept(teacher: edgeseg.Pixel2Pixel, photos: Path, tmp_path: Path) -> None:
     labelled = Streets("train", size=(64, 96), labels="camvid", length=3)
     (photos / "broken.png").write_bytes(b"no photo")
-    with pytest.warns(UserWarning, match=r"1 photos left out, their files cannot be read: .*broken\.png"):
+    with pytest.warns(UserWarning, match=r"1 photos were left out because they cannot be read: .*broken\.png"):
         data = WithPhotos(labelled, [photos], on_error="skip")
     assert len(data.skipped) == 1
     (photos / "broken.png").unlink()

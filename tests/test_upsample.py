@@ -14,7 +14,7 @@ from edgeseg.data import Streets
 from edgeseg.spec import Task
 from edgeseg.tasks import kind_of
 from edgeseg.vision.preprocess import to_input
-from edgeseg.vision.upsample import upsampled_argmax
+from edgeseg.vision.upsample import bilinear, upsampled_argmax
 
 SIZES = [
     (19, (32, 64), (128, 256)),
@@ -38,6 +38,16 @@ def test_class_ids_move_to_the_nearest_centre() -> None:
         expected = F.interpolate(ids[None, None].float(), size=size, mode="nearest-exact")[0, 0]
         found = kind_of(Task("segmentation", 60)).resized(ids.numpy(), size)
         assert found.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(("channels", "small", "size"), SIZES)
+def test_values_as_torch_resizes_them(channels: int, small: tuple[int, int], size: tuple[int, int]) -> None:
+    """Also where a map shrinks: depth of an exported file is that of the network."""
+    values = torch.randn(channels, *small)
+    expected = F.interpolate(values[None], size=size, mode="bilinear", align_corners=False)[0]
+    found = bilinear(values.numpy(), size)
+    assert found.dtype == np.float32
+    assert np.abs(found - expected.numpy()).max() < 1e-4
 
 
 @pytest.mark.parametrize(("classes", "small", "size"), SIZES)

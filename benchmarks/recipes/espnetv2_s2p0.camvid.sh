@@ -15,4 +15,4 @@ edgeseg train "${data[@]}" "${trainval[@]}" --pretrained runs/${model}_first/las
 edgeseg train "${data[@]}" "${trainval[@]}" --pretrained runs/${model}_second/last.safetensors --epochs 20 --seed 3 \
     -o runs/$model.camvid
 bash "$(dirname "$0")/finish_camvid.sh" "$1" $model \
-    "CC BY-NC 4.0 (CamVid): for non-commercial use; it started from weights for Cityscapes, whose terms hold for use"
+    "CC BY-NC 4.0 and Cityscapes' terms: CamVid is for non-commercial use; it started from weights for Cityscapes"

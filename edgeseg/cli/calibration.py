@@ -39,7 +39,7 @@ def check_calibration(options: argparse.Namespace) -> None:
             "measured on images"
         )
     if options.calibration_count < 1:
-        raise ValueError(f"--calibration-count is at least 1, got {options.calibration_count}")
+        raise ValueError(f"--calibration-count must be at least 1, got {options.calibration_count}")
 
 
 def calibration_frames(options: argparse.Namespace, model: Predictor) -> list[Frame]:

@@ -57,13 +57,13 @@ def add(verbs: Any) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     if options.output is not None and options.output.suffix.lower() != ".png":
-        raise ValueError(f"--output is a .png file, got {options.output}")
+        raise ValueError(f"--output must be a .png file, got {options.output}")
     if options.output is not None and not options.output.parent.is_dir():
         raise ValueError(f"--output: there is no folder {options.output.parent}")
     for name, least in (("limit", 1), ("workers", 0)):
         value = getattr(options, name)
         if value is not None and value < least:
-            raise ValueError(f"--{name} is at least {least}, got {value}")
+            raise ValueError(f"--{name} must be at least {least}, got {value}")
     datasets = {split: load_split(options, split) for split in dict.fromkeys(options.split)}
     reports = {split: _report(dataset, split, options) for split, dataset in datasets.items()}
     if options.json:

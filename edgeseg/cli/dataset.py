@@ -54,8 +54,8 @@ def _add_own(verb: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--image-dir", metavar="DIR",
-        help="folder of the photos of images_masks and coco_json below --data-path (default images); {split} in it "
-        "stands for the name of the split",
+        help="folder of the photos of images_masks and coco_json below --data-path (default images; for coco_json, "
+        "where annotation tools put it); {split} in it stands for the name of the split",
     )  # fmt: skip
     group.add_argument(
         "--mask-dir", metavar="DIR",
@@ -101,8 +101,9 @@ def _add_published(verb: argparse.ArgumentParser) -> None:
         "--inputs", nargs="+", metavar="NAME", help="inputs of streets: flow and image, or one of them (default image)"
     )
     group.add_argument(
-        "--tasks", nargs="+", metavar="NAME", help="tasks of streets and Cityscapes: any of semantic, depth and motion"
-    )
+        "--tasks", nargs="+", metavar="NAME",
+        help="tasks: of streets any of semantic, depth and motion; of Cityscapes also segmentation and five_classes",
+    )  # fmt: skip
     group.add_argument("--length", type=int, metavar="N", help="number of samples of streets (default 400)")
     group.add_argument(
         "--overlap",

@@ -99,12 +99,9 @@ def _requirements() -> Iterator[tuple[str, str]]:
 
 
 def _version(library: str, otherwise: str) -> str:
-    from importlib.metadata import PackageNotFoundError, version
+    from edgeseg.machine.versions import version_of
 
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return otherwise
+    return version_of(library) or otherwise
 
 
 def _libraries() -> Facts:

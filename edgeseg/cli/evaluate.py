@@ -153,6 +153,8 @@ def _check_files(options: argparse.Namespace) -> None:
         if path.suffix != ".safetensors":
             raise ValueError(f"{option} takes a .safetensors file, got {path}")
         check_file(option, path)
+        if option == "--store-threshold" and options.runtime in ("onnxruntime", "openvino"):
+            raise ValueError(f"{option} needs probabilities, which PyTorch computes: leave out --runtime")
         if options.exported is not None:
             raise ValueError(
                 f"{option} cannot be combined with --exported, whose {what} fixed; choose for the checkpoint, and "

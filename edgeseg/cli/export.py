@@ -143,7 +143,7 @@ def file_options(options: argparse.Namespace, chosen: Format | None = None) -> d
 
     if options.img_resize is not None and min(options.img_resize) < 1:
         height, width = options.img_resize
-        raise ValueError(f"--img-resize is a positive height and width, got {height} {width}")
+        raise ValueError(f"--img-resize must be a positive height and width, got {height} {width}")
     fixed = options.fixed or (chosen is not None and "dynamic" not in chosen.options)
     if options.fit != "stretch" and not fixed:
         raise ValueError(f"--fit {options.fit} applies to files of fixed size: add --fixed")

@@ -86,7 +86,7 @@ def _flow_of_folder(options: argparse.Namespace) -> int:
     if not folder.is_dir():
         if not folder.exists():
             raise ValueError(f"{folder}: no such file or folder")
-        raise ValueError(f"{folder} is no folder; pass PREVIOUS and CURRENT, or a folder of frames")
+        raise ValueError(f"{folder} is not a folder; pass PREVIOUS and CURRENT, or a folder of frames")
     require_folder(options.output)
     frames = by_stem(list_files(folder, PHOTO_SUFFIXES, without=options.output, recursive=False), folder)
     natural = sorted(frames, key=_by_numbers)

@@ -64,8 +64,8 @@ def add_encoder(group: Group) -> None:
     """Adds --encoder and --option."""
     group.add_argument(
         "--encoder", metavar="NAME",
-        help="encoder of a free combination, such as resnet18 or any other of timm; the model is then fpn, "
-        "unet, deeplabv3plus, bifpn or fpnsum",
+        help="encoder to combine with a decoder family (--model fpn, unet, deeplabv3plus, bifpn or fpnsum), such as "
+        "resnet18 or another timm model",
     )  # fmt: skip
     group.add_argument(
         "--option", action="append", default=[], metavar="KEY=VALUE",
@@ -146,7 +146,7 @@ def load_network(options: argparse.Namespace, device: torch.device) -> Predictor
     """Creates the model of --model and --checkpoint, or opens the file of --exported.
 
     Raises:
-        ValueError: both are given, or as of `load_model`.
+        ValueError: both are given, or as in `load_model`.
         OSError: a file is missing, or weights cannot be downloaded.
     """
     if options.exported is None:
@@ -155,6 +155,8 @@ def load_network(options: argparse.Namespace, device: torch.device) -> Predictor
 
     if options.model or options.checkpoint:
         raise ValueError("--exported cannot be combined with --model or --checkpoint")
+    if device.type != "cpu":
+        raise ValueError(f"--exported runs on the CPU; it cannot be combined with --device {device}")
     return load_segmenter(options.exported)
 
 

@@ -41,7 +41,7 @@ def require_outputs(model: Predictor, outputs: Collection[str]) -> None:
 
     classes = [task for task in model.tasks.values() if kind_of(task).has_classes]
     has = " and ".join(f"{task.channels} ({', '.join(class_names(task)[:3])}, ...)" for task in classes)
-    raise ValueError(f"--outputs label_ids needs a model of Cityscapes' 19 classes, this one has {has or 'none'}")
+    raise ValueError(f"--outputs label_ids needs a model of Cityscapes' 19 classes; this one has {has or 'none'}")
 
 
 def _is_cityscapes(task: Task) -> bool:

@@ -158,9 +158,9 @@ def _report(done: int, problems: Sequence[str], output: Path) -> int:
 def _check_options(options: argparse.Namespace) -> None:
     """Raises a ValueError for options that no model can work with."""
     if options.max_pixels is not None and options.max_pixels < 1:
-        raise ValueError(f"--max-pixels is at least 1, got {options.max_pixels}")
+        raise ValueError(f"--max-pixels must be at least 1, got {options.max_pixels}")
     if options.batch_size < 1:
-        raise ValueError(f"--batch-size is at least 1, got {options.batch_size}")
+        raise ValueError(f"--batch-size must be at least 1, got {options.batch_size}")
     if options.tile is not None and min(options.tile) < 1:
         raise ValueError(f"--tile is a height and a width of at least 1, got {' '.join(map(str, options.tile))}")
     if options.exported is not None and options.device != "cpu":

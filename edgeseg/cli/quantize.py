@@ -79,7 +79,7 @@ def _quantize(options: argparse.Namespace) -> int:
 
     check_calibration(options)
     if options.keep_float < 0:
-        raise ValueError(f"--keep-float is at least 0, got {options.keep_float}")
+        raise ValueError(f"--keep-float must be at least 0, got {options.keep_float}")
     if options.output.suffix != ".onnx":
         raise ValueError(f"--output is a .onnx file, got {options.output}")
     check_file("--output", options.output)

@@ -303,6 +303,7 @@ def _start(options: argparse.Namespace) -> dict[str, Any]:
         OSError: a file is missing, or an address cannot be reached.
         ValueError: a file is corrupt, or both options have weights for the encoder.
     """
+    from edgeseg.zoo.networks import ALIASES
     from edgeseg.zoo.pretrained import holds_encoder, weights_file
 
     given = {"encoder_weights": options.encoder_weights}
@@ -310,8 +311,10 @@ def _start(options: argparse.Namespace) -> dict[str, Any]:
         return given
     if options.pretrained == "default":
         return {**given, "pretrained": True}
-    if options.pretrained in edgeseg.list_weights():
-        return {**given, "checkpoint_path": weights_file(options.pretrained)}
+    name, _, tag = options.pretrained.partition(".")
+    weights = f"{ALIASES.get(name, name)}.{tag}"
+    if weights in edgeseg.list_weights():
+        return {**given, "checkpoint_path": weights_file(weights)}
     if not holds_encoder(options.pretrained, options.model):
         return {**given, "checkpoint_path": options.pretrained}
     if options.encoder_weights is not None:

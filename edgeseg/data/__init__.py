@@ -47,7 +47,7 @@ def load_dataset(name: str, root: str | os.PathLike[str] | None, split: str, **o
 
     Args:
         name: Name of the dataset, one of `DATASETS`.
-        root: Its folder; None for the synthetic "streets", which does not have files.
+        root: Folder of the dataset; ignored for the synthetic "streets", which has no files.
         split: Name of the split.
         options: Keyword arguments of the dataset's class, such as `download`, `channels`, `on_error` or `overlap`.
 
@@ -76,7 +76,7 @@ def load_dataset(name: str, root: str | os.PathLike[str] | None, split: str, **o
         return kind(*place, split, **{**fixed, **options})
     except TypeError as error:
         if "unexpected keyword" in str(error):
-            raise ValueError(f"{name} does not have such an option: {error}") from error
+            raise ValueError(f"{name} has no option {str(error).split(chr(39))[1]!r}") from error
         raise
 
 

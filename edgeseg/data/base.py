@@ -139,7 +139,8 @@ class LabelledImages(Dataset[Sample]):
         classes = self.tasks[name].class_count
         wrong = torch.unique(labels[(labels < 0) | ((labels >= classes) & (labels != IGNORE))]).tolist()
         if wrong:
-            raise ValueError(f"{path} has ids {wrong}; there are {classes} classes, and {IGNORE} for ignored pixels")
+            valid = f"valid ids are 0 to {classes - 1}, and {IGNORE} for ignored pixels"
+            raise ValueError(f"{path} has ids {wrong}; {valid}")
         return tv_tensors.Mask(labels)
 
     def read_labels(self, path: Path) -> Tensor:
@@ -164,8 +165,8 @@ class LabelledImages(Dataset[Sample]):
     def _warn(self, reason: str, left_out: Sequence[str]) -> None:
         """Warns of samples that were left out."""
         if left_out:
-            some = "; ".join(left_out[:3])
-            warnings.warn(f"{len(left_out)} samples left out, their {reason}: {some}", stacklevel=4)
+            message = f"{len(left_out)} samples were left out because their {reason}: {listing(left_out)}"
+            warnings.warn(message, stacklevel=4)
 
 
 def split_readable(items: Sequence[T], read: Callable[[T], object]) -> tuple[list[T], list[str]]:
@@ -178,6 +179,12 @@ def split_readable(items: Sequence[T], read: Callable[[T], object]) -> tuple[lis
         except (OSError, ValueError) as error:
             wrong.append(str(error))
     return readable, wrong
+
+
+def listing(entries: Sequence[str], shown: int = 3) -> str:
+    """Returns the first entries for a message, and how many others there are."""
+    rest = len(entries) - shown
+    return "; ".join(entries[:shown]) + (f"; and {rest} more" if rest > 0 else "")
 
 
 def fact_of(dataset: Any, name: str, default: Any = None) -> Any:
@@ -257,7 +264,8 @@ def require(paths: Sequence[Path], layout: str, root: Path) -> None:
     """Raises a FileNotFoundError that prints the layout, unless all of `paths` exist."""
     missing = [str(path) for path in paths if not path.exists()]
     if missing:
-        raise FileNotFoundError(f"{missing[0]} is missing; expected\n{layout.format(root=root)}")
+        verb = "is" if len(missing) == 1 else "are"
+        raise FileNotFoundError(f"{listing(missing)} {verb} missing; expected\n{layout.format(root=root)}")
 
 
 def check_split(name: str, split: str, splits: Sequence[str]) -> None:

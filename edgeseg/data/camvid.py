@@ -69,7 +69,7 @@ def _pairs(listing: Path, folder: Path) -> list[tuple[Path, Path]]:
         if not names:
             continue
         if len(names) != 2:
-            raise ValueError(f"{listing}, line {number} is a photo and its label map, got {line!r:.100}")
+            raise ValueError(f"{listing}, line {number} must name a photo and its label map, got {line!r:.100}")
         pairs.append((names[0], names[1]))
     return pairs
 

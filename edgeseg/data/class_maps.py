@@ -42,10 +42,13 @@ def class_map(source: Task, target: Task, own: Mapping[str, str] | None = None) 
             `CLASS_MAPS`.
 
     Raises:
-        ValueError: a task without class names, no map for these classes, or a map that leaves out a class of either
-            task; names the classes.
+        ValueError: a task without class names or with names that differ in case only, no map for these classes, or a
+            map that leaves out a class of either task; names the classes.
     """
     names, wanted = ([name.casefold() for name in class_names(task)] for task in (source, target))
+    for whose, each in (("teacher's", names), ("student's", wanted)):
+        if len(set(each)) < len(each):
+            raise ValueError(f"the {whose} classes {', '.join(each)} have names that differ at most in case")
     if own is None:
         own = _known(names, wanted)
     if own is None:

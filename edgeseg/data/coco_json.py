@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from edgeseg.data.base import Files
+from edgeseg.data.base import Files, listing, split_readable
 from edgeseg.data.shapes import LabelledShapes, Region, Shape, all_corners, polygons, run_lengths, with_background
 from edgeseg.data.splits import SPELLINGS, part
 
@@ -81,8 +81,9 @@ class CocoJson(LabelledShapes):
         # The annotations stand for all label maps.
         files = [Files((path,), {"segmentation": self.json}) for path in paths]
         if options.get("on_error", "stop") == "stop":
-            for photo in files:
-                self._check(photo)
+            _, wrong = split_readable(files, self._check)
+            if wrong:
+                raise ValueError(listing(wrong))
         super().__init__(files, task, outside, **options)
 
     def _add(self, number: Any, each: Mapping[str, Any]) -> None:
@@ -97,18 +98,21 @@ class CocoJson(LabelledShapes):
     def _photos(self, pictures: Mapping[Any, Any], folders: list[Path], *, missing_is_error: bool) -> dict[Path, Any]:
         """The files of the photos, with the ids of their images."""
         paths: dict[Path, Any] = {}
+        missing = []
         for number, each in pictures.items():
             if not isinstance(each.get("file_name"), str):
                 raise ValueError(f"{self.json}: image {number} has no file_name")
             path = _find_photo(_name(each), folders)
-            if not path.is_file() and missing_is_error:
-                raise FileNotFoundError(
-                    f"{self.json}: the photo {each['file_name']!r} of image {number} is missing; looked in "
-                    f"{', '.join(map(str, folders))}; images (--image-dir) is the folder of photos"
-                )
+            if not path.is_file():
+                missing.append(f"the photo {each['file_name']!r} of image {number} is missing")
             if path in paths:
                 raise ValueError(f"{self.json}: the images {paths[path]} and {number} are the same photo, {path}")
             paths[path] = number
+        if missing and missing_is_error:
+            raise FileNotFoundError(
+                f"{self.json}: {listing(missing)}; looked in {', '.join(map(str, folders))}; images (--image-dir) is "
+                "the folder of photos"
+            )
         return paths
 
     def _check(self, files: Files) -> None:
@@ -151,7 +155,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is a dictionary as annotation tools export it, got a {type(content).__name__}")
+        raise ValueError(f"{path} must hold a dictionary, as annotation tools write it, got a {type(content).__name__}")
     return content
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeseg.data.base import Files, require, split_readable
+from edgeseg.data.base import Files, listing, require, split_readable
 from edgeseg.data.classes import IGNORED, class_file
 from edgeseg.data.coco_json import read_json
 from edgeseg.data.shapes import LabelledShapes, Shape, listed, polygons
@@ -58,16 +58,13 @@ class LabelMe(LabelledShapes):
         task, labels, outside = listed(classes, class_file(folder), background)
         self.labels = {task.classes[label]: label for label in labels} | {IGNORED: IGNORE}
         self.content: dict[Path, dict[str, Any]] = {}
-        wrong: list[str] = []
 
         def read(path: Path) -> None:
             self.content[path] = _content(path)
 
-        if options.get("on_error") == "skip":
-            _, wrong = split_readable(list_files(place, {".json"}), read)
-        else:
-            for path in list_files(place, {".json"}):
-                read(path)
+        _, wrong = split_readable(list_files(place, {".json"}), read)
+        if wrong and options.get("on_error", "stop") == "stop":
+            raise ValueError(listing(wrong))
         items = [
             (path.relative_to(place).as_posix(), Files((_photo(path, content),), {"segmentation": path}))
             for path, content in self.content.items()

@@ -27,9 +27,14 @@ def draw_overlays(dataset: LabelledDataset, *, count: int = 6, title: str = "", 
         count: Number of samples.
         title: Line above the page.
         options: `tasks` and `inputs` of `edgeseg.data.samples.checked_sample`; by default those of the dataset.
+
+    Raises:
+        ValueError: neither the dataset nor `options` says what the tasks are.
     """
     tasks = options.get("tasks") or fact_of(dataset, "tasks", {})
     inputs = options.get("inputs") or fact_of(dataset, "inputs")
+    if not tasks:
+        raise ValueError('the dataset has no attribute `tasks`; pass tasks={"segmentation": Task(channels=3)}')
     rows = [_caption(title)] if title else []
     for index in sorted({*np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int).tolist()}):
         try:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from edgeseg.data.base import LabelledDataset, Sample, fact_of, facts_of, name_of, read_image, split_readable
+from edgeseg.data.base import LabelledDataset, Sample, fact_of, facts_of, listing, name_of, read_image, split_readable
 from edgeseg.spec import Input, Task
 from edgeseg.vision.listing import list_files, photo_suffixes
 
@@ -64,8 +64,8 @@ class WithPhotos(Dataset[Sample]):
             self.photos, wrong = split_readable(self.photos, self._read)
             self.skipped += wrong
             if wrong:
-                some = "; ".join(wrong[:3])
-                warnings.warn(f"{len(wrong)} photos left out, their files cannot be read: {some}", stacklevel=2)
+                message = f"{len(wrong)} photos were left out because they cannot be read: {listing(wrong)}"
+                warnings.warn(message, stacklevel=2)
         self.class_weights: Any = fact_of(labelled, "class_weights")
 
     def _read(self, path: Path) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from edgeseg.data.base import Files, LabelledImages
+from edgeseg.data.base import Files, LabelledImages, listing
 from edgeseg.data.classes import find_classes
 from edgeseg.labels import IGNORE, distinct_palette
 from edgeseg.spec import Task
@@ -76,17 +76,18 @@ class LabelledShapes(LabelledImages):
             where = ", ".join(map(str, missing[0].targets.values()))
             raise FileNotFoundError(f"{where}: the photo {missing[0].images[0]} is missing")
         drawn = [self.has_shapes(each) for each in files]
-        if not all(drawn):
-            some = "; ".join(str(each.images[0]) for each, has in zip(files, drawn, strict=True) if not has)
+        empty = [each for each, has in zip(files, drawn, strict=True) if not has]
+        if empty:
             kept = "background" if outside != IGNORE else "ignored"
             done = f"{kept} everywhere; on_unlabelled='skip' (--skip-unlabelled) leaves them out"
             done = "left out" if on_unlabelled == "skip" else done
-            warnings.warn(
-                f"{drawn.count(False)} photos do not have annotations and are {done}: {some:.200}", stacklevel=4
-            )
+            some = listing([str(each.images[0]) for each in empty])
+            warnings.warn(f"{len(empty)} photos do not have annotations and are {done}: {some}", stacklevel=4)
         if on_unlabelled == "skip":
             files = [each for each, has in zip(files, drawn, strict=True) if has]
         super().__init__(files, {"segmentation": task}, **options)
+        if on_unlabelled == "skip":
+            self.skipped += [f"{each.images[0]}: no annotations" for each in empty]
 
     def has_shapes(self, files: Files) -> bool:
         """Whether a photo has any shapes."""

@@ -30,7 +30,7 @@ def part(items: Sequence[tuple[str, Item]], split: str, fraction: float) -> list
     A hash of the name decides, so that an item stays in its split when others are added, and on every machine.
 
     Args:
-        items: Names and items; names are relative paths without the suffix, with slashes.
+        items: Names and items; names are relative paths with slashes, which are the same on every machine.
         split: "train" or "val".
         fraction: The share of "val", between 0 and 1; small sets may have other shares.
 

@@ -1,4 +1,4 @@
-"""Exports networks to files: ONNX (`onnx`), torch.export (`program`), and 8-bit ONNX by PTQ (`quantize`).
+"""Exports networks: ONNX, torch.export, LiteRT, ExecuTorch, OpenVINO, Core ML, and folders for TIDL and browsers.
 
 "TI's zoo" is Texas Instruments' edgeai-torchvision.
 """

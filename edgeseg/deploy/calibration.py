@@ -64,6 +64,15 @@ def check_images(images: Any) -> None:
         raise ValueError("images is empty; an 8-bit file needs typical photos that the ranges are measured on")
 
 
+def check_given_images(precision: str, images: Any) -> None:
+    """Raises a ValueError unless there are photos for "int8", and none for another precision."""
+    given = images is not None and not (isinstance(images, Sequence | np.ndarray) and not len(images))
+    if (precision == "int8") != given:
+        raise ValueError('precision="int8" needs images, on which ranges are measured, and other precisions need none')
+    if given:
+        check_images(images)
+
+
 def calibration_inputs(
     graph: Graph, images: Sequence[Frame], *, size: Sequence[int] | None = None, fit: Fit = "stretch"
 ) -> list[list[Tensor]]:
@@ -72,7 +81,7 @@ def calibration_inputs(
     Args:
         graph: The content of the file.
         images: Photos, given as for `predict`; for several inputs, tuples with one image per input.
-        size: As of `facts_of`.
+        size: As in `facts_of`.
         fit: How photos are fitted to a file of fixed size.
 
     Returns:

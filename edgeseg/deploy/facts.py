@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, get_args
 
 from edgeseg.config import ORIGIN
 from edgeseg.deploy.graph import Graph
 from edgeseg.labels import class_names, palette_of
+from edgeseg.machine.versions import version_of
 from edgeseg.predict.facts import read_facts
 from edgeseg.predict.segmenter import Fit
 from edgeseg.tasks import kind_of
@@ -32,7 +32,7 @@ def facts_of(graph: Graph, size: Sequence[int] | None, fit: Fit) -> dict[str, st
     facts: dict[str, Any] = {
         "edgeseg": config.to_json(),
         "edgeseg_file": {"output": graph.ends.output, "preprocess": graph.ends.preprocess, "fit": fit},
-        "version": edgeseg_version(),
+        "version": version_of("edgeseg"),
         "inputs": list(graph.model.inputs),
         "outputs": list(graph.model.tasks),
         "classes": {name: class_names(task) for name, task in tasks.items()},
@@ -40,14 +40,6 @@ def facts_of(graph: Graph, size: Sequence[int] | None, fit: Fit) -> dict[str, st
         **{key: config.notes[key] for key in ORIGIN if key in config.notes},
     }
     return {name: fact if isinstance(fact, str) else json.dumps(fact) for name, fact in facts.items()}
-
-
-def edgeseg_version() -> str:
-    """The version of edgeseg; "unknown" where it is not installed."""
-    try:
-        return version("edgeseg")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def check_free(folder: Path, model: str, others: Collection[str]) -> None:

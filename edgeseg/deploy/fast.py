@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import hashlib
-import importlib.metadata
 import importlib.util
 import json
 import os
@@ -20,6 +19,7 @@ from edgeseg.deploy.formats import export
 from edgeseg.machine.download import cache_folder, has_its_hash, record_file, record_sha256
 from edgeseg.machine.errors import ExportError
 from edgeseg.machine.terminal import say
+from edgeseg.machine.versions import version_of
 from edgeseg.networks.network_bytes import network_bytes
 from edgeseg.networks.optimize import optimize as optimize_in_torch
 from edgeseg.networks.optimize import with_hooks
@@ -171,7 +171,7 @@ def _parts(path: Path) -> list[Path]:
 
 def _place(model: Pixel2Pixel, runtime: str) -> Path:
     """Where the file of a network is kept: its name depends on weights, record, and versions."""
-    versions = {name: importlib.metadata.version(name) for name in ("edgeseg", "torch", "timm", runtime)}
+    versions = {name: version_of(name) for name in ("edgeseg", "torch", "timm", runtime)}
     digest = hashlib.sha256(json.dumps([versions, model.config.to_json()], sort_keys=True).encode())
     for part in network_bytes(model):
         digest.update(part)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgeseg.arguments import require_network
-from edgeseg.deploy.calibration import Frame
+from edgeseg.deploy.calibration import Frame, check_given_images
 from edgeseg.deploy.graph import one_at_a_time
 from edgeseg.deploy.verify import Exported
 from edgeseg.machine.files import check_folder
@@ -102,8 +102,8 @@ def export(
             everywhere, `fit` for files of fixed size, `dynamic` where sizes may change.
 
     Returns:
-        The file, the sizes at which it was compared, the differences, and for int8 the share of pixels that keep their
-        class.
+        The file; the sizes at which it was compared, and the differences (both are empty for an int8 ONNX file); and
+        for int8 the share of pixels that keep their class.
 
     Raises:
         ImportError: the tools of the format are missing; the message has the command that installs them.
@@ -127,8 +127,7 @@ def export(
         raise ValueError(
             f"{chosen.title} files have no option {', '.join(unknown)}; they have {', '.join(chosen.options)}"
         )
-    if (precision == "int8") != bool(len(images)):
-        raise ValueError('precision="int8" needs images, on which ranges are measured, and other precisions need none')
+    check_given_images(precision, images)
     check_folder(path)
     chosen.require_tools()
     module, function = chosen.writer.split(":")

@@ -53,7 +53,7 @@ class Ends:
         if self.output not in get_args(Output):
             raise ValueError(f"no output named {self.output!r}; the outputs are {', '.join(get_args(Output))}")
         if len(self.size) != 2 or min(self.size) < 1:
-            raise ValueError(f"size is a positive height and width, got {self.size}")
+            raise ValueError(f"size must be a positive height and width, got {self.size}")
         if self.dynamic and min(self.size) < self.smallest:
             raise ValueError(
                 f"size is at least {self.smallest}x{self.smallest} for this encoder if sizes may change, got "

@@ -103,6 +103,8 @@ def quantize_onnx(
 
     Raises:
         ImportError: onnxruntime or onnxscript is missing: `pip install 'edgeseg[onnx]'`.
+        OSError: a photo cannot be read, or the folder of `path` does not exist.
+        RuntimeError: the float32 file that is quantized differs from the network.
         ValueError: the network was trained for 8 bits, there are no images, the calibration is unknown, `keep_float` is
             negative, or an argument of `export_onnx` does not fit.
 

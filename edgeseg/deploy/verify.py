@@ -101,8 +101,9 @@ def verify(
             limit = tolerance["values" if expected.is_floating_point() else "labels"]
             if not value <= limit:
                 saturates = quantization is not None and quantization.weight_bits == 8 and saturates_in_8_bit()
+                unit = "standard deviations" if expected.is_floating_point() else "of the pixels"
                 raise ExportError(
-                    f"{name} in the exported file differs from the network by {value:.2g}, more than {limit:.0e}"
+                    f"{name} in the exported file differs from the network by {value:.2g} {unit}, more than {limit:.0e}"
                     + (SATURATES if saturates else "")
                 )
     channels = graph.model.in_channels[-1]

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from edgeseg.config import origin
-from edgeseg.deploy.calibration import Frame
-from edgeseg.deploy.facts import check_free, edgeseg_version
+from edgeseg.deploy.calibration import Frame, check_given_images
+from edgeseg.deploy.facts import check_free
 from edgeseg.deploy.formats import Precision, write_onnx
 from edgeseg.deploy.verify import Exported
 from edgeseg.labels import class_names, palette_of
 from edgeseg.machine.download import cache_folder, download
 from edgeseg.machine.files import check_folder, replacing_folder
+from edgeseg.machine.versions import version_of
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.tasks import kind_of
 from edgeseg.tasks.binary import Binary
@@ -127,8 +128,7 @@ def export_web(
     _check_model(model, size)
     if precision not in ("float32", "int8"):
         raise ValueError(f"the page's network is float32 or int8, got {precision}")
-    if (precision == "int8") != bool(len(images)):
-        raise ValueError('precision="int8" needs images, on which ranges are measured, and float32 needs none')
+    check_given_images(precision, images)
     devices = ["wasm"] if precision == "int8" or model.config.quantization is not None else ["webgpu", "wasm"]
     runtime = replace(RUNTIME, files={device: RUNTIME.files[device] for device in devices})
     options = {"size": size, "output": "small_logits"}
@@ -205,7 +205,7 @@ def _facts(model: Pixel2Pixel, size: Sequence[int] | None, precision: str) -> di
     kind = kind_of(task)
     return {
         "name": model.name,
-        "edgeseg": edgeseg_version(),
+        "edgeseg": version_of("edgeseg"),
         "origin": dict(origin(model.config.notes)),
         "classes": class_names(task),
         "palette": palette_of(task),

@@ -19,7 +19,8 @@ class Run:
     """What a callback sees of the training run. A callback reads it, and may call `stop`.
 
     Args:
-        model: The moving average of the model, which is evaluated and saved.
+        model: The weights that are evaluated and saved: the moving average or, with `ema=0`, those of the last
+            completed epoch.
         config: The recipe.
         output: Folder of the run.
         steps: Number of optimizer steps per epoch.
@@ -142,10 +143,11 @@ class EarlyStopping(Callback):
 
     def __init__(self, patience: int, metric: str | None = None) -> None:
         if patience < 1:
-            raise ValueError(f"patience is at least 1, got {patience}")
+            raise ValueError(f"patience must be at least 1, got {patience}")
         self.patience, self.metric = patience, metric
         self.best: float | None = None
         self.waited = 0
+        self.resumed = False
 
     def check(self, run: Run) -> None:
         """Refuses a run in which the figure cannot occur."""
@@ -160,8 +162,9 @@ class EarlyStopping(Callback):
 
     def on_run_start(self, run: Run) -> None:
         """A new run begins anew; a resumed run that has waited long enough ends at once."""
-        if run.step == 0:
+        if not self.resumed:
             self.best, self.waited = None, 0
+        self.resumed = False
         self._stop_if_due(run)
 
     def on_epoch_end(self, run: Run, row: Mapping[str, float]) -> None:
@@ -179,7 +182,8 @@ class EarlyStopping(Callback):
 
     def _stop_if_due(self, run: Run) -> None:
         if self.waited >= self.patience:
-            run.stop(f"{self.metric or 'the score'} has not improved for {self.waited} evaluations")
+            unit = "epochs" if (self.metric or "").rpartition("_")[2] == "loss" else "evaluations"
+            run.stop(f"{self.metric or 'the score'} has not improved for {self.waited} {unit}")
 
     def state_dict(self) -> dict[str, Any]:
         """The best figure, negated if lower is better, and the number of evaluations since."""
@@ -187,7 +191,7 @@ class EarlyStopping(Callback):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `state_dict` returned."""
-        self.best, self.waited = state["best"], state["waited"]
+        self.best, self.waited, self.resumed = state["best"], state["waited"], True
 
 
 class Callbacks:
@@ -221,9 +225,15 @@ class Callbacks:
                 self.started.append(each)
 
     def end(self, run: Run, error: BaseException | None) -> None:
-        """Calls `on_run_end` of the callbacks that have started."""
+        """Calls `on_run_end` of all callbacks that have started, and then raises the first error of one."""
+        raised: list[BaseException] = []
         for each in self.started:
-            each.on_run_end(run, error)
+            try:
+                each.on_run_end(run, error)
+            except BaseException as own:
+                raised.append(own)
+        if raised:
+            raise raised[0]
 
     def state_dict(self) -> dict[str, str]:
         """The states of the callbacks as JSON, by the names of their classes.

@@ -33,7 +33,7 @@ def choose_threshold(model: Pixel2Pixel, dataset: LabelledDataset, *, task: str 
 
     Args:
         model: A network; its record gets the threshold.
-        dataset: As of `evaluate_tasks`; the validation set, since a threshold that is chosen on the test set makes the
+        dataset: As in `evaluate_tasks`; the validation set, since a threshold that is chosen on the test set makes the
             scores there too good.
         task: Name of the task; by default the only binary one.
         options: Further arguments of `evaluate_tasks`, such as `workers`.
@@ -78,7 +78,7 @@ def choose_biases(
 
     Args:
         model: A network in float32; changed in place.
-        dataset: As of `evaluate_tasks`: the training or the validation set, never the one whose scores are reported.
+        dataset: As in `evaluate_tasks`: the training or the validation set, never the one whose scores are reported.
         task: Name of a segmentation task; by default the only one.
         workers: Number of processes that decode.
         progress: Title of a progress bar, which is shown on a terminal; none if it is empty.
@@ -118,7 +118,9 @@ def choose_biases(
     add_constants(model, name, torch.ones(model.tasks[name].channels), probe, only_try=True)
     logits, labels = _pixels(scorer, dataset, name, workers, progress)
     if not int(distributed.total(torch.tensor(len(labels)))):
-        raise ValueError(f"the dataset has no target for {name}")
+        raise ValueError(
+            f"no pixel of the dataset has a ground truth for {name}: it is missing, or all of it is ignored"
+        )
     biases = best_biases(logits, labels)
     add_constants(model, name, biases, probe)
     return dict(zip(class_names(model.tasks[name]), biases.tolist(), strict=True))

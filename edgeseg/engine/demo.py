@@ -58,7 +58,7 @@ def draw_frame(model: Pixel2Pixel, streets: Streets, index: int) -> Image.Image:
     One input and one task make one row. The keys of the colours are below the pictures.
 
     Args:
-        model: As of `run_demo`.
+        model: As in `run_demo`.
         streets: A dataset with the inputs and tasks of the model.
         index: Number of the sample.
     """

@@ -35,8 +35,8 @@ def evaluate(model: Predictor, dataset: LabelledDataset, *, task: str | None = N
     """Scores one segmentation or binary task on a dataset.
 
     Args:
-        model: As of `evaluate_tasks`.
-        dataset: As of `evaluate_tasks`.
+        model: As in `evaluate_tasks`.
+        dataset: As in `evaluate_tasks`.
         task: Name of the task; by default the first.
         options: Further arguments of `evaluate_tasks`.
 
@@ -44,7 +44,7 @@ def evaluate(model: Predictor, dataset: LabelledDataset, *, task: str | None = N
         The confusion matrix of the task; for a binary task, a `BinaryScores`.
 
     Raises:
-        ValueError: the task is neither a segmentation nor a binary task, or as of `evaluate_tasks`.
+        ValueError: the task is neither a segmentation nor a binary task, or as in `evaluate_tasks`.
 
     Example:
         >>> import edgeseg
@@ -107,7 +107,7 @@ def evaluate_tasks(
         The metric of each task.
 
     Raises:
-        ValueError: a task that the model does not have, or one that no sample of the dataset has a target for; a
+        ValueError: a task that the model does not have, or one for which no pixel of the dataset has a ground truth; a
             sample that cannot be used (names the sample); a dataset whose `tasks` have other classes than the model;
             sizes or scales that are not positive, or options that do not apply to this model or protocol.
 
@@ -121,7 +121,7 @@ def evaluate_tasks(
         >>> {name: metric.headline("native")[0] for name, metric in metrics.items()}
         {'semantic': 'miou', 'depth': 'ard'}
     """
-    require_network("evaluate", model)
+    require_network("evaluate_tasks", model)
     names = [tasks] if isinstance(tasks, str) else list(tasks or model.tasks)
     unknown = [name for name in names if name not in model.tasks]
     if unknown:
@@ -150,7 +150,9 @@ def evaluate_tasks(
         metric.reduce(distributed.total)
     empty = [name for name, metric in metrics.items() if not metric.counted]
     if empty:
-        raise ValueError(f"the dataset has no target for {', '.join(empty)}")
+        raise ValueError(
+            f"no pixel of the dataset has a ground truth for {', '.join(empty)}: it is missing, or all of it is ignored"
+        )
     for name, metric in metrics.items():
         wrong = kind_of(model.tasks[name]).wrong_metric(metric)
         if wrong:

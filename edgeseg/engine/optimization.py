@@ -45,7 +45,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, epo
     """Sets the learning rates of all parameter groups.
 
     Args:
-        optimizer: Its groups have a "peak_lr", as of `build_optimizer`.
+        optimizer: Its groups have a "peak_lr", as in `build_optimizer`.
         config: The recipe.
         epoch: Time since the start of training in epochs, with a fraction.
 

@@ -35,7 +35,7 @@ HEARTBEAT = 60.0  # seconds between the lines that are printed within an epoch
 class Log(Callback):
     """Writes one row per epoch to `metrics.jsonl`, prints it, and logs it to TensorBoard if that is installed.
 
-    Where nobody sees the progress bar, such as in a log file, a line says every minute how far an epoch is.
+    Without a visible progress bar, such as in a log file, it prints the progress of the epoch once a minute.
     """
 
     def __init__(self) -> None:
@@ -46,9 +46,9 @@ class Log(Callback):
     def open(self, run: Run) -> None:
         """Opens the files. Keeps the rows of epochs that are done; later ones are removed, since these run again."""
         self.path = run.output / "metrics.jsonl"
-        kept = (
-            self.path.read_text(encoding="utf-8").splitlines()[: run.epoch] if run.epoch and self.path.is_file() else []
-        )
+        lines = self.path.read_text(encoding="utf-8").splitlines() if run.epoch and self.path.is_file() else []
+        # An epoch whose evaluation failed has no row.
+        kept = [line for line in lines if json.loads(line)["epoch"] <= run.epoch]
         with replacing(self.path) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         try:

@@ -104,7 +104,7 @@ def claimed(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
     The lock is one of the operating system, which releases it when the process ends in whatever way.
 
     Raises:
-        FileExistsError, NotADirectoryError, ValueError: as of `check`.
+        FileExistsError, NotADirectoryError, ValueError: as in `check`.
         BlockingIOError: another process is training in the folder.
     """
     problem: Exception | None = None

@@ -15,8 +15,8 @@ from edgeseg.engine import distributed
 def stoppable() -> Iterator[Callable[[], bool]]:
     """Within this context, Ctrl-C and SIGTERM set a flag instead of stopping the process. A second one stops at once.
 
-    Outside the main thread signals are left as they are, and so is one that the process ignores, as the jobs that a
-    script starts in the background ignore Ctrl-C.
+    Outside the main thread nothing changes. A signal that the process already ignores stays ignored, as Ctrl-C is in a
+    script's background jobs.
 
     Yields:
         A function that returns whether any process has received a signal. All processes have to call it together.

@@ -41,7 +41,7 @@ CHANNELS = 3  # of photos that networks learn from
 
 
 class Teacher:
-    """The mean probabilities of networks, of each photo and its mirror image, in the classes of one task.
+    """Averages the class probabilities of networks for a photo and its mirror image, in the classes of one task.
 
     A photo reaches each network with as many pixels as its weights were trained for, in the photo's own aspect ratio.
 
@@ -104,7 +104,11 @@ class Teacher:
 
     @torch.inference_mode()
     def probabilities(self, image: Tensor) -> Tensor:
-        """Returns probabilities uint8 [C, h, w] of a photo uint8 [3, H, W], in 255ths, at half its height and width."""
+        """Returns probabilities uint8 [C, h, w] in 255ths, at half the height and width (rounded up) of a photo.
+
+        Args:
+            image: uint8 [3, H, W].
+        """
         size = [(side + STRIDE - 1) // STRIDE for side in image.shape[-2:]]
         total = torch.zeros(len(self.classes), *size)
         views = (False, True) if self.mirror else (False,)
@@ -139,8 +143,8 @@ class SoftLabels:
     Attributes:
         task: Name of the task that is taught.
         classes: Names of its classes.
-        digest: As of the teacher.
-        notes: As of the teacher.
+        digest: As in the teacher.
+        notes: As in the teacher.
 
     Raises:
         ValueError: the folder has the soft labels of another teacher.
@@ -203,7 +207,7 @@ class SoftLabels:
         return distributed.total(counts) * STRIDE**2
 
     def __getitem__(self, image: Tensor) -> Probabilities:
-        """Returns the soft labels of a photo uint8 [3, H, W].
+        """Returns the soft labels uint8 [C, h, w] of a photo uint8 [3, H, W], at half its size.
 
         Raises:
             ValueError: there are none, or they are damaged; names the file.

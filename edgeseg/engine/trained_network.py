@@ -15,6 +15,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from edgeseg.config import inherited
 from edgeseg.data.transforms import Augmented
 from edgeseg.engine import distributed
+from edgeseg.engine.sync_batch_norm import share_batch_norms
 from edgeseg.engine.task_losses import Outputs
 from edgeseg.networks.layers import ConvNormAct
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
@@ -34,7 +35,11 @@ def check_model(model: Pixel2Pixel, config: TrainConfig) -> None:
             f"train takes the network itself, got a {type(model).__name__}; TrainConfig(compile=True) compiles it"
         )
     if (dtype := next(model.parameters()).dtype) != torch.float32:
-        raise ValueError(f"the model is in {dtype}; training takes float32, and bf16=True computes in bfloat16")
+        raise ValueError(
+            f"the model is in {dtype}; call model.float() to train it, and pass bf16=True to compute in bfloat16"
+        )
+    if "loss" in model.tasks:
+        raise ValueError("a task is named 'loss', as the total of all losses is: give the task another name")
     if "optimized" in model.config.notes:
         raise ValueError("this is a copy for inference that optimize() made; train the model that it was made from")
     parts = [model.decoders] if config.freeze_encoder else [model.encoder, model.decoders]
@@ -73,7 +78,7 @@ def prepared(model: Pixel2Pixel, samples: Augmented, config: TrainConfig, device
         notes=inherited(model.config.notes),
     )
     if config.sync_bn and device.type == "cuda":
-        model = cast(Pixel2Pixel, nn.SyncBatchNorm.convert_sync_batchnorm(model))
+        share_batch_norms(model)
     return model.to(memory_format=torch.channels_last)
 
 

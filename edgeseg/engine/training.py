@@ -29,6 +29,7 @@ from edgeseg.engine.run_folder import claimed, clear, has_state
 from edgeseg.engine.run_state import RunState
 from edgeseg.engine.sampling import EpochSampler
 from edgeseg.engine.signals import stoppable
+from edgeseg.engine.sync_batch_norm import unshare_batch_norms
 from edgeseg.engine.task_losses import TaskLosses, check_losses
 from edgeseg.engine.teacher import SoftLabels, check_soft_labels
 from edgeseg.engine.trained_network import (
@@ -91,6 +92,9 @@ def train(
         FileExistsError: `output` holds a run, and neither `resume` nor `overwrite` says what becomes of it.
         FloatingPointError: the loss is not finite; the message names the images of the batch.
         KeyboardInterrupt: on Ctrl-C and SIGTERM, after saving.
+        NotADirectoryError: `output` is a file.
+        OSError: a sample cannot be read, or a file of the run cannot be written; names the file.
+        TypeError: `callbacks` is not a list of `Callback` objects.
         ValueError: fewer images than an optimizer step uses, a sample that cannot be used, labels from which nothing
             can be learned, a model in another precision than float32, or a run to resume that had another model, recipe
             or number of training samples. The model predicts as before.
@@ -254,8 +258,9 @@ class _Run:
         self.call.end(self.seen, None)
 
     def thaw(self) -> None:
-        """Ends the freezing of the encoder, which lasts as long as the run."""
+        """Ends what lasts as long as the run: the freezing of the encoder, and the sharing of batch norm statistics."""
         for model in (self.model, self.averaged):
+            unshare_batch_norms(model)
             for name in self.frozen:
                 model.encoder.get_parameter(name).requires_grad_(True)
 
@@ -271,8 +276,9 @@ class _Run:
         if distributed.rank() == 0:
             why = f" ({self.seen.reason})" if self.seen.reason else ""
             score = f", best {self.state.score}" if self.state.score else ""
+            more = "" if self.seen.reason else "; more epochs continue it"
             epoch, epochs = self.state.step // self.steps, self.config.epochs
-            say(f"{self.output} is finished at epoch {epoch} of {epochs}{why}{score}; more epochs continue it")
+            say(f"{self.output} is finished at epoch {epoch} of {epochs}{why}{score}{more}")
 
     def _say_schedule(self, before: int) -> None:
         """Says what another number of epochs than `before` does to the learning rate of a resumed run."""

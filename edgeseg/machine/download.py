@@ -227,7 +227,7 @@ def download(url: str, folder: Path, *, sha256: str | None = None, check: Check 
         folder: Folder of the file, created if it is missing.
         sha256: Hex digest that the file must have, or its first digits; by default those that a name such as
             `mobilenet_v2-b0353104.pth` contains.
-        check: As of `fetch`. An empty file and a page of HTML are refused without it.
+        check: As in `fetch`. An empty file and a page of HTML are refused without it.
 
     Raises:
         OSError: the address cannot be reached, or HF_HUB_OFFLINE is set and the file is not in `folder`.

@@ -88,7 +88,7 @@ def replacing_folder(path: Path, *, content: str) -> Iterator[Path]:
 
     Raises:
         FileExistsError: what is at `path` has no such file and is not an empty folder.
-        NotWritten: as of `replacing`.
+        NotWritten: as in `replacing`.
     """
     _remove_left(path.parent.absolute())
     if (

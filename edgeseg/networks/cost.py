@@ -36,7 +36,7 @@ class Complexity:
             four per bilinear output, in 1e9. The table of TI's zoo uses this for RegNetX on ADE20K.
         all_operators_folded: The same with batch norm folded away and the labels left at the stride of the decoder,
             without the last upsampling. The table of TI's zoo uses this for MobileNetV2 on ADE20K.
-        params: Trainable parameters.
+        params: Parameters that require a gradient; 0 for a copy that `edgeseg.optimize` made.
         activations: Output elements of the convolutions.
     """
 
@@ -58,7 +58,8 @@ class Complexity:
 
     def __repr__(self) -> str:
         shown = ((field.name, getattr(self, field.name)) for field in fields(self) if field.name[0] != "_")
-        return f"Complexity({', '.join(f'{name}={value:.6g}' for name, value in shown)})"
+        texts = (f"{name}={value:,}" if isinstance(value, int) else f"{name}={value:.6g}" for name, value in shown)
+        return f"Complexity({', '.join(texts)})"
 
 
 def complexity(model: Pixel2Pixel, size: int | Sequence[int]) -> Complexity:

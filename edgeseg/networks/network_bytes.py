@@ -9,11 +9,12 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 LIBRARIES = ("torch", "torchvision", "timm", "edgeseg")  # their versions are known to the caches
-SETTINGS = (bool, int, float, str, tuple, type(None))
+OF_ANY_MODULE = frozenset(vars(nn.Module()))  # names of attributes
 
 
 def network_bytes(model: nn.Module) -> Iterator[bytes]:
@@ -26,7 +27,8 @@ def network_bytes(model: nn.Module) -> Iterator[bytes]:
     for kind in sorted({type(each) for each in model.modules()}, key=lambda kind: (kind.__module__, kind.__qualname__)):
         if not _is_of_library(kind):
             yield _code(kind)
-            yield _settings(vars(kind))
+            # Methods and properties are in the code.
+            yield _settings({name: each for name, each in vars(kind).items() if not hasattr(each, "__get__")})
     for each in model.modules():
         if not _is_of_library(type(each)):
             yield _settings(vars(each))
@@ -50,6 +52,22 @@ def _code(kind: type) -> bytes:
 
 
 def _settings(attributes: Mapping[str, Any]) -> bytes:
-    """The values of the public attributes that are numbers or text."""
-    public = {name: each for name, each in attributes.items() if not name.startswith("_") and name != "training"}
-    return repr(sorted(item for item in public.items() if isinstance(item[1], SETTINGS))).encode()
+    """The names and values of the attributes that a module does not have by itself."""
+    own = {name: each for name, each in attributes.items() if name not in OF_ANY_MODULE and not name.startswith("__")}
+    return repr(_value(own)).encode()
+
+
+def _value(value: Any) -> Any:
+    """A value whose `repr` tells it from others; one that never comes again if nobody knows what is in it."""
+    if isinstance(value, Mapping):
+        return sorted((str(key), repr(_value(each))) for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return [_value(each) for each in value]
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray):
+        return value.dtype.str, value.shape, value.tobytes()
+    if callable(value) and hasattr(value, "__qualname__"):
+        return value.__module__, value.__qualname__
+    text = repr(value)
+    return os.urandom(16) if " at 0x" in text else text

@@ -116,13 +116,13 @@ class Pixel2Pixel(nn.Module, Predictor):
         """Computes the logits like `forward`, but at the strides of the decoders.
 
         Args:
-            images: As of `forward`.
+            images: As in `forward`.
 
         Returns:
             Per task, logits or values [N, channels, H / stride, W / stride].
 
         Raises:
-            ValueError, TypeError: as of `forward`.
+            ValueError, TypeError: as in `forward`.
         """
         self._check(images)
         features = self.encoder(images)
@@ -132,7 +132,7 @@ class Pixel2Pixel(nn.Module, Predictor):
         """Preprocesses photos as `predict` does.
 
         Args:
-            images: One image per input, as of `predict`.
+            images: One image per input, as in `predict`.
 
         Returns:
             One float tensor [1, C, h, w] per input, for `forward`, on the device of the model.

@@ -39,7 +39,7 @@ def quantize_aware(
 ) -> Pixel2Pixel:
     """Copies a trained network. The copy rounds weights and activations to 8 bit, for quantization-aware training.
 
-    Batch norms are folded with their present statistics. The outputs of convolutions, activations, resizes and sums are
+    Batch norms are folded with their current statistics. The outputs of convolutions, activations, resizes and sums are
     rounded to unsigned 8 bit with one range per tensor. In training the range follows the data, without the outermost
     0.01 % at either end, until `freeze_ranges`; before the first batch nothing is rounded. Logits are not rounded.
     After Jacob et al., 2018, https://arxiv.org/abs/1712.05877.
@@ -54,7 +54,7 @@ def quantize_aware(
         The copy, in the mode of `model`.
 
     Raises:
-        ValueError: the network is quantization-aware already.
+        ValueError: the network is quantization-aware already, or a layer has infinite values or NaN for the images.
     """
     if model.config.quantization is not None:
         raise ValueError(f"{model.name} is quantization-aware already")

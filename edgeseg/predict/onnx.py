@@ -23,9 +23,9 @@ class OnnxSegmenter(FileSegmenter):
 
     Args:
         path: The file.
-        providers: Of onnxruntime, in the order of preference, such as ["CUDAExecutionProvider"]; default the CPU.
-        threads: On the CPU; default as many as this process may use.
-        device: Short for the providers of one kind of device, such as "cuda" or "coreml", with the CPU after them.
+        providers: Execution providers in order of preference, such as ["CUDAExecutionProvider"]; by default the CPU.
+        threads: Number of threads on the CPU; None or 0 for as many as this process may use.
+        device: "cuda", "coreml", ...: the providers of that device, then the CPU; replaces `providers`.
 
     Attributes:
         session: The onnxruntime session, of all sizes that the file takes.
@@ -67,8 +67,8 @@ class OnnxSegmenter(FileSegmenter):
         if missing:
             has = ", ".join(available)
             raise ValueError(
-                f"this onnxruntime has no {', '.join(missing)}, only {has}; other providers come in packages of their "
-                "own, such as onnxruntime-gpu"
+                f"this onnxruntime does not have {', '.join(missing)}, only {has}; other providers come in packages of "
+                "their own, such as onnxruntime-gpu"
             )
         self.providers, self.threads = wanted, threads or cores()
         self._content = Path(path).read_bytes()  # what is at the path may change

@@ -49,7 +49,7 @@ class OpenVINOSegmenter(FileSegmenter):
         if not weights.is_file():
             raise FileNotFoundError(f"no file {weights}, in which an OpenVINO file keeps its weights")
         if threads is not None and threads < 1:
-            raise ValueError(f"threads is at least 1, got {threads}")
+            raise ValueError(f"threads must be at least 1, got {threads}")
         self.threads, self.device = threads or cores(), _device(core, device or "CPU")
         self._content = Path(path).read_bytes(), weights.read_bytes()  # what is at the path may change
         if "weights_sha256" in facts and facts["weights_sha256"] != digest(self._content[1]):

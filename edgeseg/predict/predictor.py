@@ -133,10 +133,11 @@ class Predictor(ABC):
             the float32 values of a regressed task. A single map for a single image, a list for a list.
 
         Raises:
-            OSError: a file is missing or unreadable; names the file.
+            OSError: a file is missing or unreadable, or an image has more than `max_pixels` pixels; names the file.
             TypeError: an image is of another type.
-            ValueError: an unknown task, another number of inputs than the model's, an image of another shape or number
-                of channels, or a file whose range of values cannot be known.
+            ValueError: an unknown task; another number of inputs than the model's, or inputs of different sizes; an
+                image of another shape or number of channels; a file whose range of values cannot be known; a tile or
+                batch size below 1.
 
         Example:
             >>> import edgeseg
@@ -171,16 +172,16 @@ class Predictor(ABC):
         A notebook shows the picture as the result of a cell.
 
         Args:
-            images: One image per input, as of `predict`.
+            images: One image per input, as in `predict`.
             task: Name of the task; by default the first.
-            tile: As of `predict`.
-            max_pixels: As of `predict`.
+            tile: As in `predict`.
+            max_pixels: As in `predict`.
 
         Returns:
             A picture that is as wide as the photo.
 
         Raises:
-            OSError, TypeError, ValueError: as of `predict`.
+            OSError, TypeError, ValueError: as in `predict`.
         """
         pixels = self._load(images, max_pixels)
         values = self.predict(*pixels, task=task, tile=tile)
@@ -193,15 +194,15 @@ class Predictor(ABC):
         """Predicts all tasks in one pass of the network.
 
         Args:
-            images: One image per input, as of `predict`.
-            tile: As of `predict`.
-            max_pixels: As of `predict`.
+            images: One image per input, as in `predict`.
+            tile: As in `predict`.
+            max_pixels: As in `predict`.
 
         Returns:
-            One map per task, by name, each as of `predict`.
+            One map per task, by name, each as in `predict`.
 
         Raises:
-            OSError, TypeError, ValueError: as of `predict`.
+            OSError, TypeError, ValueError: as in `predict`.
         """
         (maps,) = self.predict_frames([images], tile=tile, max_pixels=max_pixels)
         return maps
@@ -218,15 +219,15 @@ class Predictor(ABC):
 
         Args:
             frames: Each has one image per input. They are read one after the other, while the maps are asked for.
-            tile: As of `predict`.
-            batch_size: As of `predict`.
-            max_pixels: As of `predict`.
+            tile: As in `predict`.
+            batch_size: As in `predict`.
+            max_pixels: As in `predict`.
 
         Returns:
-            An iterator over the frames. Each item has one map per task, by name, as of `predict`.
+            An iterator over the frames. Each item has one map per task, by name, as in `predict`.
 
         Raises:
-            OSError, TypeError, ValueError: as of `predict`, when the iterator reaches the frame.
+            OSError, TypeError, ValueError: as in `predict`, when the iterator reaches the frame.
         """
         return self._predict_frames(frames, list(self.tasks), tile, batch_size, max_pixels)
 
@@ -239,7 +240,7 @@ class Predictor(ABC):
         max_pixels: int | None,
     ) -> Iterator[dict[str, np.ndarray]]:
         if batch_size < 1:
-            raise ValueError(f"batch_size is at least 1, got {batch_size}")
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         require_size("tile", tile)
         loaded = (self._load(frame, max_pixels) for frame in frames)
         for batch in equal_runs(loaded, lambda pixels: pixels[-1].shape, batch_size):

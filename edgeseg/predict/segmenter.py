@@ -113,7 +113,7 @@ class FileSegmenter(Predictor):
         """Prepares photos for `run`, as `predict` does.
 
         Args:
-            images: One image per input, as of `predict`.
+            images: One image per input, as in `predict`.
 
         Returns:
             Per input, by name, the array [1, C, H, W] that the file takes.

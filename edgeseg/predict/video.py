@@ -41,7 +41,7 @@ class Drawn(NamedTuple):
 
 
 Draw = Callable[[Mapping[str, np.ndarray], np.ndarray], Iterable[Drawn]]
-"""Makes the pictures of one frame of the maps of its tasks and of its pixels, uint8 [H, W, C]."""
+"""Makes the pictures of one frame from the maps of its tasks and of its pixels, uint8 [H, W, C]."""
 
 
 class Segmented(NamedTuple):
@@ -76,7 +76,7 @@ def segment_video(
         source: The video to read.
         target: What the names of the videos begin with; `_ENDING.mp4` or `_ENDING.mkv` is appended.
         draw: Makes the pictures of a frame, of the same endings and sizes for each.
-        tile: As of `Predictor.predict`.
+        tile: As in `Predictor.predict`.
         batch_size: Number of successive frames that go through the network together.
 
     Raises:

@@ -235,6 +235,7 @@ def save_checkpoint(
         notes: Further facts about the weights, as JSON values; they are added to the notes of the model's record.
 
     Raises:
+        OSError: the folder of `path` does not exist, `path` is a folder, or the file cannot be written.
         TypeError: a note is not a JSON value.
         ValueError: a name that does not end in .safetensors, a dtype without fractions, or a copy that
             `edgeseg.optimize` made, which no record rebuilds.
@@ -252,7 +253,7 @@ def save_checkpoint(
     if Path(path).suffix.lower() != ".safetensors":
         raise ValueError(f"weights are written as .safetensors files, got {path}")
     if dtype is not None and not dtype.is_floating_point:
-        raise ValueError(f"dtype is one of floating-point numbers, such as torch.float16, got {dtype}")
+        raise ValueError(f"dtype must be a floating-point type, such as torch.float16, got {dtype}")
     check_file(path)
     tensors: dict[str, Tensor] = {}
     known: set[int] = set()

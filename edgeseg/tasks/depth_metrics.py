@@ -19,7 +19,8 @@ class DepthErrors:
     """Sums the errors of predicted depth over a whole dataset.
 
     Args:
-        limits: Lowest and highest depth that the model can predict, in metres; `outside` counts pixels beyond them.
+        limits: Lowest and highest depth that the model can predict, in metres; None for no limits. `outside` is the
+            share of pixels, in percent, whose true depth lies beyond them.
 
     Example:
         >>> import torch

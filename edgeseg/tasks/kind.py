@@ -12,7 +12,7 @@ from PIL import Image
 from edgeseg.labels import IGNORE, class_names, palette_of
 from edgeseg.recipes import TrainConfig
 from edgeseg.spec import Task
-from edgeseg.vision.upsample import warn_unless_finite
+from edgeseg.vision.upsample import bilinear, warn_unless_finite
 from edgeseg.vision.visualize import color_map, legend, tint
 
 if TYPE_CHECKING:
@@ -75,6 +75,9 @@ class Kind(ABC):
         Args:
             output: float32 [C, h, w].
             size: Height and width of the map.
+
+        Returns:
+            [H, W], or [H, W, C] for several values per pixel.
         """
 
     @abstractmethod
@@ -84,6 +87,9 @@ class Kind(ABC):
         Args:
             views: float [N, C, h, w] each, for instance of a photo and its mirror image.
             size: Height and width of the predictions.
+
+        Returns:
+            Class ids [N, H, W], or values float32 [N, C, H, W].
         """
 
     def scored(self, views: Sequence[Tensor], size: Sequence[int]) -> Tensor:
@@ -165,7 +171,7 @@ class Kind(ABC):
         """The loss of a batch with soft labels, of a kind that takes them.
 
         Args:
-            outputs, targets, recipe, class_weights: As of `loss`.
+            outputs, targets, recipe, class_weights: As in `loss`.
             probabilities: uint8 [N, C, H, W], what a teacher says, in 255ths.
 
         Returns:
@@ -247,11 +253,8 @@ class Regression(Kind):
 
     def map(self, output: np.ndarray, size: Sequence[int]) -> np.ndarray:
         """The map float32 [H, W], or [H, W, C] for several channels."""
-        shape = (size[1], size[0])
         warn_unless_finite(float(output.sum(dtype=np.float64)))
-        planes: list[Any] = [Image.fromarray(np.ascontiguousarray(plane, np.float32)) for plane in output]
-        resized = [np.asarray(plane.resize(shape, Image.Resampling.BILINEAR)) for plane in planes]
-        return resized[0] if len(resized) == 1 else np.stack(resized, axis=-1)
+        return to_map(bilinear(output, size))
 
     def predictions(self, views: Sequence[Tensor], size: Sequence[int]) -> Tensor:
         """The mean of the views, float32 [N, C, H, W]."""

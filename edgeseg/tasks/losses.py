@@ -83,8 +83,8 @@ def soft_segmentation_loss(
         probabilities: uint8 [N, C, H, W], the probabilities of the teacher in 255ths; they may sum up to less, and
             count as much less.
         share: Share of the teacher, 0 to 1.
-        class_weights: As of `segmentation_loss`.
-        dice: As of `segmentation_loss`.
+        class_weights: As in `segmentation_loss`.
+        dice: As in `segmentation_loss`.
 
     Returns:
         A scalar; 0 if no pixel has a true class or probabilities.
@@ -128,7 +128,7 @@ def binary_loss(
         target: Integers [N, H, W]: 1 for the foreground, 0 for the background, 255 for ignored pixels.
         class_weights: float [2], weights of background and foreground in the cross-entropy.
         dice: Weight of the Dice loss, which a batch without foreground does not have.
-        label_smoothing, ohem, count_ignored: As of `segmentation_loss`.
+        label_smoothing, ohem, count_ignored: As in `segmentation_loss`.
 
     Returns:
         A scalar; 0 if every pixel is ignored.

@@ -21,7 +21,7 @@ class ConfusionMatrix:
         names: Names of the classes, for the table that `print` shows.
 
     Raises:
-        ValueError: more classes.
+        ValueError: `classes` is not 1 to 255.
 
     Example:
         >>> import torch
@@ -44,8 +44,8 @@ class ConfusionMatrix:
         """Adds predicted and true class ids, integers of the same shape; targets of 255 are ignored.
 
         Raises:
-            ValueError: tensors of other shapes or of no integers, a target that is neither a class nor 255, or a
-                prediction that is not a class.
+            ValueError: the shapes differ, a tensor is not of integers, a target is neither a class nor 255, or a
+                prediction is not a class.
         """
         require_one_shape(prediction, target)
         if prediction.is_floating_point() or target.is_floating_point():

@@ -24,13 +24,14 @@ class Segmentation(Classification):
     takes_soft_labels = True
 
     def check(self, task: Task) -> None:
-        """Raises a ValueError for a single class, which every pixel would be, and for a threshold."""
+        """Raises a ValueError for a single class, which every pixel would be, for a range and for a threshold."""
         task.require(
             task.channels >= 2,
             "channels",
-            "is at least 2 for segmentation, since with one class every pixel is that class: name the background as a "
-            "class of its own, or segment one class against the background with Task('binary')",
+            "must be at least 2 for segmentation, since with one class every pixel is that class: name the background "
+            "as a class of its own, or segment one class against the background with Task('binary')",
         )
+        task.require(task.range is None, "range", "is for regressed maps; logits of classes must not be clamped")
         task.require(task.threshold == DEFAULT_THRESHOLD, "threshold", "is for binary tasks only")
 
     def map(self, output: np.ndarray, size: Sequence[int]) -> np.ndarray:

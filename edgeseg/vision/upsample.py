@@ -1,4 +1,4 @@
-"""Class ids of logits that are upsampled, without the logits at full size."""
+"""Outputs of networks at the size of the photo: values, and class ids without the logits at full size."""
 
 from __future__ import annotations
 
@@ -9,6 +9,29 @@ from collections.abc import Sequence
 import numpy as np
 
 CHUNK = 4096  # cells that are interpolated at a time
+
+
+def bilinear(values: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """Resizes values bilinearly (half-pixel centres, without antialiasing), as torch's `interpolate` does.
+
+    Args:
+        values: float [C,h,w].
+        size: Height and width of the answer.
+
+    Returns:
+        float32 [C,H,W].
+    """
+    values = values.astype(np.float32, copy=False)
+    for axis, length in enumerate(size, start=1):
+        source = values.shape[axis]
+        if source == length:
+            continue
+        place = np.clip((np.arange(length) + 0.5) * (source / length) - 0.5, 0, source - 1)
+        before = place.astype(np.int64)
+        after = np.minimum(before + 1, source - 1)
+        weight = (place - before).astype(np.float32).reshape([-1 if each == axis else 1 for each in range(3)])
+        values = values.take(before, axis) * (1 - weight) + values.take(after, axis) * weight
+    return values
 
 
 def upsampled_argmax(logits: np.ndarray, size: Sequence[int]) -> np.ndarray:

@@ -65,7 +65,7 @@ def published_file(name: str) -> Path:
     """Fetches the file of the weights `name.tag` as their publisher made it.
 
     Raises:
-        OSError, ValueError: as of `weights_file`.
+        OSError, ValueError: as in `weights_file`.
     """
     entry = WEIGHTS[name]
     check = check_weights if entry.format == "edgeseg" else partial(_load_published, name)
@@ -209,7 +209,7 @@ def verified_sha256(name: str) -> str:
     """Hashes the files of weights again, to find out whether one has changed on this machine.
 
     Args:
-        name: As of `files_here`. Weights `name.tag` that are not on this machine are downloaded.
+        name: As in `files_here`. Weights `name.tag` that are not on this machine are downloaded.
 
     Returns:
         The hash of the published file, which equals that of the catalog or, if the catalog has none, that of the first
@@ -243,7 +243,7 @@ def encoder_file(source: str | os.PathLike[str], spec: ModelSpec | None) -> Path
 
     Raises:
         OSError: the file does not exist or cannot be downloaded.
-        ValueError: no ImageNet weights are known for the encoder, or as of `local_file`.
+        ValueError: no ImageNet weights are known for the encoder, or as in `local_file`.
     """
     text = str(source)
     if Path(source).is_file():
@@ -302,7 +302,7 @@ def encoder_note(source: str | os.PathLike[str], spec: ModelSpec | None) -> dict
     """The name or the address of `encoder_weights=source`, and the licence that the catalog or timm knows.
 
     Args:
-        source, spec: As of `encoder_file`.
+        source, spec: As in `encoder_file`.
 
     Returns:
         "weights" and, if it is known, "license"; nothing for a file, which tells its own origin.

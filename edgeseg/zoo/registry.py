@@ -197,7 +197,7 @@ def list_models(pattern: str | Sequence[str] = "*", *, pretrained: bool = False)
         pretrained: List only models with trained weights, as `name.tag`; a pattern may leave out the tag.
 
     Returns:
-        The names that match a pattern, sorted.
+        The names that match a pattern, aliases included, sorted.
 
     Raises:
         ValueError: a pattern is not text.
@@ -249,7 +249,7 @@ def is_model(name: str) -> bool:
         name: A name without a weights tag.
 
     Returns:
-        True for names of `list_models()` and for their aliases.
+        True for the names of `list_models()`, which include aliases.
 
     Example:
         >>> import edgeseg
@@ -344,6 +344,6 @@ def find_weights(architecture: str, tag: str) -> str:
             return f"{architecture}.{default_tag}"
     near = difflib.get_close_matches(architecture, WEIGHTS, n=3, cutoff=0.0)
     raise ValueError(
-        f"{architecture} has no trained weights; similar names that have: {', '.join(near)}. "
+        f"{architecture} has no trained weights; similar models with weights: {', '.join(near)}. "
         f"Its encoder can start from ImageNet: encoder_weights='imagenet'"
     )

@@ -172,7 +172,8 @@ WEIGHTS: dict[str, Weights] = {
         sha256="a85f9514adb288b197a6a0f9953f1c050fd82112e7dd96b54b53b2390c29a47c",
         preprocess=Preprocess(size=(600, 800), keep_aspect=True, **IMAGENET),
         measured_miou=71.16,
-        license="CC BY-NC 4.0 (CamVid): for non-commercial use; started from weights for Cityscapes, whose terms hold",
+        license="CC BY-NC 4.0 and Cityscapes' terms: CamVid is for non-commercial use; it started from weights for "
+        "Cityscapes",
     ),
     "deeplabv3plus_mobilenetv2_tv_edgeailite.streets": Weights(
         addresses=("package:deeplabv3plus_mobilenetv2_tv_edgeailite.streets.safetensors",),
