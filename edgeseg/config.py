@@ -84,7 +84,7 @@ class ModelConfig(Record):
                     raise ValueError(
                         f"the input {name!r} has {each.channels} channels, and mean and std of its preprocessing have "
                         f"{len(self.preprocess.mean)} and {len(self.preprocess.std)} values; expected 1 or "
-                        f"{each.channels}"
+                        f"{each.channels}: give all inputs as many channels, or use weights with a single mean and std"
                     )
         for field_name in ("options", "notes"):
             depth = _depth(getattr(self, field_name))

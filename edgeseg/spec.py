@@ -291,13 +291,18 @@ class Preprocess(Record):
             if len(values) not in (1, batch.shape[1]):
                 raise ValueError(f"the weights take {len(values)} channels per image, got {batch.shape[1]}")
         if self.channel_order == "bgr":
-            batch = batch.flip(1)
+            batch = torch.cat([batch[:, :3].flip(1), batch[:, 3:]], dim=1)
         mean, std = (torch.tensor(values, device=batch.device).view(1, -1, 1, 1) for values in (self.mean, self.std))
         return (batch.float() - mean) / std
 
 
 def _batch(images: Tensor) -> Tensor:
     """Pixels as a batch [N, C, H, W]; raises an error for anything that is not pixels."""
+    if not hasattr(images, "is_cuda"):
+        raise TypeError(
+            f"images are a torch tensor [N, C, H, W], got {type(images).__name__}; model.prepare(image) takes arrays "
+            "and PIL images"
+        )
     if str(images.dtype) != "torch.uint8":
         raise TypeError(f"images are uint8 pixels of 0 to 255 that are not normalized yet, got {images.dtype}")
     if images.ndim not in (3, 4):

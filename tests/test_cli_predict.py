@@ -279,3 +279,27 @@ def test_flow_checks_its_output(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "flow.png: File too large" in capsys.readouterr().err
     assert written(tmp_path / "out") == ["b.png"]
     assert not list(tmp_path.glob("*flow.png*"))
+
+
+def test_a_file_beside_the_photo_is_kept(
+    predict: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may be the ground truth."""
+    path, truth = photo(tmp_path / "in/a.png"), tmp_path / "in/a_labels.png"
+    Image.new("L", (48, 32), 1).save(truth)
+    before = truth.read_bytes()
+    assert main([*predict, str(path), "-o", str(tmp_path / "in")]) == 2
+    assert "a_labels.png, which lies beside it; choose another --output" in capsys.readouterr().err
+    assert truth.read_bytes() == before
+    assert written(tmp_path / "in") == ["a.png", "a_labels.png"]
+    for _ in range(2):  # results elsewhere are replaced
+        assert main([*predict, str(path), "-o", str(tmp_path / "out")]) == 0
+
+
+def test_results_of_two_folders(predict: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [photo(tmp_path / f"in/{name}/x.png") for name in ("one", "two")]
+    call = [*predict, "--outputs", "labels", "-o", str(tmp_path / "out")]
+    assert main([*call, *map(str, paths)]) == 2
+    assert "pass the folder that holds both, whose sub-folders are kept" in capsys.readouterr().err
+    assert main([*call, str(tmp_path / "in")]) == 0
+    assert written(tmp_path / "out") == ["one/x_labels.png", "two/x_labels.png"]

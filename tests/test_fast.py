@@ -133,7 +133,7 @@ def test_an_edited_encoder_is_another_network(tmp_path: Path, monkeypatch: pytes
         vars(network).update(attributes)
         keys.append(b"".join(network_bytes(network)))
     assert keys[: len(settings)] == keys[len(settings) :]
-    assert len(set(keys)) == len(settings) - 1  # an array and a tensor may count as the same
+    assert len(set(keys)) == len(settings)
     network.anything = object()
     assert b"".join(network_bytes(network)) != b"".join(network_bytes(network))
 

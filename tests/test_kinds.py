@@ -22,11 +22,12 @@ from edgeseg.cli import main
 from edgeseg.data import Streets
 from edgeseg.data.transforms import AUGMENTATIONS, Augmented
 from edgeseg.engine import TrainConfig, evaluate_tasks, train
-from edgeseg.networks.decoders import Decoder, Pyramid
+from edgeseg.networks.decoders import DECODERS, Decoder, Pyramid
 from edgeseg.networks.encoders import Block, Trunk
 from edgeseg.networks.layers import ConvNormAct
 from edgeseg.tasks import KINDS, Regression
 from edgeseg.tasks.table import table
+from edgeseg.zoo.networks import FAMILIES
 
 from .conftest import ROOT, TINY
 
@@ -220,6 +221,24 @@ def test_a_decoder_of_ones_own(tmp_path: Path) -> None:
         edgeseg.register_decoder("other", channels=0)(Mine)
     with pytest.raises(ValueError, match="needs an encoder"):
         edgeseg.create_model("mine")
+
+
+def test_a_decoder_of_another_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeseg.networks.decoders.DECODERS", {**DECODERS})
+    monkeypatch.setattr("edgeseg.zoo.networks.FAMILIES", {**FAMILIES})
+
+    @edgeseg.register_decoder("seven_channels", prediction_stride=4)
+    class Seven(Decoder):
+        def __init__(self, pyramid: Pyramid, task: Task, spec: ModelSpec) -> None:
+            super().__init__(pyramid)
+            self.head = nn.Conv2d(pyramid.channels[0], 7, 1)
+
+        def decode(self, *features: Tensor) -> Tensor:
+            return self.head(features[0])
+
+    model = edgeseg.create_model("seven_channels", encoder="mobilenetv2", num_classes=3)
+    with pytest.raises(ValueError, match="the decoder of 'segmentation' returned 7 channels, and the task has 3"):
+        model(torch.zeros(1, 3, 64, 64))
 
 
 def test_an_encoder_of_ones_own(tmp_path: Path) -> None:

@@ -191,3 +191,21 @@ def test_folding_leaves_what_others_read() -> None:
     assert isinstance(encoder, Reader)
     assert isinstance(encoder.norm, nn.BatchNorm2d)
     assert isinstance(encoder.second_norm, nn.Identity)
+
+
+def test_what_depends_on_weights_is_forgotten() -> None:
+    """timm's TinyViT keeps attention biases in evaluation mode, and forgets them in its own `train`."""
+    model = edgeseg.create_model("fpnsum", encoder="tiny_vit_5m_224", channels=16, num_classes=3)
+    frozen = next(module for module in model.encoder.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    frozen.eval()
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    model.predict(image)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "attention_bias" in name:
+                parameter.add_(5 * torch.randn_like(parameter))
+    fresh = edgeseg.create_model("fpnsum", encoder="tiny_vit_5m_224", channels=16, num_classes=3)
+    fresh.load_state_dict(model.state_dict())
+    assert (model.predict(image) == fresh.predict(image)).all()
+    assert not frozen.training
+    assert all(module.training for module in model.modules() if module is not frozen)

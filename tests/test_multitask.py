@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 import edgeseg
 from edgeseg.data import Streets
 from edgeseg.engine import ConfusionMatrix, DepthErrors, TrainConfig, evaluate, evaluate_tasks, train
+from edgeseg.tasks import kind_of
 from edgeseg.tasks.depth_losses import LOSSES, depth_loss
+from edgeseg.vision.images import read_input
 
 from .conftest import TINY
 
@@ -228,3 +231,70 @@ def test_balanced_and_resumed(balancing: Any, tmp_path: Path) -> None:
         train(make(data), Once(), data, first, tmp_path / "parts")
     resumed = train(make(data), data, data, config, tmp_path / "parts", resume=True)
     assert all(torch.equal(value, resumed.state_dict()[key]) for key, value in whole.state_dict().items())
+
+
+STREETS = "deeplabv3plus_mobilenetv2_tv_edgeailite.streets"  # of flow and image, for semantic, depth and motion
+
+
+def test_weights_for_fewer_tasks_and_inputs(tmp_path: Path) -> None:
+    """Decoders and inputs that are not asked for are left out; the others are those of the same names."""
+    whole = edgeseg.create_model(STREETS).eval()
+    image = torch.randn(1, 3, 64, 64)
+    depth = edgeseg.create_model(STREETS, tasks={"depth": whole.tasks["depth"]}).eval()
+    assert torch.equal(depth(image, image)["depth"], whole(image, image)["depth"])
+    with pytest.warns(UserWarning, match=r"61 tensors start anew \(decoders\.other"):
+        other = edgeseg.create_model(STREETS, tasks={"depth": whole.tasks["depth"], "motion": whole.tasks["motion"],
+                                                     "other": edgeseg.Task("segmentation", 4)})  # fmt: skip
+    assert torch.equal(other.eval()(image, image)["motion"], whole(image, image)["motion"])
+    single = edgeseg.create_model(STREETS, in_channels=(3,))
+    assert streams(single) == streams(whole)[1:]
+    file = tmp_path / "weights.safetensors"
+    edgeseg.save_checkpoint(whole, file)
+    report = edgeseg.load_checkpoint(depth, file, adapt=True)
+    assert {key.split(".")[1] for key in report.ignored} == {"semantic", "motion"}
+    assert not report.reinitialized
+
+
+def test_inputs_are_told_apart_by_their_names(tmp_path: Path) -> None:
+    whole = edgeseg.create_model(STREETS)
+    with pytest.warns(UserWarning, match=r"tensors start anew \(encoder\.fusion"):
+        turned = edgeseg.create_model(STREETS, in_channels={"image": 3, "flow": 3})
+    assert streams(turned) == streams(whole)[::-1]
+    edgeseg.save_checkpoint(whole, tmp_path / "weights.safetensors")
+    with pytest.raises(ValueError, match="the inputs flow, image, in this order, and this model has image, flow"):
+        edgeseg.load_checkpoint(turned, tmp_path / "weights.safetensors")
+    size, targets = (64, 96), ("semantic", "depth", "motion")
+    data = Streets("val", size=size, length=2, inputs=("image", "flow"), targets=targets)
+    message = r"the inputs image \(image\), flow \(flow\), and the model takes flow \(flow\), image \(image\)"
+    with pytest.raises(ValueError, match=f"the dataset gives {message}"):
+        evaluate_tasks(whole, data)
+    config = TrainConfig(epochs=1, batch_size=2, img_resize=size, rand_crop=size, workers=0)
+    with pytest.raises(ValueError, match=f"the training set gives {message}"):
+        train(whole, data, None, config, tmp_path / "run")
+
+
+def streams(model: edgeseg.Pixel2Pixel) -> list[float]:
+    """A number per input that differs between inputs."""
+    tensors: Any = model.encoder.streams
+    return [float(sum(value.double().abs().sum() for value in each.state_dict().values())) for each in tensors]
+
+
+def test_depth_that_16_bits_cannot_hold() -> None:
+    kind = kind_of(edgeseg.Task("depth", range=(0, 500)))
+    with pytest.warns(UserWarning, match=r"depth beyond 255\.99 m is written as 255\.99 m"):
+        picture = kind.files(np.full((2, 2), 300, np.float32))["metres_x256"]
+    assert np.asarray(picture).max() == 65535
+
+
+def test_pictures_that_are_no_optical_flow(tmp_path: Path) -> None:
+    """KITTI's flow has 16 bits per channel, of which Pillow would keep 8."""
+    flow = edgeseg.Input(kind="flow")
+    cv2 = pytest.importorskip("cv2")
+    cv2.imwrite(str(tmp_path / "kitti.png"), np.full((4, 6, 3), 2**15 + 64, np.uint16))
+    Image.new("L", (6, 4)).save(tmp_path / "gray.png")
+    for wrong in (tmp_path / "kitti.png", tmp_path / "gray.png", Image.new("L", (6, 4)), np.zeros((4, 6), np.uint8)):
+        with pytest.raises(ValueError, match="is no picture of optical flow as `edgeseg flow` writes it"):
+            read_input(wrong, flow)
+    Image.new("RGB", (6, 4), (1, 2, 3)).save(tmp_path / "flow.png")
+    assert read_input(tmp_path / "flow.png", flow).tolist() == [[[1, 2, 3]] * 6] * 4
+    assert read_input(tmp_path / "flow.png", edgeseg.Input(2, "flow")).tolist() == [[[1, 2]] * 6] * 4

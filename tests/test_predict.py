@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from edgeseg import Preprocess, Task
 from edgeseg.labels import palette_of
 from edgeseg.vision.images import ImageLike, read_photo, tiles
 from edgeseg.vision.preprocess import to_input
+
+from .conftest import TINY
 
 
 def by_hand(model: edgeseg.Pixel2Pixel, image: np.ndarray) -> np.ndarray:
@@ -234,3 +237,20 @@ def test_prediction_in_tiles(tiny: edgeseg.Pixel2Pixel) -> None:
         pieces = tiny.predict(image, tile=(96, 96))
         assert pieces.shape == whole.shape
         assert (pieces == whole).mean() > 0.7
+
+
+def test_four_channels_in_the_order_bgr() -> None:
+    """Only the colours are turned; a fourth channel stays the fourth."""
+    preprocess = edgeseg.Preprocess(mean=(0.0,), std=(1.0,), channel_order="bgr")
+    pixels = torch.arange(4, dtype=torch.uint8).view(1, 4, 1, 1)
+    assert preprocess.normalize(pixels).flatten().tolist() == [2, 1, 0, 3]
+    assert preprocess.normalize(pixels[:, :3]).flatten().tolist() == [2, 1, 0]
+    with pytest.raises(TypeError, match=r"images are a torch tensor \[N, C, H, W\], got ndarray; model\.prepare"):
+        preprocess(pixels.numpy())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [0, 2.5, "2"])
+def test_batch_sizes_are_whole_numbers(size: Any, photo: Path) -> None:
+    model = edgeseg.create_model("fpn", encoder=TINY, channels=8, num_classes=3)
+    with pytest.raises(ValueError, match="batch_size must be at least 1, and an integer, got"):
+        model.predict([photo], batch_size=size)

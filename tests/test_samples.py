@@ -21,10 +21,10 @@ import edgeseg
 from edgeseg.data import Streets
 from edgeseg.data.base import name_of
 from edgeseg.data.samples import check_classes, checked_sample
-from edgeseg.engine import ConfusionMatrix, DepthErrors, TrainConfig, evaluate, train
+from edgeseg.engine import BinaryScores, ConfusionMatrix, DepthErrors, TrainConfig, evaluate, train
 from edgeseg.engine.report import print_scores, write_scores
 from edgeseg.spec import Input, Task
-from edgeseg.tasks.losses import binary_loss, segmentation_loss
+from edgeseg.tasks.losses import binary_loss, log_class_weights, segmentation_loss
 from edgeseg.vision.masks import read_mask
 from edgeseg.vision.tensors import Flow
 
@@ -443,3 +443,39 @@ def test_losses_refuse_what_they_would_round() -> None:
         segmentation_loss(logits, torch.rand(1, 4, 4))
     with pytest.raises(ValueError, match=r"are \[N, 1, H, W\], got \[1, 2, 4, 4\]"):
         binary_loss(logits, torch.ones(1, 4, 4).long())
+
+
+def test_metrics_of_16_bit_arrays() -> None:
+    ids: Any = np.array([[0, 1, 2]], np.uint16), np.array([[0, 1, 255]], np.uint16)
+    matrix = ConfusionMatrix(3)
+    matrix.update(*ids)
+    assert matrix.counts.diag().tolist() == [1, 1, 0]
+    metres: Any = np.array([[11.0, 5.0]], np.float32), np.array([[10, 0]], np.uint16)
+    depth = DepthErrors()
+    depth.update(*metres)
+    assert round(depth.ard, 3) == 10.0
+
+
+def test_binary_scores_of_wrong_predictions() -> None:
+    scores = BinaryScores()
+    with pytest.warns(UserWarning, match="values that are not finite"):
+        scores.update(torch.tensor([[float("nan"), 2.0]]), torch.tensor([[1, 1]]))
+    scores = BinaryScores()
+    with pytest.raises(ValueError, match="the prediction has the shape"):
+        scores.update(torch.zeros(1, 2), torch.full((1, 3), 255))
+    assert int(scores.ignored) == 0
+
+
+def test_losses_of_wrong_targets() -> None:
+    logits = torch.zeros(2, 3, 4, 4)
+    for target, message in (
+        (torch.full((2, 4, 4), 34), r"the target has ids \[34\]; there are 3 classes with the ids 0 to 2"),
+        (torch.full((2, 4, 4), -100), r"the target has ids \[-100\]"),
+        (torch.zeros(2, 1, 4, 4).long(), r"the target is \[N, H, W\] for logits \[N, C, H, W\], got \[2, 1, 4, 4\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            segmentation_loss(logits, target, dice=0.5)
+    with pytest.raises(ValueError, match="2 class weights, and the logits have 3 classes"):
+        segmentation_loss(logits, torch.zeros(2, 4, 4).long(), class_weights=torch.ones(2))
+    with pytest.raises(ValueError, match="no class has a pixel"):
+        log_class_weights(torch.zeros(3))

@@ -54,7 +54,9 @@ def _is_cityscapes(task: Task) -> bool:
 
 
 def require_other_files(model: Predictor, files: Sequence[tuple[Path, str]], options: argparse.Namespace) -> None:
-    """Raises a ValueError if the results of one file would overwrite those of another, or a file of the input."""
+    """Raises a ValueError if the results of one file would overwrite those of another, a file of the input, or a file
+    beside it, which may be its ground truth.
+    """
     sources = {os.path.realpath(path): path for path, _ in files}  # Path.resolve raises for a loop of links
     endings = {*options.outputs, *DATA} if "labels" in options.outputs else set(options.outputs)
     targets: dict[str, Path] = {}
@@ -67,6 +69,11 @@ def require_other_files(model: Predictor, files: Sequence[tuple[Path, str]], opt
                 if ending in sources:
                     raise ValueError(
                         f"the results of {path} would overwrite {sources[ending]}; choose another --output"
+                    )
+                if os.path.dirname(ending) == os.path.dirname(os.path.realpath(path)) and os.path.lexists(ending):
+                    raise ValueError(
+                        f"the results of {path} would overwrite {ending}, which lies beside it; choose another "
+                        "--output, or remove that file"
                     )
 
 

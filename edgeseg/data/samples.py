@@ -103,6 +103,22 @@ def _check_classes(known: Mapping[str, Task], tasks: Mapping[str, Task], name: s
             )
 
 
+def check_inputs(dataset: LabelledDataset, inputs: Mapping[str, Input], *, name: str = "the dataset") -> None:
+    """Compares the inputs of a dataset that says what they are, in its attribute `inputs`, with those of a model.
+
+    Raises:
+        ValueError: the dataset gives the same inputs in another order, or of other kinds.
+    """
+    ours = [(key, each.kind) for key, each in inputs.items()]
+    for known in facts_of(dataset, "inputs"):
+        theirs = [(key, each.kind) for key, each in known.items()]
+        if len(inputs) > 1 and sorted(known) == sorted(inputs) and theirs != ours:
+            lists = (", ".join(f"{key} ({kind})" for key, kind in one) for one in (theirs, ours))
+            raise ValueError(
+                "{} gives the inputs {}, and the model takes {}: use the same order and kinds".format(name, *lists)
+            )
+
+
 Parts = tuple[tuple[Any, ...], dict[str, Any]]
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from edgeseg.data.base import LabelledDataset, fact_of
 from edgeseg.data.check import DataReport, Read, check_dataset
-from edgeseg.data.samples import check_classes, require_samples
+from edgeseg.data.samples import check_classes, check_inputs, require_samples
 from edgeseg.data.transforms import Augmented
 from edgeseg.engine import distributed
 from edgeseg.machine.terminal import say
@@ -29,11 +29,12 @@ def check_tasks(model: Pixel2Pixel, train_set: LabelledDataset, val_set: Labelle
     """Compares what the datasets say of themselves with the tasks of the model, without reading a sample.
 
     Raises:
-        ValueError: other classes than the model has, or a task without a ground truth.
+        ValueError: other classes than the model has, inputs in another order, or a task without a ground truth.
     """
     for name, dataset in (("training", train_set), *([("validation", val_set)] if val_set is not None else [])):
         require_samples(dataset, name=f"the {name} set")
         check_classes(dataset, model.tasks, name=f"the {name} set")
+        check_inputs(dataset, model.inputs, name=f"the {name} set")
         given = fact_of(dataset, "tasks", model.tasks)
         missing = [task for task in model.tasks if len(model.tasks) > 1 and task not in given]
         if missing:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from edgeseg.data.base import LabelledDataset
-from edgeseg.data.samples import check_classes, checked_sample, require_samples
+from edgeseg.data.samples import check_classes, check_inputs, checked_sample, require_samples
 from edgeseg.engine import distributed
 from edgeseg.engine.evaluation import NetworkScorer, evaluate_tasks, samples_of
 from edgeseg.labels import IGNORE, class_names
@@ -112,6 +112,7 @@ def choose_biases(
         )
     require_samples(dataset)
     check_classes(dataset, {name: model.tasks[name]})
+    check_inputs(dataset, model.inputs)
     images, _ = checked_sample(dataset, 0, model.tasks, model.inputs)
     scorer = NetworkScorer.of(model, "native", None, None, (1.0,), flip=False, bf16=False)
     probe = scorer.inputs(images)

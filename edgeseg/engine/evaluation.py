@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from edgeseg.arguments import require_choice, require_network, require_size
 from edgeseg.data.base import LabelledDataset
-from edgeseg.data.samples import check_classes, checked_sample, require_samples
+from edgeseg.data.samples import check_classes, check_inputs, checked_sample, require_samples
 from edgeseg.engine import distributed
 from edgeseg.engine.loading import ErrorsAsValues, raising
 from edgeseg.machine.terminal import progress_bar
@@ -129,6 +129,7 @@ def evaluate_tasks(
     _check_views(protocol, size, output_size, scales)
     require_samples(dataset)
     check_classes(dataset, {name: model.tasks[name] for name in names})
+    check_inputs(dataset, model.inputs)
     scorer: _Scorer
     if isinstance(model, Pixel2Pixel):
         scorer = NetworkScorer.of(model, protocol, size, output_size, scales, flip, bf16)

@@ -209,7 +209,7 @@ class _Run:
         check_batch_norms(self.network, self.model, config)
         self.losses = TaskLosses(self.model, train_set, report, config, float_network, counts)
         self.average = AveragedModel(self.model, multi_avg_fn=moving_average(config.ema), use_buffers=True)
-        self.averaged = cast(Pixel2Pixel, self.average.module)
+        self.averaged = cast(Pixel2Pixel, self.average.module.train())
         factors = config.task_factors or [1.0] * len(self.model.tasks)
         self.balancer = BALANCERS[config.balancing](self.model.tasks, factors).to(device)
         others = [self.model.decoders, self.network.auxiliary, self.balancer]

@@ -45,5 +45,18 @@ def evaluating(model: nn.Module) -> Iterator[None]:
                 evaluation = _running[module]
                 evaluation.callers -= 1
                 if evaluation.callers == 0:
-                    module.training = evaluation.training
+                    _restore(module, training=evaluation.training)
                     del _running[module]
+
+
+def _restore(module: nn.Module, *, training: bool) -> None:
+    """Sets the mode of a module, not of those in it, as its own `train` would.
+
+    Modules of timm forget there what they keep in evaluation mode and what depends on their weights.
+    """
+    if training and type(module).train is not nn.Module.train:
+        modes = [(each, each.training) for each in module.modules()]
+        module.train()
+        for each, mode in modes:
+            each.training = mode
+    module.training = training

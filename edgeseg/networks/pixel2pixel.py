@@ -47,9 +47,11 @@ class Pixel2Pixel(nn.Module, Predictor):
         super().__init__()
         if set(decoders) != set(config.tasks):
             raise ValueError(f"a decoder per task is needed: tasks {list(config.tasks)}, decoders {list(decoders)}")
-        unusable = [name for name in decoders if hasattr(nn.ModuleDict, name)]
+        unusable = [name for name in decoders if hasattr(nn.ModuleDict(), name)]
         if unusable:
-            raise ValueError(f"a task cannot be called {unusable[0]!r}: PyTorch's ModuleDict has a method of that name")
+            raise ValueError(
+                f"a task cannot be called {unusable[0]!r}: PyTorch's modules have an attribute of that name"
+            )
         self.encoder = encoder
         self.decoders = nn.ModuleDict({name: decoders[name] for name in config.tasks})
         self.config = config
@@ -126,7 +128,12 @@ class Pixel2Pixel(nn.Module, Predictor):
         """
         self._check(images)
         features = self.encoder(images)
-        return {name: decoder(features) for name, decoder in self.decoders.items()}
+        outputs = {name: decoder(features) for name, decoder in self.decoders.items()}
+        for name, task in self.tasks.items():
+            if outputs[name].shape[1] != task.channels:
+                count = outputs[name].shape[1]
+                raise ValueError(f"the decoder of {name!r} returned {count} channels, and the task has {task.channels}")
+        return outputs
 
     def prepare(self, *images: ImageLike) -> list[Tensor]:
         """Preprocesses photos as `predict` does.
@@ -181,7 +188,7 @@ class Pixel2Pixel(nn.Module, Predictor):
         return [{name: to_map(batch[index]) for name, batch in batches.items()} for index in range(len(frames))]
 
     def _to_inputs(self, pixels: Sequence[np.ndarray], preprocess: Preprocess) -> list[Tensor]:
-        parameter = next(self.parameters())
+        parameter = next(self.parameters(), torch.zeros(()))
         tensors = [torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1) for image in pixels]
         kinds = [entry.kind for entry in self.inputs.values()]
         return [to_input(image, preprocess, kind).to(parameter) for image, kind in zip(tensors, kinds, strict=True)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from numbers import Integral
 from typing import Any, overload
 
 import numpy as np
@@ -239,8 +240,8 @@ class Predictor(ABC):
         batch_size: int,
         max_pixels: int | None,
     ) -> Iterator[dict[str, np.ndarray]]:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if not isinstance(batch_size, Integral) or batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, and an integer, got {batch_size!r}")
         require_size("tile", tile)
         loaded = (self._load(frame, max_pixels) for frame in frames)
         for batch in equal_runs(loaded, lambda pixels: pixels[-1].shape, batch_size):

@@ -12,7 +12,8 @@ from torch import Tensor
 from edgeseg.labels import IGNORE, class_names
 from edgeseg.spec import DEFAULT_THRESHOLD, Task
 from edgeseg.tasks.metrics import ConfusionMatrix
-from edgeseg.tasks.table import table
+from edgeseg.tasks.table import as_numbers, table
+from edgeseg.vision.upsample import warn_unless_finite
 
 BINS = 256
 THRESHOLDS = [step / BINS for step in range(1, BINS)]
@@ -55,13 +56,17 @@ class BinaryScores(ConfusionMatrix):
             prediction: float logits; or integers 0 and 1, from which the scores at other thresholds cannot be known.
             target: Integers 0, 1 and 255.
         """
-        self.ignored += (target == IGNORE).sum().cpu()
-        if not prediction.is_floating_point():
-            super().update(prediction, target)
-            return
-        super().update((prediction > self.limit.to(prediction.device)).to(torch.uint8), target)
+        prediction, target = as_numbers(prediction), as_numbers(target)
+        logits = prediction if prediction.is_floating_point() else None
+        if logits is not None:
+            warn_unless_finite(float(logits.sum(dtype=torch.float64)))
+            prediction = (logits > self.limit.to(logits.device)).to(torch.uint8)
+        super().update(prediction, target)  # raises an error before anything is counted
         counted = target != IGNORE
-        bins = torch.bucketize(prediction[counted].float(), EDGES.to(prediction.device))
+        self.ignored += (~counted).sum().cpu()
+        if logits is None:
+            return
+        bins = torch.bucketize(logits[counted].float(), EDGES.to(logits.device))
         pairs = target[counted].long() * BINS + bins
         self.histogram += torch.bincount(pairs, minlength=2 * BINS).view(2, BINS).cpu()
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from edgeseg.spec import Task
-from edgeseg.tasks.table import figure, require_one_shape, table
+from edgeseg.tasks.table import as_numbers, figure, require_one_shape, table
 from edgeseg.vision.upsample import warn_unless_finite
 
 NEAREST, FARTHEST = 3.0, 80.0  # metres; the range of `ard_3_to_80`
@@ -43,6 +43,7 @@ class DepthErrors:
         Raises:
             ValueError: tensors of other shapes.
         """
+        prediction, target = as_numbers(prediction), as_numbers(target)
         require_one_shape(prediction, target)
         warn_unless_finite(float(prediction.sum(dtype=torch.float64)))
         known = target > 0

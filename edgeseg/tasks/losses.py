@@ -36,11 +36,14 @@ def segmentation_loss(
         A scalar; 0 if every pixel is ignored.
 
     Raises:
-        ValueError: more than 255 classes, or a target that is not of integers.
+        ValueError: more than 255 classes, another number of class weights, or a target of another shape, that is not of
+            integers, or has ids that are not classes.
     """
     if logits.shape[1] > IGNORE:
         raise ValueError(f"{logits.shape[1]} classes; label {IGNORE} stands for ignored pixels, so there are up to 255")
-    target = _ids(target)
+    if class_weights is not None and class_weights.numel() != logits.shape[1]:
+        raise ValueError(f"{class_weights.numel()} class weights, and the logits have {logits.shape[1]} classes")
+    target = _ids(target, logits)
     log_probabilities = F.log_softmax(logits.float(), dim=1)
     counted = target != IGNORE
     weights = torch.ones(logits.shape[1], device=logits.device) if class_weights is None else class_weights
@@ -57,11 +60,23 @@ def segmentation_loss(
     return loss
 
 
-def _ids(target: Tensor) -> Tensor:
-    """Class ids as int64."""
+def _ids(target: Tensor, logits: Tensor) -> Tensor:
+    """Class ids as int64; raises a ValueError unless they fit the logits."""
     if target.is_floating_point():
         raise ValueError(f"the target has class ids, which are integers, got {target.dtype}; convert it with .long()")
-    return target.long()
+    if target.shape != (len(logits), *logits.shape[2:]):
+        raise ValueError(
+            f"the target is [N, H, W] for logits [N, C, H, W], got {list(target.shape)} for {list(logits.shape)}"
+        )
+    ids = target.long()
+    if target.device.type == "cpu":  # a GPU would have to wait for the answer
+        wrong = torch.unique(ids[(ids != IGNORE) & ((ids < 0) | (ids >= logits.shape[1]))])
+        if len(wrong):
+            raise ValueError(
+                f"the target has ids {wrong[:10].tolist()}; there are {logits.shape[1]} classes with the ids 0 to "
+                f"{logits.shape[1] - 1}, and {IGNORE} stands for ignored pixels"
+            )
+    return ids
 
 
 def soft_segmentation_loss(
@@ -90,7 +105,7 @@ def soft_segmentation_loss(
         A scalar; 0 if no pixel has a true class or probabilities.
     """
     labelled = (target != IGNORE).unsqueeze(1)
-    true = _ids(target).masked_fill(target == IGNORE, 0).unsqueeze(1)
+    true = _ids(target, logits).masked_fill(target == IGNORE, 0).unsqueeze(1)
     mixture = probabilities.float() / 255
     mixture = torch.where(labelled, share * mixture, mixture)
     mixture = mixture.scatter_add(1, true, (1 - share) * labelled.float())
@@ -211,6 +226,11 @@ def log_class_weights(pixels: Tensor, smoothing: float = 1.1) -> Tensor:
 
     Returns:
         float32 [C] with a mean of 1.
+
+    Raises:
+        ValueError: no class has a pixel.
     """
+    if not float(pixels.sum()) > 0:
+        raise ValueError("no class has a pixel, so classes have no frequencies to compute weights from")
     weights = 1 / torch.log(smoothing + pixels / pixels.sum())
     return (weights / weights.mean()).float()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from edgeseg.labels import IGNORE, class_names
 from edgeseg.spec import Task
-from edgeseg.tasks.table import figure, require_one_shape, table
+from edgeseg.tasks.table import as_numbers, figure, require_one_shape, table
 
 
 class ConfusionMatrix:
@@ -47,6 +47,7 @@ class ConfusionMatrix:
             ValueError: the shapes differ, a tensor is not of integers, a target is neither a class nor 255, or a
                 prediction is not a class.
         """
+        prediction, target = as_numbers(prediction), as_numbers(target)
         require_one_shape(prediction, target)
         if prediction.is_floating_point() or target.is_floating_point():
             raise ValueError(

@@ -25,6 +25,14 @@ def figure(value: float) -> float | None:
     return round(value, 4) if math.isfinite(value) else None
 
 
+def as_numbers(values: Any) -> Tensor:
+    """A tensor of a tensor or of an array, with uint16, for which torch lacks operators, as int32."""
+    import torch
+
+    tensor = torch.as_tensor(values)
+    return tensor.int() if tensor.dtype == torch.uint16 else tensor
+
+
 def require_one_shape(prediction: Tensor, target: Tensor) -> None:
     """Raises a ValueError if a prediction and its ground truth have different shapes."""
     if prediction.shape != target.shape:

@@ -31,6 +31,7 @@ ImageLike = Union[str, "os.PathLike[str]", Image.Image, np.ndarray, "Tensor"]
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's mode for a number of channels
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF files, and one of its values
+GRAY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "F")  # Pillow's modes
 BITS = 258  # the tag of the bits per sample
 PREMULTIPLIED = {"RGBa": "RGBA", "La": "LA"}  # Pillow converts these modes to no others
 
@@ -104,10 +105,29 @@ def read_input(image: ImageLike, each: Input, *, max_pixels: int | None = None) 
 
     A network that takes two channels of flow takes x and y, without the third channel of the file.
     """
-    is_file = isinstance(image, str | os.PathLike)
-    if each.kind == "flow" and each.channels < 3 and is_file:
-        return np.ascontiguousarray(read_photo(image, 3, max_pixels=max_pixels)[..., : each.channels])
+    if each.kind != "flow":
+        return read_photo(image, each.channels, max_pixels=max_pixels)
+    if isinstance(image, str | os.PathLike):
+        if Path(image).suffix.lower() not in (".npy", ".tif", ".tiff"):
+            with named_errors(str(image)), Image.open(image) as file:
+                mode, stored = file.mode, "".join(str(each.args) for each in file.tile)
+            _require_flow(str(image), mode, stored)
+        pixels = read_photo(image, max(each.channels, 3), max_pixels=max_pixels)
+        return np.ascontiguousarray(pixels[..., : each.channels])
+    if isinstance(image, Image.Image):
+        _require_flow("the image", image.mode)
+    elif isinstance(image, np.ndarray) and (image.ndim == 2 or image.shape[-1] == 1):
+        _require_flow("the image", "L")
     return read_photo(image, each.channels, max_pixels=max_pixels)
+
+
+def _require_flow(name: str, mode: str, stored: str = "") -> None:
+    """Raises a ValueError for gray pictures and for 16-bit ones, of which Pillow keeps the upper 8 bits."""
+    if mode in GRAY or "16" in stored:
+        raise ValueError(
+            f"{name} is no picture of optical flow as `edgeseg flow` writes it, with 8 bits per channel and the motion "
+            "in x and y plus 128 in the first two; edgeseg.vision.flow.encode_flow makes one from motion in pixels"
+        )
 
 
 @contextmanager
@@ -305,7 +325,10 @@ def _from_tensor(image: Any) -> np.ndarray:
 def _fitted(array: np.ndarray, channels: int, name: str) -> np.ndarray:
     """The array as uint8 [H, W, channels]; a gray array is repeated for RGB."""
     if array.dtype != np.uint8:
-        raise TypeError(f"{name}: image arrays are uint8, 0 to 255, got {array.dtype}")
+        raise TypeError(
+            f"{name}: image arrays are uint8, 0 to 255, got {array.dtype}; multiply values of 0 to 1 by 255, and "
+            "convert with .astype(numpy.uint8)"
+        )
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim != 3:

@@ -130,5 +130,8 @@ def output_names(
     twice = next((name for name, count in counts.items() if count > 1), None)
     if twice is not None:
         both = " and ".join(str(path) for path, name in names if name == twice)
-        raise ValueError(f"the results of {both} would be written as {twice}; segment their folders one by one")
+        raise ValueError(
+            f"the results of {both} would have the same name, {twice}; pass the folder that holds both, whose "
+            "sub-folders are kept, or give each an --output of its own"
+        )
     return names

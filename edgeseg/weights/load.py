@@ -56,9 +56,11 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, adapt: bo
             edgeseg says.
         adapt: Accept a file for other tasks, classes or inputs: load what fits, and warn of the tensors that start anew
             instead of raising. A single decoder is copied to all tasks, and the first blocks of a single input to all
-            inputs; the first convolution is adapted to other numbers of channels. Prediction layers for other classes
-            (in a UNet, all layers whose width depends on the classes) and the fusion of the inputs keep their values.
-            Other classes are those of another number, kind or name.
+            inputs; of several, decoders belong to the tasks and first blocks to the inputs of the same names, and those
+            of others are ignored. The first convolution is adapted to other numbers of channels. Prediction layers for
+            other classes (in a UNet, all layers whose width depends on the classes), decoders of tasks that the file
+            does not have, and the fusion of other inputs keep their values. Other classes are those of another number,
+            kind or name.
 
     Returns:
         The names of the tensors that were loaded, that keep their values, and that were ignored.
@@ -104,11 +106,21 @@ def load_network(
             "adapt=True to start that layer anew, or rename the classes of a model of the file's own classes by "
             "model.configure(tasks=...)"
         )
+    if isinstance(model, Pixel2Pixel) and not adapt and (named := _other_inputs(model, record)):
+        raise ValueError(
+            f"{path} was trained for the inputs {', '.join(named)}, in this order, and this model has "
+            f"{', '.join(model.inputs)}; name and order the inputs of the model (in_channels) as in the file"
+        )
     anew: set[str] = set()
+    dropped: set[str] = set()
     if adapt:
         with _fitting(path):
-            state = _fit_stems(_copy_to_all(own, state), own)
-        anew = {key for key in own if key.startswith("encoder.fusion.") and key not in state}
+            fitting = _of_names(state, model, record)
+            dropped = set(state) - set(fitting)
+            state = _fit_stems(_copy_to_all(own, fitting), own)
+        anew = {key for key in own if key.startswith(("encoder.fusion.", "encoder.streams.")) and key not in state}
+        known = {key.split(".")[1] for key in state if key.startswith("decoders.")}
+        anew |= {key for key in own if key.startswith("decoders.") and key.split(".")[1] not in known}
         decoders = tuple(re.sub(HEAD + "$", "", name) for name in _other_classes(own, state))
         anew |= {key for key in own if key.startswith(decoders) and key in state and own[key].shape != state[key].shape}
         layers = tuple(layer for name in renamed for layer in _predictions(model, name))
@@ -130,12 +142,39 @@ def load_network(
             f"{path} is for other tasks, classes or inputs: {count} anew ({_some(sorted(anew))})",
             stacklevel=3,
         )
-    return LoadReport(sorted(kept), sorted(anew), ignored=sorted(set(state) & anew))
+    return LoadReport(sorted(kept), sorted(anew), ignored=sorted(set(state) & anew | dropped))
 
 
 def _notes(path: str | os.PathLike[str], record: ModelConfig | None) -> dict[str, Any]:
     """What a file of weights says of itself; the name of a file that says nothing."""
     return {"source": Path(path).name} if record is None else dict(record.notes)
+
+
+def _other_inputs(model: Pixel2Pixel, record: ModelConfig | None) -> list[str]:
+    """The names of the several inputs of a file, unless those of the model are the same in the same order."""
+    theirs = list(record.inputs) if record is not None else []
+    return theirs if len(theirs) > 1 and theirs != list(model.inputs) else []
+
+
+def _of_names(state: Mapping[str, Tensor], model: nn.Module, record: ModelConfig | None) -> dict[str, Tensor]:
+    """Leaves out several decoders and inputs of a file that the model does not have, and numbers inputs as in it."""
+    if record is None or not isinstance(model, Pixel2Pixel):
+        return dict(state)
+    others = set(record.tasks) - set(model.tasks) if len(record.tasks) > 1 else set()
+    inputs, theirs = list(model.inputs), _other_inputs(model, record)
+    result = {}
+    for key, value in state.items():
+        parts = key.split(".")
+        if parts[0] == "decoders" and parts[1] in others:
+            continue
+        if theirs and parts[:2] == ["encoder", "fusion"]:
+            continue
+        if theirs and parts[:2] == ["encoder", "streams"]:
+            if theirs[int(parts[2])] not in inputs:
+                continue
+            parts[2] = str(inputs.index(theirs[int(parts[2])]))
+        result[".".join(parts)] = value
+    return result
 
 
 def _copy_to_all(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
