@@ -45,8 +45,8 @@ def create_model(
         num_classes: Short for a single segmentation task with that many classes, called "segmentation"; 1 is a binary
             task, one class of interest against the background.
         tasks: What to predict, with one decoder per task. By default what the weights were trained for, or 19 classes
-            without weights. If the weights were trained for other tasks, everything except the prediction layers is
-            loaded, and a warning says so.
+            without weights. If the weights were trained for other tasks, what fits is loaded, and a warning says what
+            starts anew: the prediction layers for other classes, and the decoders of tasks that the weights lack.
         in_channels: Channels of each input; by default those of the weights, or (3,) without weights. With several
             inputs the first stages of the encoder exist once per input and are fused; weights of a single input fill
             all of them. A mapping names the inputs, such as `{"previous": 3, "image": 3}`; two inputs without names

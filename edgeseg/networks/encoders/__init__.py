@@ -102,7 +102,10 @@ def build_encoder(
 def _self_made(name: str, in_channels: Sequence[int], output_stride: int | None) -> Encoder | SingleInputEncoder:
     """The encoder of a builder that takes only the number of channels."""
     builder = WHOLE_ENCODERS.get(name) or USER_ENCODERS[name]
-    built = [builder(channels) for channels in in_channels]
+    try:
+        built = [builder(channels) for channels in in_channels]
+    except TypeError as error:
+        raise ValueError(f"the encoder {name!r} cannot be built from a number of channels: {error}") from error
     trunks = [trunk for trunk in built if isinstance(trunk, Trunk)]
     encoder = Encoder(trunks) if trunks else SingleInputEncoder.of(name, [m for m in built if isinstance(m, nn.Module)])
     encoder.check_output_stride(name, output_stride)
