@@ -209,6 +209,7 @@ class _Run:
         check_batch_norms(self.network, self.model, config)
         self.losses = TaskLosses(self.model, train_set, report, config, float_network, counts)
         self.average = AveragedModel(self.model, multi_avg_fn=moving_average(config.ema), use_buffers=True)
+        # In training mode, so that the end of an evaluation clears what encoders keep while their weights are fixed.
         self.averaged = cast(Pixel2Pixel, self.average.module.train())
         factors = config.task_factors or [1.0] * len(self.model.tasks)
         self.balancer = BALANCERS[config.balancing](self.model.tasks, factors).to(device)
@@ -260,7 +261,8 @@ class _Run:
     def thaw(self) -> None:
         """Ends what lasts as long as the run: the freezing of the encoder, and the sharing of batch norm statistics."""
         for model in (self.model, self.averaged):
-            unshare_batch_norms(model)
+            if self.config.sync_bn:
+                unshare_batch_norms(model)
             for name in self.frozen:
                 model.encoder.get_parameter(name).requires_grad_(True)
 
