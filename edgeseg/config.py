@@ -141,7 +141,7 @@ def read_config(text: str, where: str) -> ModelConfig:
         content = _from_format_1(content, where)
     missing = [key for key in REQUIRED if key not in content]
     if missing:
-        raise ValueError(f"{where}: ModelConfig has missing keys {missing}")
+        raise ValueError(f"{where}: ModelConfig has missing keys {', '.join(missing)}")
     return ModelConfig.from_json(content, where)
 
 

@@ -105,7 +105,7 @@ def nested(levels: int) -> dict[str, Any]:
     ("damage", "problem"),
     [
         (change(format=3), r"has format 3, and this edgeseg reads 1 to 2"),
-        (change(format="x"), "another edgeseg"),
+        (change(format="x"), "has format .x., and this edgeseg reads"),
         (change(plugin="os.system"), r"unknown keys 'plugin'"),
         (lambda config: config.pop("tasks"), r"missing keys tasks"),
         (lambda config: config["spec"].update(script="x"), r"ModelSpec has unknown keys 'script'"),
@@ -119,7 +119,7 @@ def nested(levels: int) -> dict[str, Any]:
         (change(preprocess={"size": "abc"}), "Preprocess.size is 2 values, got 'abc'"),
         (change(preprocess={"mean": ["x"]}), r"Preprocess.mean\[0\] is a number, got 'x'"),
         (change(preprocess={"std": [0]}), "Preprocess.std .*above 0"),
-        (change(preprocess={"std": [1e-300]}), "Preprocess.std is 0.001 to"),
+        (change(preprocess={"std": [1e-300]}), "Preprocess.std must be 0.001 to"),
         (change(preprocess={"mean": [10**400]}), r"Preprocess.mean\[0\] is a finite number"),
         (
             change(preprocess={"mean": [1, 2]}),

@@ -45,18 +45,24 @@ def evaluating(model: nn.Module) -> Iterator[None]:
                 evaluation = _running[module]
                 evaluation.callers -= 1
                 if evaluation.callers == 0:
-                    _restore(module, training=evaluation.training)
+                    if evaluation.training and _forgets(module):  # training will change the weights
+                        forget(module)
+                    module.training = evaluation.training
                     del _running[module]
 
 
-def _restore(module: nn.Module, *, training: bool) -> None:
-    """Sets the mode of a module, not of those in it, as its own `train` would.
+def forget(model: nn.Module) -> None:
+    """Clears what modules of timm compute from their weights and keep in evaluation mode, and leaves all modes.
 
-    Modules of timm forget there what they keep in evaluation mode and what depends on their weights.
+    Those modules, such as the attention of TinyViT, clear it when their own `train` is called.
     """
-    if training and type(module).train is not nn.Module.train:
-        modes = [(each, each.training) for each in module.modules()]
-        module.train()
-        for each, mode in modes:
-            each.training = mode
-    module.training = training
+    modes = [(each, each.training) for each in model.modules()]
+    for each, _ in modes:
+        if _forgets(each):
+            each.train()
+    for each, mode in modes:
+        each.training = mode
+
+
+def _forgets(module: nn.Module) -> bool:
+    return type(module).train is not nn.Module.train

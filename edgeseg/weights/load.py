@@ -18,6 +18,7 @@ from edgeseg.config import ORIGIN, ModelConfig, inherited
 from edgeseg.machine.errors import value_errors
 from edgeseg.networks.build import build
 from edgeseg.networks.encoders import Encoder
+from edgeseg.networks.modes import forget
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.networks.pixelwise import last_convolutions
 from edgeseg.spec import Preprocess, Task
@@ -412,6 +413,7 @@ def _fill(
             ready = {key: value.to(own[key].dtype) for key, value in state.items()}
         for key, value in ready.items():
             own[key].copy_(value)
+    forget(module)
 
 
 def _other_classes(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, tuple[list[int], list[int]]]:
