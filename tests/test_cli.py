@@ -114,7 +114,7 @@ def test_predict_refuses_to_overwrite_its_own_pictures(
         Image.new("RGB", (8, 8)).save(tmp_path / folder / "a.png")
     inputs = [str(tmp_path / "x"), str(tmp_path / "y")]
     assert main(["predict", *inputs, "-o", str(tmp_path / "out"), "--checkpoint", str(checkpoint)]) == 2
-    assert "written as a.png" in capsys.readouterr().err
+    assert "the same name, a; pass the folder that holds both" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert main(["predict", str(tmp_path / "empty"), "-o", str(tmp_path / "out")]) == 2
     assert "no images in" in capsys.readouterr().err
@@ -131,7 +131,7 @@ def test_outputs_and_label_ids(photo: Path, tmp_path: Path, capsys: pytest.Captu
     assert (np.vectorize(TRAIN_IDS.get)(ids) == labels).all()
     few = ["predict", str(photo), "-o", str(tmp_path / "out"), "--outputs", "label_ids"]
     assert main(few) == 2
-    assert "19 classes, this one has 11" in capsys.readouterr().err
+    assert "19 classes; this one has 11" in capsys.readouterr().err
 
 
 def test_video(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

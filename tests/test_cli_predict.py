@@ -117,7 +117,7 @@ def test_label_ids_need_the_classes_of_cityscapes(tmp_path: Path, capsys: pytest
         path = saved(tmp_path, 19, names)
         assert main([*call, "--model", "fpn", "--checkpoint", str(path)]) == status
     assert (
-        "label_ids needs a model of Cityscapes' 19 classes, this one has 19 (tree 0, tree 1," in capsys.readouterr().err
+        "label_ids needs a model of Cityscapes' 19 classes; this one has 19 (tree 0, tree 1," in capsys.readouterr().err
     )
 
 

@@ -76,7 +76,7 @@ WRONG: list[tuple[Callable[[], object], str]] = [
     (lambda: TrainConfig(seed=20261128121304), r"TrainConfig\.seed must be 0 to 2\*\*32 - 1, got 20261128121304"),
     (lambda: TrainConfig(lr=np.array([0.1, 0.2])), r"TrainConfig\.lr is a finite number, got array"),  # type: ignore[arg-type]
     (lambda: TrainConfig(depth_losses=(), depth_factors=()), r"TrainConfig\.depth_losses must have at least one loss"),
-    (lambda: Input(1, "flow"), r"Input\.channels must be at least 2 for optical flow, got 1"),
+    (lambda: Input(1, "flow"), r"Input\.channels must be at least 2 for optical flow; name other inputs.*, got 1"),
     (lambda: TrainConfig(rand_scale=(2, 1)), r"TrainConfig\.rand_scale must be a lowest and a highest factor"),
     (lambda: TrainConfig(img_resize=(480,)), r"TrainConfig\.img_resize is 2 values"),  # type: ignore[arg-type]
     (lambda: TrainConfig(depth_losses=("relative",)), r"TrainConfig\.depth_factors has one factor per depth loss"),

@@ -209,7 +209,7 @@ def test_cards_that_were_written_by_hand_stay(
     assert hub.repos["me/lakes"]["README.md"] == b"# Lakes\n"
     with pytest.raises(ValueError, match=r"weights are written as \.safetensors files, got .*x\.pth"):
         edgeseg.save_checkpoint(model, tmp_path / "x.pth")
-    with pytest.raises(ValueError, match=r"floating-point numbers, such as torch\.float16, got torch\.int8"):
+    with pytest.raises(ValueError, match=r"floating-point type, such as torch\.float16, got torch\.int8"):
         edgeseg.save_checkpoint(model, tmp_path / "x.safetensors", dtype=torch.int8)
 
 
