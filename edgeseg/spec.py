@@ -161,7 +161,7 @@ class Input(Record):
     def check(self) -> None:
         """There is at least one channel, and optical flow has the motion in x and in y."""
         self.require(self.channels >= 1, "channels", "must be at least 1")
-        advice = "must be at least 2 for optical flow; name other inputs, such as in_channels={'thermal': 1, 'image': 3}"
+        advice = "must be at least 2 for optical flow; name other inputs: in_channels={'thermal': 1, 'image': 3}"
         self.require(self.kind != "flow" or self.channels >= 2, "channels", advice)
 
 
