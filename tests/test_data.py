@@ -227,7 +227,7 @@ def test_kitti_depth(tmp_path: Path) -> None:
     assert depth[0, 0, :3].tolist() == [0, 1, 2570 / 256]
     (tmp_path / "train.txt").write_text("2011_09_26/gone\n")
     with pytest.raises(
-        FileNotFoundError, match=r"(?s)gone/image_02/data is missing; expected\n.*one drive folder per line"
+        FileNotFoundError, match=r"(?s)gone/image_02/data; .* are missing; expected\n.*one drive folder per line"
     ):
         load_dataset("kitti_depth", tmp_path, "train")
     (tmp_path / "train.txt").unlink()

@@ -67,7 +67,7 @@ def test_batches(tiny: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
     for one, other in zip(expected, found, strict=True):
         assert one.shape == other.shape
         assert (one == other).mean() > 0.999
-    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="batch_size must be at least 1, and an integer, got 0"):
         tiny.predict(images, batch_size=0)
 
 
