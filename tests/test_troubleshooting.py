@@ -105,7 +105,9 @@ ERRORS: dict[str, Callable[[], object]] = {
     "Pixels where a float tensor is expected": lambda: edgeseg.create_model(NETWORK)(
         torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
     ),
-    "Eight bit without photos": lambda: edgeseg.export(edgeseg.create_model(NETWORK), "model.onnx", precision="int8"),
+    "int8 without calibration images": lambda: edgeseg.export(
+        edgeseg.create_model(NETWORK), "model.onnx", precision="int8"
+    ),
     "A file that edgeseg did not write": foreign_file,
 }
 
