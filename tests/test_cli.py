@@ -114,7 +114,7 @@ def test_predict_refuses_to_overwrite_its_own_pictures(
         Image.new("RGB", (8, 8)).save(tmp_path / folder / "a.png")
     inputs = [str(tmp_path / "x"), str(tmp_path / "y")]
     assert main(["predict", *inputs, "-o", str(tmp_path / "out"), "--checkpoint", str(checkpoint)]) == 2
-    assert "the same name, a; pass the folder that holds both" in capsys.readouterr().err
+    assert "the same name, a.png; pass the folder that holds both" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert main(["predict", str(tmp_path / "empty"), "-o", str(tmp_path / "out")]) == 2
     assert "no images in" in capsys.readouterr().err
