@@ -186,8 +186,8 @@ def test_wrong_calls(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
 def test_sizes_and_places_that_are_none(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
     """They are refused before anything is computed, and a number is a square."""
     for options, problem in (
-        ({"size": (64.0, 96.0)}, "size must be a positive height and width, got"),
-        ({"size": (64, 0)}, "size must be a positive height and width, got"),
+        ({"size": (64.0, 96.0)}, "size must be a positive height and width, .*got"),
+        ({"size": (64, 0)}, "size must be a positive height and width, .*got"),
         ({"dynamic": "height"}, "dynamic is a list of dimensions"),
         ({"dynamic": True}, "dynamic is a list of dimensions"),
     ):
@@ -230,7 +230,7 @@ def test_wrong_files(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match="was not written by edgeseg"):
         edgeseg.OnnxSegmenter(tmp_path / "other.onnx")
-    with pytest.raises(ValueError, match=r"has no NoSuchProvider, only .*CPUExecutionProvider"):
+    with pytest.raises(ValueError, match=r"does not have NoSuchProvider, only .*CPUExecutionProvider"):
         edgeseg.OnnxSegmenter(tmp_path / "other.onnx", providers=["NoSuchProvider"])
 
 
