@@ -156,7 +156,10 @@ def test_encoder_of_another_network_of_ours(encoder: str, tmp_path: Path) -> Non
     source = randomize(edgeseg.create_model("fpn", encoder=encoder, num_classes=2))
     edgeseg.save_checkpoint(source, tmp_path / "ours.safetensors")
     model = edgeseg.create_model(
-        "unet", encoder=encoder, in_channels={"gray": 1, "image": 3}, num_classes=5,
+        "unet",
+        encoder=encoder,
+        in_channels={"gray": 1, "image": 3},
+        num_classes=5,
         encoder_weights=tmp_path / "ours.safetensors",
     )
     theirs, ours = source.encoder.state_dict(), model.encoder.state_dict()

@@ -253,6 +253,8 @@ def test_weights_for_fewer_tasks_and_inputs(tmp_path: Path) -> None:
     report = edgeseg.load_checkpoint(depth, file, adapt=True)
     assert {key.split(".")[1] for key in report.ignored} == {"semantic", "motion"}
     assert not report.reinitialized
+    report = edgeseg.load_checkpoint(single, file, adapt=True)
+    assert {".".join(key.split(".")[:3]) for key in report.ignored if "streams" in key} == {"encoder.streams.0"}
 
 
 def test_inputs_are_told_apart_by_their_names(tmp_path: Path) -> None:

@@ -116,9 +116,9 @@ def load_network(
     dropped: set[str] = set()
     if adapt:
         with _fitting(path):
-            fitting = _of_names(state, model, record)
-            dropped = set(state) - set(fitting)
-            state = _fit_stems(_copy_to_all(own, fitting), own)
+            names = _own_names(state, model, record)
+            dropped = set(state) - set(names)
+            state = _fit_stems(_copy_to_all(own, {name: state[key] for key, name in names.items()}), own)
         anew = {key for key in own if key.startswith(("encoder.fusion.", "encoder.streams.")) and key not in state}
         known = {key.split(".")[1] for key in state if key.startswith("decoders.")}
         anew |= {key for key in own if key.startswith("decoders.") and key.split(".")[1] not in known}
@@ -157,14 +157,14 @@ def _other_inputs(model: Pixel2Pixel, record: ModelConfig | None) -> list[str]:
     return theirs if len(theirs) > 1 and theirs != list(model.inputs) else []
 
 
-def _of_names(state: Mapping[str, Tensor], model: nn.Module, record: ModelConfig | None) -> dict[str, Tensor]:
-    """Leaves out several decoders and inputs of a file that the model does not have, and numbers inputs as in it."""
+def _own_names(state: Mapping[str, Tensor], model: nn.Module, record: ModelConfig | None) -> dict[str, str]:
+    """The names in the model of the tensors of a file, without several decoders and inputs that the model lacks."""
     if record is None or not isinstance(model, Pixel2Pixel):
-        return dict(state)
+        return {key: key for key in state}
     others = set(record.tasks) - set(model.tasks) if len(record.tasks) > 1 else set()
     inputs, theirs = list(model.inputs), _other_inputs(model, record)
-    result = {}
-    for key, value in state.items():
+    names = {}
+    for key in state:
         parts = key.split(".")
         if parts[0] == "decoders" and parts[1] in others:
             continue
@@ -174,8 +174,8 @@ def _of_names(state: Mapping[str, Tensor], model: nn.Module, record: ModelConfig
             if theirs[int(parts[2])] not in inputs:
                 continue
             parts[2] = str(inputs.index(theirs[int(parts[2])]))
-        result[".".join(parts)] = value
-    return result
+        names[key] = ".".join(parts)
+    return names
 
 
 def _copy_to_all(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
