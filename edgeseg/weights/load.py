@@ -30,6 +30,7 @@ from edgeseg.weights.normalization import IMAGENET, first_layers, fold_normaliza
 
 USUAL_STRIDE = 32  # which older files say where newer ones say None
 HEAD = r"head\.\d+(\.conv)?\.weight"  # how the name of a prediction layer ends; ".conv" in 8-bit networks
+COUNTER = "num_batches_tracked"  # of the steps of a batch norm, which old files and ONNX lack and nothing reads
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,8 @@ def load_network(
             names = _own_names(state, model, record)
             dropped = set(state) - set(names)
             state = _fit_stems(_copy_to_all(own, {name: state[key] for key, name in names.items()}), own)
-        anew = {key for key in own if key.startswith(("encoder.fusion.", "encoder.streams.")) and key not in state}
+        inputs = ("encoder.fusion.", "encoder.streams.")
+        anew = {key for key in own if key.startswith(inputs) and key not in state and not key.endswith(COUNTER)}
         known = {key.split(".")[1] for key in state if key.startswith("decoders.")}
         anew |= {key for key in own if key.startswith("decoders.") and key.split(".")[1] not in known}
         decoders = tuple(re.sub(HEAD + "$", "", name) for name in _other_classes(own, state))
@@ -387,8 +389,7 @@ def _fill(
     own = module.state_dict()
     if any(value.is_meta for value in own.values()):
         raise ValueError(f"cannot load {path}: the model is on the meta device, whose tensors have no values")
-    # Old checkpoints lack the step counters of batch norms, which nothing reads.
-    optional = {key for key in own if key.endswith("num_batches_tracked")} | (may_miss or set())
+    optional = {key for key in own if key.endswith(COUNTER)} | (may_miss or set())
     missing = [key for key in own if key not in state and key not in optional]
     unexpected = [key for key in state if key not in own]
     shapes = [
