@@ -447,6 +447,8 @@ def test_a_word_is_a_pattern(capsys: pytest.CaptureFixture[str]) -> None:
         ("train --dataset camvid --model x -o run --lr=-1 --epoch 3", "no option --epoch; did you mean --epochs?"),
         ("weights lst", "no command lst; did you mean list?"),
         ("list --pretraind", "no option --pretraind; did you mean --pretrained?"),
+        ("evaluate --pretrained x.safetensors", "no option --pretrained; did you mean --checkpoint?"),
+        ("train --weights x.safetensors", "no option --weights; did you mean --pretrained?"),
         ("export -x", "no option -x"),
         ("export", "the following arguments are required: -o/--output"),
         ("train --resume=never", "--resume: no choice never; expected one of auto"),
@@ -467,6 +469,7 @@ def test_errors_name_options(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     data = ["train", "--dataset", "streets", "--length", "8", "-o", str(tmp_path / "run")]
     for words, problem in (
         (["--model", "fpn"], "'fpn' needs an encoder: --encoder resnet18"),
+        (["--model", __file__], f"{__file__} is a file, not the name of a model; pass it as --pretrained"),
         (["--model", NAME, "--lr", "-3"], "--lr must not be negative, got -3.0"),
         (["--model", NAME, "--batch-size", "64", "--img-resize", "32", "48"], "lower --batch-size or --iter-size"),
         (["--model", "nothing_like_it"], "see edgeseg list"),

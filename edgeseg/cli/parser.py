@@ -13,6 +13,12 @@ from edgeseg.machine.terminal import printable_lines
 
 EXAMPLES = "examples:\n"  # what the end of a help text begins with
 MANY = 12  # choices that are listed in full in an error; of more, only the nearest are
+# Options of one command by the names that others, or other libraries, have for them.
+ALSO_CALLED = {
+    "--pretrained": ["--checkpoint"],
+    "--weights": ["--checkpoint", "--pretrained"],
+    "--checkpoint": ["--pretrained"],
+}
 
 
 class _Help(argparse.HelpFormatter):
@@ -100,7 +106,7 @@ class Parser(argparse.ArgumentParser):
 def _hint(name: str, known: Iterable[str], *, all_if_few: bool = False) -> str:
     """The end of an error: the nearest names that exist, or all of them if they are few."""
     names = list(known)
-    near = difflib.get_close_matches(name.lower(), names, n=2, cutoff=0.7)
+    near = [each for each in ALSO_CALLED.get(name, ()) if each in names] or difflib.get_close_matches(name.lower(), names, n=2, cutoff=0.7)
     if near:
         return f"; did you mean {' or '.join(near)}?"
     return f"; expected one of {', '.join(names)}" if all_if_few and len(names) <= MANY else ""
@@ -117,6 +123,8 @@ def in_shell_words(message: str, options: Iterable[str]) -> str:
     message = re.sub(r"\bcreate_model\([^,()]+, (\w+='[^']+')\)", r"\1", message)
     message = re.sub(r"\bTrainConfig\.(\w+)", lambda match: f"--{match[1].replace('_', '-')}", message)
     message = re.sub(r"\bModelSpec\.(\w+)", r"--option \1", message)
+    if option := next((name for name in ("checkpoint", "pretrained") if name in options), None):
+        message = re.sub(r"\bcheckpoint_path\b", f"--{option}", message)
     for name in sorted(options, key=len, reverse=True):
         flag = f"--{name.replace('_', '-')}"
         message = re.sub(rf"(?<![\w/.'\"-]){name}=True\b", flag, message)

@@ -7,6 +7,7 @@ import fnmatch
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgeseg.config import ModelConfig
@@ -306,10 +307,12 @@ def split(name: str) -> tuple[str, str]:
     """Splits `name.tag` into the name of the model, aliases resolved, and the tag; without a tag that is "".
 
     Raises:
-        ValueError: unknown name, or a dot without a tag.
+        ValueError: an unknown name, a file, or a dot without a tag.
     """
     if not isinstance(name, str) or not name:
         raise ValueError(f"a model has a name, such as those of edgeseg.list_models(); got {name!r}")
+    if Path(name).is_file():
+        raise ValueError(f"{name} is a file, not the name of a model; pass it as checkpoint_path")
     architecture, dot, tag = name.partition(".")
     if dot and not tag:
         raise ValueError(f"{name!r} ends with a dot; expected a name, or NAME.TAG with the tag of its weights")
