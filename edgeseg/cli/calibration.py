@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,14 +43,16 @@ def check_calibration(options: argparse.Namespace) -> None:
         raise ValueError(f"--calibration-count must be at least 1, got {options.calibration_count}")
 
 
-def calibration_frames(options: argparse.Namespace, model: Predictor) -> list[Frame]:
+def calibration_frames(options: argparse.Namespace, model: Predictor) -> Sequence[Frame]:
     """Chooses photos that are spread evenly over the folder or the training split."""
     from edgeseg.data.base import as_sample
+    from edgeseg.deploy.calibration import Prepared
 
     if options.calibration_images is not None:
-        return list(_photos(options, model))
+        return _photos(options, model)
     data = load_split(options, "train", model)
-    return [as_sample(data[index], "")[0] for index in _spread(len(data), options.calibration_count)]
+    chosen = _spread(len(data), options.calibration_count)
+    return Prepared(chosen, lambda index: as_sample(data[index], "")[0])
 
 
 def _spread(length: int, count: int) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,8 @@ def _check(options: argparse.Namespace) -> int:
         if value is not None and value < least:
             raise ValueError(f"--{name} must be at least {least}, got {value}")
     datasets = {split: load_split(options, split) for split in dict.fromkeys(options.split)}
+    if options.output is not None:
+        _require_other_folder(options.output, datasets.values())
     reports = {split: _report(dataset, split, options) for split, dataset in datasets.items()}
     if options.json:
         print_json({split: report.to_json() for split, report in reports.items()})
@@ -77,6 +80,14 @@ def _check(options: argparse.Namespace) -> int:
         save_page(stack([draw_overlays(data, title=split) for split, data in datasets.items()]), options.output)
         say(f"wrote {options.output}")
     return 0 if all(report.ok for report in reports.values()) else 1
+
+
+def _require_other_folder(output: Path, datasets: Iterable[Any]) -> None:
+    """Raises a ValueError if the page would lie among the files of the datasets, which would then read it."""
+    samples = (each for data in datasets for each in getattr(data, "files", ()))
+    paths = (path for each in samples for path in (*each.images, *each.targets.values()))
+    if output.resolve().parent in {path.resolve().parent for path in paths}:
+        raise ValueError(f"--output {output} lies among the files of the dataset; choose another folder")
 
 
 def _report(dataset: Any, split: str, options: argparse.Namespace) -> DataReport:

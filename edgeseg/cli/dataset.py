@@ -6,10 +6,20 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeseg.data import DATASETS, load_dataset
+from edgeseg.data import DATASETS, load_dataset, options_of
 
 if TYPE_CHECKING:
     from edgeseg.predict.predictor import Predictor
+
+# Options whose names differ from those of the keyword arguments of `load_dataset`.
+FLAGS = {
+    "images": "--image-dir",
+    "masks": "--mask-dir",
+    "background": "--no-background",
+    "on_unlabelled": "--skip-unlabelled",
+    "on_error": "--skip-unreadable",
+    "targets": "--tasks",
+}
 
 
 def add_dataset(verb: argparse.ArgumentParser, *, required: bool = True) -> argparse._ArgumentGroup:
@@ -121,7 +131,11 @@ def load_split(options: argparse.Namespace, split: str, model: Predictor | None 
     """
     if options.data_path is None and options.dataset != "streets":
         raise ValueError(f"--data-path is required for {options.dataset}")
-    return load_dataset(options.dataset, options.data_path, split, **dataset_options(options, model))
+    given = dataset_options(options, model)
+    if wrong := [FLAGS.get(name, f"--{name}") for name in given if name not in options_of(options.dataset)]:
+        flags = ", ".join(each.replace("_", "-") for each in wrong)
+        raise ValueError(f"{flags} does not apply to --dataset {options.dataset}")
+    return load_dataset(options.dataset, options.data_path, split, **given)
 
 
 def dataset_options(options: argparse.Namespace, model: Predictor | None = None) -> dict[str, Any]:

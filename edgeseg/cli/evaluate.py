@@ -97,6 +97,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     from edgeseg.engine import distributed, evaluate_tasks
 
     _check_files(options)
+    if options.workers < 0:
+        raise ValueError(f"--workers must be at least 0, got {options.workers}")
     with distributed.process_group(options.device) as device:
         model = load_network(options, device)
         _check_tasks(options, model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,10 @@ from edgeseg.machine.terminal import say, show
 from edgeseg.predict.facts import FACTS
 
 if TYPE_CHECKING:
+    from edgeseg.deploy.calibration import Frame
     from edgeseg.deploy.formats import Format, Precision
     from edgeseg.deploy.verify import Exported
+    from edgeseg.networks.pixel2pixel import Pixel2Pixel
     from edgeseg.predict.predictor import Predictor
 
 DEFAULTS = {"size": None, "output": "logits", "preprocess": False, "fit": "stretch", "opset": None, "ir_version": None}
@@ -174,9 +176,14 @@ def _export(options: argparse.Namespace) -> int:
     choices = _choices(options, chosen)
     precision: Precision = "int8" if options.int8 else "float16" if options.fp16 else "float32"
     chosen.check_precision(precision)
+    if options.int8 and options.dataset and options.split != "none" and options.output.suffix.lower() not in FACTS:
+        raise ValueError(
+            f"--output {options.output}: the file is scored on --dataset, which needs a suffix that says its format "
+            f"({_list(FACTS)}); rename it, or pass --split none"
+        )
     _check_calibration(options)
     model = load_model(options, torch.device(options.device))
-    frames = calibration_frames(options, model) if options.int8 else []
+    frames = _frames(options, model)
     exported = export(
         model, options.output, format=options.format, precision=precision, images=frames, **choices
     )  # fmt: skip
@@ -230,7 +237,7 @@ def _export_web(options: argparse.Namespace) -> int:
     model = load_model(options, torch.device(options.device))
     exported = export_web(
         model, options.output, size=size, precision="int8" if options.int8 else "float32",
-        images=calibration_frames(options, model) if options.int8 else (), bundle=options.bundle,
+        images=_frames(options, model), bundle=options.bundle,
     )  # fmt: skip
     _report(options, exported, "small_logits", partial(_scores, options, model, options.output / MODEL))
     say(f"to try it: python3 -m http.server -d {options.output}, then open http://localhost:8000")
@@ -269,8 +276,9 @@ def _report(options: argparse.Namespace, exported: Exported, output: str, scored
     shapes = ", ".join("x".join(map(str, shape)) for shape in exported.sizes)
     if not exported.was_run:
         say("not run here: the runtime of this format does not exist on this system; the file was checked without it")
-    for name, difference in exported.differences.items() if exported.was_run and not exported.agreement else ():
-        say(f"{name}: differs from the network by {difference:.1e} {unit} at {shapes}")
+    for name, difference in exported.differences.items() if exported.was_run else ():
+        if name not in exported.agreement:
+            say(f"{name}: differs from the network by {difference:.1e} {unit}{f' at {shapes}' if shapes else ''}")
     for name, share in exported.agreement.items():
         say(f"{name}: {100 * share:.2f} % of the pixels keep their float32 class")
     say(f"wrote {exported.path}, {size / 1e6:.1f} MB")
@@ -278,11 +286,23 @@ def _report(options: argparse.Namespace, exported: Exported, output: str, scored
 
 
 def _check_calibration(options: argparse.Namespace) -> None:
-    """Raises a ValueError unless an 8-bit file, and no other, has images."""
-    if options.int8:
+    """Raises a ValueError for images that do not suit an 8-bit file, or any other file that has some."""
+    if _has_images(options):
+        if not options.int8:
+            raise ValueError("--calibration-images and --dataset are for 8-bit files: add --int8")
         check_calibration(options)
-    elif options.calibration_images is not None or options.dataset is not None:
-        raise ValueError("--calibration-images and --dataset are for 8-bit files: add --int8")
+
+
+def _has_images(options: argparse.Namespace) -> bool:
+    return options.calibration_images is not None or options.dataset is not None
+
+
+def _frames(options: argparse.Namespace, model: Pixel2Pixel) -> Sequence[Frame]:
+    """The calibration images of an 8-bit file; a network that was trained for 8 bits needs none."""
+    if not options.int8 or (model.config.quantization is not None and not _has_images(options)):
+        return ()
+    check_calibration(options)
+    return calibration_frames(options, model)
 
 
 def _scores(options: argparse.Namespace, model: Predictor, path: Path) -> Scores:

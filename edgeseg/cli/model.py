@@ -133,11 +133,14 @@ def load_trained(name: str) -> Pixel2Pixel:
 
 def _named_model(file: Path | str, advice: str) -> str:
     """The name of the model that a file of weights, or its address, is for; an error with `advice` if it has none."""
+    from edgeseg.predict.facts import read_facts
     from edgeseg.storage.checkpoint import read_checkpoint_config
     from edgeseg.zoo.pretrained import local_file
 
     config = read_checkpoint_config(local_file(file))
     if config is None:
+        if Path(file).suffix.lower() == ".onnx" and "edgeseg" in read_facts(file):
+            raise ValueError(f"{file} is a file of edgeseg export and not of weights; pass it as --exported")
         raise ValueError(f"{file} does not name its model; {advice}")
     return config.name
 

@@ -54,9 +54,11 @@ def _is_cityscapes(task: Task) -> bool:
 
 
 def require_other_files(model: Predictor, files: Sequence[tuple[Path, str]], options: argparse.Namespace) -> None:
-    """Raises a ValueError if the results of one file would overwrite those of another, a file of the input, or a file
-    beside it, which may be its ground truth.
+    """Raises a ValueError if the results of a file would overwrite those of another, a file of the input, or a picture
+    that edgeseg did not write, such as ground truth.
     """
+    from edgeseg.predict.output import is_result
+
     sources = {os.path.realpath(path): path for path, _ in files}  # Path.resolve raises for a loop of links
     endings = {*options.outputs, *DATA} if "labels" in options.outputs else set(options.outputs)
     targets: dict[str, Path] = {}
@@ -70,9 +72,11 @@ def require_other_files(model: Predictor, files: Sequence[tuple[Path, str]], opt
                     raise ValueError(
                         f"the results of {path} would overwrite {sources[ending]}; choose another --output"
                     )
-                if os.path.dirname(ending) == os.path.dirname(os.path.realpath(path)) and os.path.lexists(ending):
+                beside = os.path.dirname(ending) == os.path.dirname(os.path.realpath(path))
+                foreign = not is_result(ending) if ending.endswith(".png") else beside
+                if foreign and os.path.lexists(ending):
                     raise ValueError(
-                        f"the results of {path} would overwrite {ending}, which lies beside it; choose another "
+                        f"the results of {path} would overwrite {ending}, which edgeseg did not write; choose another "
                         "--output, or remove that file"
                     )
 

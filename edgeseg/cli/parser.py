@@ -106,7 +106,8 @@ class Parser(argparse.ArgumentParser):
 def _hint(name: str, known: Iterable[str], *, all_if_few: bool = False) -> str:
     """The end of an error: the nearest names that exist, or all of them if they are few."""
     names = list(known)
-    near = [each for each in ALSO_CALLED.get(name, ()) if each in names] or difflib.get_close_matches(name.lower(), names, n=2, cutoff=0.7)
+    near = [each for each in ALSO_CALLED.get(name, ()) if each in names]
+    near = near or difflib.get_close_matches(name.lower(), names, n=2, cutoff=0.7)
     if near:
         return f"; did you mean {' or '.join(near)}?"
     return f"; expected one of {', '.join(names)}" if all_if_few and len(names) <= MANY else ""
@@ -131,7 +132,7 @@ def in_shell_words(message: str, options: Iterable[str]) -> str:
         message = re.sub(rf"(?<![\w/.'\"-]){name}=(['\"]?)([^\s,;)'\"]+)\1", rf"{flag} \2", message)
         if "_" in name:
             message = re.sub(rf"(?<![\w/.'\"-]){name}(?![\w/.-])", flag, message)
-    return message
+    return re.sub(r"(--[\w-]+)(?: \([^()]*\)| [^\s()]+)? \((\1(?: [^()]*)?)\)", r"\2", message)
 
 
 def _listing(match: re.Match[str]) -> str:

@@ -62,7 +62,7 @@ def _add_scheme(verb: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--keep-float", type=int, default=0, metavar="N",
-        help="keep in float32 the N convolutions whose quantization changes most pixels (default 0)",
+        help="keep in float32 the N convolutions whose quantization changes most (default 0)",
     )  # fmt: skip
     group.add_argument(
         "--full-range", action="store_true",
@@ -73,10 +73,12 @@ def _add_scheme(verb: argparse.ArgumentParser) -> None:
 def _quantize(options: argparse.Namespace) -> int:
     import torch
 
+    from edgeseg.deploy.formats import FORMATS
     from edgeseg.deploy.onnx import export_onnx
     from edgeseg.deploy.quantize import check_opset_of_scales, quantize_onnx
     from edgeseg.predict.onnx import OnnxSegmenter
 
+    FORMATS[".onnx"].require_tools()
     check_calibration(options)
     if options.keep_float < 0:
         raise ValueError(f"--keep-float must be at least 0, got {options.keep_float}")
@@ -99,7 +101,8 @@ def _quantize(options: argparse.Namespace) -> int:
         shape, milliseconds = _times(segmenters, frames[0])
         report: dict[str, Any] = {
             "path": str(options.output), "shape": shape, "agreement": dict(quantized.agreement),
-            "sensitivity": dict(quantized.sensitivity), "kept_float": quantized.kept_float,
+            "differences": dict(quantized.differences), "sensitivity": dict(quantized.sensitivity),
+            "kept_float": quantized.kept_float,
         }  # fmt: skip
         for name, path in files.items():
             report[name] = {"bytes": path.stat().st_size, "milliseconds": milliseconds[name]}
@@ -116,16 +119,24 @@ def _quantize(options: argparse.Namespace) -> int:
 
 def _print(report: Mapping[str, Any], count: int) -> None:
     """Prints a report for people, with the `count` convolutions whose quantization changes most pixels."""
-    for node, share in list(report["sensitivity"].items())[:count]:
+    shares, differences = report["agreement"], report["differences"]
+    units = [*["the pixels"] * bool(shares), *["a standard deviation"] * (len(differences) > len(shares))]
+    for node, change in list(report["sensitivity"].items())[:count]:
         kept = "stays in float32" if node in report["kept_float"] else "quantized"
-        show(f"{node}: {100 * share:.2f} % of the pixels change if only this convolution is quantized; {kept}")
+        show(
+            f"{node}: {100 * change:.2f} % of {' or of '.join(units)} change if only this convolution is quantized; "
+            f"{kept}"
+        )
     shape = "x".join(map(str, report["shape"]))
     both = {name: report[name] for name in ("float32", "int8")}
     for name, file in both.items():
         show(f"{name}: {file['bytes'] / 1e6:.1f} MB, {file['milliseconds']:.1f} ms at {shape}")
     show(f"int8: {both['float32']['milliseconds'] / both['int8']['milliseconds']:.2f} times as fast as float32")
-    for task, share in report["agreement"].items():
-        show(f"int8: {100 * share:.2f} % of the pixels keep their float32 class ({task})")
+    for task, difference in differences.items():
+        if task in shares:
+            show(f"int8: {100 * shares[task]:.2f} % of the pixels keep their float32 class ({task})")
+        else:
+            show(f"int8: differs from float32 by {difference:.2g} standard deviations in the mean ({task})")
 
 
 def _times(segmenters: Mapping[str, OnnxSegmenter], frame: Frame) -> tuple[list[int], dict[str, float]]:

@@ -162,6 +162,8 @@ def _info(options: argparse.Namespace) -> int:
     from edgeseg.zoo.pretrained import known_sha256
     from edgeseg.zoo.registry import find_weights, split
 
+    if Path(options.name).is_file():
+        raise ValueError(f"{options.name} is a file; edgeseg info {options.name} says what it has")
     entry = edgeseg.weights_info(options.name)
     digest = known_sha256(find_weights(*split(options.name)))
     if options.json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -66,18 +67,28 @@ def load_dataset(name: str, root: str | os.PathLike[str] | None, split: str, **o
         near = difflib.get_close_matches(name, DATASETS, n=3)
         hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(DATASETS)}"
         raise ValueError(f"there is no dataset named {name!r}; {hint}")
-    target, fixed = DATASETS[name]
-    module, _, class_name = target.partition(":")
-    kind = getattr(importlib.import_module(f"edgeseg.data.{module}"), class_name)
+    kind, fixed = _class_of(name), DATASETS[name][1]
+    if unknown := [each for each in options if each not in options_of(name)]:
+        raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(options_of(name))}")
     if root is None and name != "streets":
         raise ValueError(f"{name} needs its folder; pass root (--data-path)")
     place = () if name == "streets" else (root,)
-    try:
-        return kind(*place, split, **{**fixed, **options})
-    except TypeError as error:
-        if "unexpected keyword" in str(error):
-            raise ValueError(f"{name} has no option {str(error).split(chr(39))[1]!r}") from error
-        raise
+    return kind(*place, split, **{**fixed, **options})
+
+
+def options_of(name: str) -> list[str]:
+    """The names of the options of a dataset: the arguments of its class and of those that it inherits from."""
+    names: dict[str, None] = {}
+    for kind in _class_of(name).__mro__:
+        if "__init__" in vars(kind):
+            parameters = inspect.signature(kind.__init__).parameters.values()
+            names |= {each.name: None for each in parameters if each.kind is not each.VAR_KEYWORD}
+    return [each for each in names if each not in ("self", "root", "split", "files", "tasks", "args")]
+
+
+def _class_of(name: str) -> Any:
+    module, _, class_name = DATASETS[name][0].partition(":")
+    return getattr(importlib.import_module(f"edgeseg.data.{module}"), class_name)
 
 
 def __getattr__(name: str) -> Any:

@@ -46,6 +46,8 @@ class ADE20K(LabelledImages):
         self, root: str | os.PathLike[str], split: str = "train", *, classes: int = 151, **options: Any
     ) -> None:
         check_split("ADE20K", split, self.splits)
+        if not isinstance(classes, int) or not 1 <= classes <= 151:
+            raise ValueError(f"classes of ADE20K must be how many there are, 1 to 151, got {classes!r}")
         folder = Path(root)
         images, labels = (folder / kind / FOLDERS[split] for kind in ("images", "annotations"))
         require([images, labels], LAYOUT, folder)

@@ -260,6 +260,14 @@ def read_labels(path: Path) -> Tensor:
     return torch.from_numpy(read_mask(path))
 
 
+def read_sixteen_bit(path: Path, content: str) -> Tensor:
+    """Reads a map of 16-bit numbers as float32 [H, W]; raises a ValueError for 8 bits, which `content` never has."""
+    values = read_labels(path)
+    if values.dtype == torch.uint8:
+        raise ValueError(f"{path} has 8 bits per pixel; {content} is a gray picture of 16 bits")
+    return values.float()
+
+
 def require(paths: Sequence[Path], layout: str, root: Path) -> None:
     """Raises a FileNotFoundError that prints the layout, unless all of `paths` exist."""
     missing = [str(path) for path in paths if not path.exists()]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgeseg.data.base import Files, LabelledImages, check_split, read_labels, require
+from edgeseg.data.base import Files, LabelledImages, check_split, read_sixteen_bit, require
 from edgeseg.labels import DEPTH, IGNORE, MOTION, segmentation_task
 from edgeseg.machine.errors import value_errors
 from edgeseg.spec import Input, Task
@@ -163,7 +163,7 @@ class Cityscapes(LabelledImages):
             scale = float(camera["intrinsic"]["fx"]) * float(camera["extrinsic"]["baseline"])
             if not 0 < scale < math.inf:
                 raise ValueError(f"focal length times baseline is {scale}")
-        values = read_labels(path).float()
+        values = read_sixteen_bit(path, "disparity, in pixels times 256 plus 1,")
         disparity = (values - 1) / 256
         meters = scale / disparity.clamp(min=1e-6)
         return Depth(torch.where(values > 0, meters.clamp(1, 255), torch.zeros(())).unsqueeze(0))

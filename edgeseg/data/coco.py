@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +16,7 @@ from edgeseg.arguments import require_choice
 from edgeseg.data.base import Files, LabelledImages, check_split, require
 from edgeseg.labels import IGNORE, segmentation_task
 from edgeseg.machine.errors import value_errors
+from edgeseg.machine.quiet import quiet_printing
 from edgeseg.vision.images import photo_size
 
 Overlap = Literal["ignore", "original"]
@@ -87,7 +86,7 @@ class COCO21(LabelledImages):
         self.overlap = IGNORE if overlap == "ignore" else IGNORE % 21
         self.ids: dict[Path, int] = {}
         with value_errors(annotations, f"{annotations} is not a JSON of COCO"):
-            with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints what it does
+            with quiet_printing():  # pycocotools prints what it does
                 self.coco = COCO(str(annotations))
             _check_categories(self.coco.cats, annotations)
             for number in sorted(self.coco.imgs):

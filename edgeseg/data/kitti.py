@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from edgeseg.data.base import Files, LabelledImages, check_split, read_labels, require
+from edgeseg.data.base import Files, LabelledImages, check_split, read_sixteen_bit, require
 from edgeseg.data.classes import read_text
 from edgeseg.labels import DEPTH
 from edgeseg.vision.listing import by_stem, list_files, photo_suffixes
@@ -54,4 +54,4 @@ class KITTIDepth(LabelledImages):
 
     def read_target(self, name: str, path: Path, files: Files) -> Tensor:
         """Reads the depth as float32 metres [1, H, W], 0 where it is unknown."""
-        return Depth((read_labels(path).float() / 256).unsqueeze(0))
+        return Depth((read_sixteen_bit(path, "depth, in metres times 256,") / 256).unsqueeze(0))

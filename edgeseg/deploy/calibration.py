@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,6 +48,26 @@ def some(items: Sequence[T], number: int) -> Sequence[T]:
     return items[:: math.ceil(len(items) / number)]
 
 
+class Prepared(Sequence[T]):
+    """Items that are prepared each time that they are asked for, so that the memory holds one at a time."""
+
+    def __init__(self, items: Sequence[Any], prepare: Callable[[Any], T]) -> None:
+        self.items, self.prepare = items, prepare
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return Prepared(self.items[index], self.prepare)
+        return self.prepare(self.items[index])
+
+
+def as_frame(images: Frame) -> tuple[ImageLike, ...]:
+    """One image per input; a single one need not be given as a tuple."""
+    return images if isinstance(images, tuple) else (images,)
+
+
 class _Unwritten(FileSegmenter):
     """A file that is yet to be written: photos are fitted to its tensors as they will be."""
 
@@ -64,10 +84,13 @@ def check_images(images: Any) -> None:
         raise ValueError("images is empty; an 8-bit file needs typical photos that the ranges are measured on")
 
 
-def check_given_images(precision: str, images: Any) -> None:
-    """Raises a ValueError unless there are photos for "int8", and none for another precision."""
+def check_given_images(precision: str, images: Any, *, trained: bool) -> None:
+    """Raises a ValueError unless there are photos for "int8", and none for another precision.
+
+    A network that was `trained` for 8 bits has its ranges, and needs none for "int8".
+    """
     given = images is not None and not (isinstance(images, Sequence | np.ndarray) and not len(images))
-    if (precision == "int8") != given:
+    if (precision == "int8") != given and not (precision == "int8" and trained):
         raise ValueError('precision="int8" needs images, on which ranges are measured, and other precisions need none')
     if given:
         check_images(images)
@@ -75,8 +98,8 @@ def check_given_images(precision: str, images: Any) -> None:
 
 def calibration_inputs(
     graph: Graph, images: Sequence[Frame], *, size: Sequence[int] | None = None, fit: Fit = "stretch"
-) -> list[list[Tensor]]:
-    """Fits photos to the tensors of a file.
+) -> Sequence[list[Tensor]]:
+    """Fits photos to the tensors of a file, each time that one is asked for.
 
     Args:
         graph: The content of the file.
@@ -85,18 +108,12 @@ def calibration_inputs(
         fit: How photos are fitted to a file of fixed size.
 
     Returns:
-        Per photo, one tensor [1, C, H, W] per input of the file.
-
-    Raises:
-        OSError: a photo cannot be read; names the file.
-        ValueError: there are no images.
+        Per photo, one tensor [1, C, H, W] per input of the file. One that cannot be read raises an OSError.
     """
-    check_images(images)
     batch, height, width = graph.ends.example
     shape: list[int | str] = [batch, graph.model.in_channels[-1], height, width]
     for axis, name in AXES.items():
         if name in graph.ends.dynamic:
             shape[axis] = name
     file = _Unwritten(Path("model"), facts_of(graph, size, fit), shape)
-    frames = [image if isinstance(image, tuple) else (image,) for image in images]
-    return [[torch.from_numpy(array) for array in file.feed(*frame).values()] for frame in frames]
+    return Prepared(images, lambda image: [torch.from_numpy(array) for array in file.feed(*as_frame(image)).values()])

@@ -69,7 +69,7 @@ def write(
     graph = Graph(copy.deepcopy(model).cpu().eval(), Ends.of(model, size, (), output, preprocess))
     with quiet_python():
         _import_tools()
-        inputs = calibration_inputs(graph, images, size=size, fit=fit) if precision == "int8" else []
+        inputs = calibration_inputs(graph, images, size=size, fit=fit) if len(images) else []
         program = _lowered(_traced(graph, inputs), model.name)
     facts = {
         **facts_of(graph, size, fit),

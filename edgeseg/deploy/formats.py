@@ -60,7 +60,7 @@ class Format:
 FORMATS = {
     ".onnx": Format("onnx", "ONNX", "edgeseg.deploy.formats:write_onnx",
                     (*SIZES, "dynamic", "fit", "opset", "ir_version"), ("float32", "int8"),
-                    ("onnxruntime", "onnxscript")),
+                    ("onnx", "onnxruntime", "onnxscript")),
     ".pt2":  Format("torch", "torch.export", "edgeseg.deploy.program:write", (*SIZES, "dynamic")),
     ".tflite": Format("litert", "LiteRT", "edgeseg.deploy.litert:write", (*SIZES, "fit"),
                       ("float32", "float16", "int8"), ("litert_torch", "ai_edge_quantizer", "ai_edge_litert")),
@@ -97,13 +97,14 @@ def export(
         format: Name of the format, for another suffix: "onnx", "torch", "litert", "executorch", "openvino", "coreml".
         precision: "float32"; "float16" halves the size of the file; "int8" computes in 8 bit, by quantization after
             training. A network that was trained for 8 bits keeps its scales where the format can take them.
-        images: About a hundred typical photos for "int8", given as for `predict`; for several inputs, tuples.
+        images: About a hundred typical photos for "int8", given as for `predict`; for several inputs, tuples. A network
+            that was trained for 8 bits needs none.
         options: Those of `edgeseg.export_onnx` as far as the format has them: `size`, `output` and `preprocess`
             everywhere, `fit` for files of fixed size, `dynamic` where sizes may change.
 
     Returns:
-        The file; the sizes at which it was compared, and the differences (both are empty for an int8 ONNX file); and
-        for int8 the share of pixels that keep their class.
+        The file; the sizes at which it was compared (empty for an int8 ONNX file), and the differences; and for int8
+        the share of pixels that keep their class.
 
     Raises:
         ImportError: the tools of the format are missing; the message has the command that installs them.
@@ -127,7 +128,7 @@ def export(
         raise ValueError(
             f"{chosen.title} files have no option {', '.join(unknown)}; they have {', '.join(chosen.options)}"
         )
-    check_given_images(precision, images)
+    check_given_images(precision, images, trained=model.config.quantization is not None)
     check_folder(path)
     chosen.require_tools()
     module, function = chosen.writer.split(":")
@@ -163,5 +164,5 @@ def write_onnx(
         return export_onnx(model, path, **options)
     from edgeseg.deploy.quantize import quantize_onnx
 
-    done = quantize_onnx(model, path, images, **options)
-    return Exported(done.path, (), {}, done.agreement)
+    done = quantize_onnx(model, path, images, **{"output": "logits", **options})
+    return Exported(done.path, (), done.differences, done.agreement)

@@ -78,7 +78,7 @@ def write(
         raise ValueError(f"{model.name} was trained for 8 bits; it has no form in float16")
     model = copy.deepcopy(model).cpu().eval().requires_grad_(False).to(memory_format=torch.contiguous_format)
     graph = Graph(model, Ends.of(model, size, (), output, preprocess)).eval()
-    inputs = calibration_inputs(graph, images, size=size, fit=fit) if precision == "int8" else []
+    inputs = calibration_inputs(graph, images, size=size, fit=fit) if len(images) else []
     with _quiet():
         _check_tools()
         content = _content(graph, precision, inputs)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from edgeseg.deploy.facts import check_fit, facts_of
+from edgeseg.deploy.formats import FORMATS
 from edgeseg.deploy.graph import AXES, DIMENSIONS, Ends, Graph, Output, one_at_a_time, trace_graph
 from edgeseg.deploy.grids import simplify
 from edgeseg.deploy.opset import as_asked, check_versions, exporter_opset, opset_of
@@ -77,16 +78,14 @@ def export_onnx(
         >>> edgeseg.OnnxSegmenter("labels.onnx").predict("photo.jpg").shape
         (60, 90)
     """
-    try:
-        import onnx
-        import onnxruntime
-        import onnxscript  # noqa: F401 (torch's exporter needs it)
-    except ImportError as error:
-        raise ImportError(f"exporting ONNX needs {error.name}: pip install 'edgeseg[onnx]'") from error
+    FORMATS[".onnx"].require_tools()
     check_file(path)
     check_versions(opset, ir_version)
     graph = Graph(copy.deepcopy(model).eval(), Ends.of(model, size, dynamic, output, preprocess))
     check_fit(fit, graph.ends.dynamic)
+    import onnx
+    import onnxruntime
+
     file = as_asked(_converted(graph, opset), opset, ir_version)
     for name, fact in facts_of(graph, size, fit).items():
         file.metadata_props.add(key=name, value=fact)
@@ -116,17 +115,28 @@ def _converted(graph: Graph, opset: int | None) -> Any:
         converted = torch.onnx.export(
             program,
             dynamo=True,
-            input_names=list(model.inputs),
-            output_names=list(model.tasks),
             opset_version=exporter_opset(opset),
             verbose=False,
         )
     assert converted is not None
     file = converted.model_proto
+    _name_ends(file.graph, list(model.inputs), list(model.tasks))
     _tidy(file.graph)
     if model.config.quantization is not None:
         simplify(file.graph)
     return file
+
+
+def _name_ends(graph: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Names the inputs and outputs; what has one of these names inside, such as the result of a "cat", gets another."""
+    values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
+    ends = [*zip(graph.input, inputs, strict=True), *zip(graph.output, outputs, strict=True)]
+    names = {name: f"{name}_inside" for name in (*inputs, *outputs)} | {end.name: name for end, name in ends}
+    for node in graph.node:
+        for side in (node.input, node.output):
+            side[:] = [names.get(name, name) for name in side]
+    for value in values:
+        value.name = names.get(value.name, value.name)
 
 
 def _tidy(graph: Any) -> None:

@@ -71,7 +71,7 @@ def write(
     _check(path, precision, trained=trained)
     graph = Graph(model, Ends.of(model, size, dynamic, output, preprocess))
     check_fit(fit, graph.ends.dynamic)
-    inputs = calibration_inputs(graph, images, size=size, fit=fit) if precision == "int8" else []
+    inputs = calibration_inputs(graph, images, size=size, fit=fit) if len(images) else []
     options: dict[str, Any] = {"size": size, "dynamic": dynamic, "output": output, "preprocess": preprocess, "fit": fit}
     if precision == "int8" and not trained:
         converted = _converted(lambda file: quantize_onnx(model, file, images, **options))
@@ -80,7 +80,7 @@ def write(
     half, risky = precision == "float16", precision == "int8" or trained
     with _written(converted, Path(path), facts_of(graph, size, fit), half=half, risky=risky) as file:
         run = run_of(file)
-        if precision != "int8":
+        if not inputs:
             return verify(graph, run, Path(path), tolerance=TOLERANCE_16_BIT if precision == "float16" else None)
         if trained:
             verify(graph, run, Path(path))

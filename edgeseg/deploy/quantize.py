@@ -8,21 +8,23 @@ import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from io import StringIO
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 
-from edgeseg.deploy.calibration import ROUNDING_IMAGES, Frame, check_images, some
+from edgeseg.deploy.calibration import ROUNDING_IMAGES, Frame, Prepared, as_frame, check_images, some
+from edgeseg.deploy.formats import FORMATS
 from edgeseg.deploy.graph import DIMENSIONS, Ends, Output, one_at_a_time
 from edgeseg.deploy.grids import normalized, simplify
 from edgeseg.deploy.onnx import export_onnx
 from edgeseg.deploy.opset import as_asked, check_versions, exporter_opset
+from edgeseg.deploy.verify import compare_8_bit
 from edgeseg.machine.files import check_file, replacing
+from edgeseg.machine.quiet import quiet_logging, quiet_printing
 from edgeseg.machine.terminal import progress_bar
 from edgeseg.networks.equalize import equalize_channels
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
@@ -31,7 +33,6 @@ from edgeseg.networks.quantized import pixel_grid
 from edgeseg.networks.rounding import round_weights
 from edgeseg.predict.onnx import OnnxSegmenter
 from edgeseg.predict.segmenter import Fit
-from edgeseg.tasks import kind_of
 from edgeseg.vision.images import ImageLike
 
 Calibration = Literal["minmax", "entropy", "percentile"]
@@ -46,14 +47,18 @@ class Quantized:
 
     Args:
         path: The file that was written.
-        agreement: Per segmentation task, the share of pixels of the calibration images that keep their class.
-        sensitivity: Per convolution that was tried, the share of pixels that change if it alone is quantized, the
-            highest first; empty if none was tried.
+        agreement: Per task with classes, the share of pixels of the calibration images that keep their class.
+        differences: Per task, the mean difference of the outputs on the calibration images, in standard deviations; for
+            labels, the share of pixels whose class differs.
+        sensitivity: Per convolution that was tried, what changes if it alone is quantized, the highest first: the share
+            of pixels that change their class or, where a task has no classes, its mean difference if that is larger.
+            Empty if none was tried.
         kept_float: Convolutions that stay in float32.
     """
 
     path: Path
     agreement: Mapping[str, float]
+    differences: Mapping[str, float]
     sensitivity: Mapping[str, float]
     kept_float: tuple[str, ...]
 
@@ -99,7 +104,7 @@ def quantize_onnx(
             products saturate; for newer processors and for ARM pass False.
 
     Returns:
-        The file, the share of pixels that keep their class, and the convolutions that stay in float32.
+        The file, how it differs from the network in float32, and the convolutions that stay in float32.
 
     Raises:
         ImportError: onnxruntime or onnxscript is missing: `pip install 'edgeseg[onnx]'`.
@@ -117,6 +122,7 @@ def quantize_onnx(
         >>> done.path.name, list(done.agreement)
         ('model_int8.onnx', ['segmentation'])
     """
+    FORMATS[".onnx"].require_tools()
     check_file(path)
     check_versions(opset, ir_version)
     check_opset_of_scales(opset, power_of_two=power_of_two)
@@ -129,7 +135,7 @@ def quantize_onnx(
         raise ValueError(f"{model.name} was trained for 8 bits; export_onnx writes a file with its scales")
     if keep_float < 0:
         raise ValueError(f"keep_float is a number of convolutions, got {keep_float}")
-    frames = [image if isinstance(image, tuple) else (image,) for image in images]
+    frames = Prepared(images, as_frame)
     import onnx
 
     with tempfile.TemporaryDirectory() as name, _quiet():
@@ -142,7 +148,7 @@ def quantize_onnx(
         write(folder / "float.onnx")
         as_asked(onnx.load(folder / "float.onnx"), opset, ir_version)  # what cannot be written is known now
         plain = OnnxSegmenter(folder / "float.onnx")
-        feeds = [plain.feed(*frame) for frame in frames]
+        feeds = Prepared(frames, lambda frame: plain.feed(*frame))
         source = folder / "float.onnx"
         if not power_of_two:
             few = progress_bar(some(frames, ROUNDING_IMAGES), "rounding", "image")
@@ -156,22 +162,23 @@ def quantize_onnx(
         with replacing(Path(path)) as temporary:
             quantizer(temporary, without=[*kept, *quantizer.tail])
             _simplify(temporary, opset, ir_version)
-            expected = (plain.session.run(None, feed) for feed in feeds)
-            agreement = _agreement(OnnxSegmenter(temporary), progress_bar(feeds, "comparison", "image"), expected)
-    return Quantized(Path(path), agreement, sensitivity, tuple(kept))
+            whole = OnnxSegmenter(temporary)
+            differences, agreement = _compare(plain, whole, progress_bar(feeds, "comparison", "image"))
+    return Quantized(Path(path), agreement, differences, sensitivity, tuple(kept))
 
 
 def _sensitivity(
     quantizer: _Quantizer, plain: OnnxSegmenter, feeds: Sequence[Mapping[str, np.ndarray]]
 ) -> dict[str, float]:
-    """Per convolution, the share of pixels that change if it alone is quantized; the highest first."""
-    expected = [plain.session.run(None, feed) for feed in feeds[:SENSITIVITY_IMAGES]]
-    shares = {}
+    """Per convolution, what changes if it alone is quantized, as in `Quantized`; the highest first."""
+    few = list(feeds[:SENSITIVITY_IMAGES])
+    changes = {}
     for node in progress_bar(quantizer.convolutions, "sensitivity", "convolution"):
         path = quantizer.folder / "one.onnx"
         quantizer(path, only=[node])
-        shares[node] = 1 - min(_agreement(OnnxSegmenter(path), feeds, expected).values(), default=1.0)
-    return dict(sorted(shares.items(), key=lambda item: -item[1]))
+        differences, agreement = _compare(plain, OnnxSegmenter(path), few)
+        changes[node] = max(1 - agreement[name] if name in agreement else differences[name] for name in differences)
+    return dict(sorted(changes.items(), key=lambda item: -item[1]))
 
 
 def _simplify(path: Path, opset: int | None, ir_version: int | None) -> None:
@@ -381,30 +388,16 @@ def _tail(graph: Any, last: Sequence[Any]) -> list[str]:
     return tail
 
 
-def _agreement(
-    segmenter: OnnxSegmenter, feeds: Iterable[Mapping[str, np.ndarray]], expected: Iterable[Sequence[np.ndarray]]
-) -> dict[str, float]:
-    """Per segmentation task, the share of pixels that keep their class of the float file."""
-    kinds = {name: kind_of(task) for name, task in segmenter.tasks.items()}
-    same: dict[str, list[float]] = {name: [] for name, kind in kinds.items() if kind.has_classes}
-    for feed, before in zip(feeds, expected, strict=False):
-        after = segmenter.session.run(None, feed)
-        for name, a, b in zip(segmenter.tasks, before, after, strict=True):
-            if name in same:
-                if not segmenter.output.endswith("labels"):
-                    a, b = (np.stack([kinds[name].map(each, each.shape[1:]) for each in x]) for x in (a, b))
-                same[name].append(float((a == b).mean()))
-    return {name: float(np.mean(values)) for name, values in same.items()}
+def _compare(
+    plain: OnnxSegmenter, file: OnnxSegmenter, feeds: Iterable[Mapping[str, np.ndarray]]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """What `compare_8_bit` finds between a file in float32 and one in 8 bit."""
+    outputs = ((plain.session.run(None, feed), file.session.run(None, feed)) for feed in feeds)
+    return compare_8_bit(file.tasks, outputs)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences the quantizer of onnxruntime, which prints and logs to the root logger."""
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with redirect_stdout(StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)
+    """Silences the quantizer of onnxruntime, which prints and logs to the root logger; errors are still logged."""
+    with quiet_printing(), quiet_logging(logging.WARNING):
+        yield

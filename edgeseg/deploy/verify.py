@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from edgeseg.machine.processor import saturates_in_8_bit
 from edgeseg.machine.terminal import progress_bar
 from edgeseg.networks.modes import evaluating
 from edgeseg.predict.segmenter import FileSegmenter
+from edgeseg.spec import Task
 from edgeseg.tasks import kind_of
 
 Run = Callable[[Sequence[Tensor]], Sequence[np.ndarray]]  # from one tensor per input to one array per task
@@ -131,35 +132,55 @@ def verify_8_bit(
     Raises:
         RuntimeError: fewer pixels keep their class than `KEPT`, or values differ by more than `MEAN_OF_8_BIT`.
     """
-    kinds = {name: kind_of(task) for name, task in graph.model.tasks.items()}
-    same: dict[str, list[float]] = {name: [] for name, kind in kinds.items() if kind.has_classes}
-    differences: dict[str, list[float]] = {name: [] for name in kinds}
-    for images in progress_bar(inputs, "comparison", "image"):
-        with evaluating(graph):
-            outputs = graph(*images)
-        for name, expected, found in zip(kinds, outputs, run([image.cpu() for image in images]), strict=True):
-            before = expected.cpu().numpy()
-            differences[name].append(difference(before, found, np.mean))
-            if name in same and before.shape == found.shape:
-                if before.dtype.kind == "f":
-                    before, found = (np.stack([kinds[name].map(e, e.shape[1:]) for e in x]) for x in (before, found))
-                same[name].append(float((before == found).mean()))
-    agreement = {name: float(np.mean(shares)) if shares else 0.0 for name, shares in same.items()}
-    means = {name: float(np.mean(values)) for name, values in differences.items()}
-    for name in kinds:
-        if name in same and not agreement[name] >= KEPT:
+    shapes: dict[tuple[int, ...], None] = {}
+
+    def outputs() -> Iterator[tuple[Sequence[np.ndarray], Sequence[np.ndarray]]]:
+        for images in progress_bar(inputs, "comparison", "image"):
+            shapes[tuple(images[-1].shape)] = None
+            with evaluating(graph):
+                before = [output.cpu().numpy() for output in graph(*images)]
+            yield before, run([image.cpu() for image in images])
+
+    means, agreement = compare_8_bit(graph.model.tasks, outputs())
+    for name in means:
+        if name in agreement and not agreement[name] >= KEPT:
             raise ExportError(
                 f"only {100 * agreement[name]:.1f} % of the pixels keep their class of {name} in the 8-bit file, fewer "
                 f"than {100 * KEPT:.0f} %; calibrate on photos like those that the network will see, or train it for 8 "
                 f"bits: edgeseg train --quantize"
             )
-        if name not in same and not means[name] <= MEAN_OF_8_BIT:
+        if name not in agreement and not means[name] <= MEAN_OF_8_BIT:
             raise ExportError(
                 f"{name} in the 8-bit file differs from the network by {means[name]:.2g} standard deviations in the "
                 f"mean, more than {MEAN_OF_8_BIT}"
             )
-    shapes = dict.fromkeys(tuple(images[-1].shape) for images in inputs)
     return Exported(path, tuple(shapes), means, agreement)
+
+
+def compare_8_bit(
+    tasks: Mapping[str, Task], outputs: Iterable[tuple[Sequence[np.ndarray], Sequence[np.ndarray]]]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Compares what an 8-bit file and its network in float32 make of some images.
+
+    Args:
+        tasks: The tasks by name.
+        outputs: Per image, one array per task from the network and one from the file.
+
+    Returns:
+        Per task the mean `difference`, and per task with classes the share of pixels that keep their class.
+    """
+    kinds = {name: kind_of(task) for name, task in tasks.items()}
+    same: dict[str, list[float]] = {name: [] for name, kind in kinds.items() if kind.has_classes}
+    differences: dict[str, list[float]] = {name: [] for name in kinds}
+    for expected, found in outputs:
+        for name, before, after in zip(kinds, expected, found, strict=True):
+            differences[name].append(difference(before, after, np.mean))
+            if name in same and before.shape == after.shape:
+                if before.dtype.kind == "f":
+                    before, after = (np.stack([kinds[name].map(e, e.shape[1:]) for e in x]) for x in (before, after))
+                same[name].append(float((before == after).mean()))
+    agreement = {name: float(np.mean(shares)) if shares else 0.0 for name, shares in same.items()}
+    return {name: float(np.mean(values)) for name, values in differences.items()}, agreement
 
 
 def difference(expected: np.ndarray, output: np.ndarray, overall: Callable[[np.ndarray], Any] = np.max) -> float:

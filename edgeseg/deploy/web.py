@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from edgeseg.arguments import as_size
 from edgeseg.config import origin
 from edgeseg.deploy.calibration import Frame, check_given_images
 from edgeseg.deploy.facts import check_free
@@ -125,10 +126,11 @@ def export_web(
     folder = Path(directory)
     check_folder(folder)
     check_free(folder, MODEL, (*FILES, FACTS, LIBRARY))
+    size = as_size("size", size) if size is not None else None
     _check_model(model, size)
     if precision not in ("float32", "int8"):
         raise ValueError(f"the page's network is float32 or int8, got {precision}")
-    check_given_images(precision, images)
+    check_given_images(precision, images, trained=model.config.quantization is not None)
     devices = ["wasm"] if precision == "int8" or model.config.quantization is not None else ["webgpu", "wasm"]
     runtime = replace(RUNTIME, files={device: RUNTIME.files[device] for device in devices})
     options = {"size": size, "output": "small_logits"}

@@ -40,9 +40,11 @@ def run_demo(
 
     Raises:
         FileNotFoundError: the folder of `path` does not exist.
-        ValueError: inputs or tasks that the streets do not have.
+        ValueError: `path` does not end in .png, or inputs or tasks that the streets do not have.
     """
     check_file(path)
+    if Path(path).suffix.lower() != ".png":
+        raise ValueError(f"the picture is written as a .png file, got {path}")
     streets = Streets(
         "test", seed=seed, length=FRAMES * sequences, inputs=tuple(model.inputs), targets=tuple(model.tasks)
     )

@@ -37,10 +37,14 @@ def check_folder(path: str | os.PathLike[str]) -> None:
 
 
 def check_file(path: str | os.PathLike[str]) -> None:
-    """Raises an OSError if a file cannot be written: it is a folder, or lies in one that does not exist."""
+    """Raises an OSError if a file cannot be written: it is no file, or its folder is missing or read-only."""
     check_folder(path)
     if Path(path).is_dir():
         raise IsADirectoryError(f"cannot write {path}: it is a folder")
+    if Path(path).exists() and not Path(path).is_file():
+        raise OSError(f"cannot write {path}: it is a device or a pipe, and a file would take its place")
+    if not os.access(Path(path).parent, os.W_OK):
+        raise PermissionError(f"cannot write {path}: the folder {Path(path).parent} is read-only for this user")
 
 
 @contextmanager
@@ -48,8 +52,8 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Yields a temporary file to write. It replaces `path` when the block ends, and is deleted if the block fails.
 
     The file gets the permissions of the one that it replaces, or those of any new file: some libraries, safetensors
-    among them, write files that only their owner can read. Temporary files that killed processes have left in the
-    folder are removed.
+    among them, write files that only their owner can read. A link stays, and the file that it names is replaced.
+    Temporary files that killed processes have left in the folder are removed.
 
     Args:
         path: The file.
@@ -59,7 +63,8 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     Raises:
         NotWritten: the block failed because the disk is full, whatever error the writing library raised.
     """
-    _remove_left(path.parent.absolute())
+    path = Path(os.path.realpath(path))
+    _remove_left(path.parent)
     temporary = path.with_name(f".{_short(path.name)}.{_writer()}.tmp")
     try:
         with full_disk_named(path, temporary):
@@ -90,7 +95,10 @@ def replacing_folder(path: Path, *, content: str) -> Iterator[Path]:
         FileExistsError: what is at `path` has no such file and is not an empty folder.
         NotWritten: as in `replacing`.
     """
-    _remove_left(path.parent.absolute())
+    path = Path(os.path.abspath(path))  # "." has no name, and a link is not followed
+    if path in (here := Path.cwd(), *here.parents):
+        raise FileExistsError(f"{path} is the current folder, or contains it; choose a new one, such as {path / 'new'}")
+    _remove_left(path.parent)
     if (
         path.is_symlink()
         or path.is_file()

@@ -7,8 +7,12 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass
@@ -51,6 +55,27 @@ def evaluating(model: nn.Module) -> Iterator[None]:
                     del _running[module]
 
 
+class SharedModule(nn.Module):
+    """A module that threads may use at the same time by way of `evaluating`."""
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets the mode as usual; of modules that `evaluating` has, when their last caller leaves."""
+        with _lock:
+            modules = list(self.modules())
+            running = any(module in _running for module in modules)
+            for module in modules if running else ():
+                if module in _running:
+                    _running[module].training = mode
+                else:
+                    module.training = mode
+        return self if running else super().train(mode)
+
+
+def forget_after_loading(model: nn.Module, _: Any) -> None:
+    """A hook of `load_state_dict`: clears what was computed from the earlier weights."""
+    forget(model)
+
+
 def forget(model: nn.Module) -> None:
     """Clears what modules of timm compute from their weights and keep in evaluation mode, and leaves all modes.
 
@@ -65,4 +90,4 @@ def forget(model: nn.Module) -> None:
 
 
 def _forgets(module: nn.Module) -> bool:
-    return type(module).train is not nn.Module.train
+    return type(module).train not in (nn.Module.train, SharedModule.train)

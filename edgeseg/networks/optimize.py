@@ -77,6 +77,7 @@ class _Encoder(nn.Module):
     def __init__(self, encoder: nn.Module, compile: bool) -> None:
         super().__init__()
         self.encoder = encoder
+        self.strides, self.minimum = getattr(encoder, "strides", None), getattr(encoder, "minimum", 0)
         self.seen: set[tuple[tuple[int, ...], ...]] | None = set() if compile else None
         if compile:
             _compile(encoder)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from edgeseg.config import ModelConfig
 from edgeseg.networks.layers import resize
-from edgeseg.networks.modes import evaluating
+from edgeseg.networks.modes import SharedModule, evaluating, forget_after_loading
 from edgeseg.predict.predictor import Predictor
 from edgeseg.spec import Preprocess
 from edgeseg.tasks import kind_of, to_map
@@ -21,7 +21,7 @@ from edgeseg.vision.images import ImageLike
 from edgeseg.vision.preprocess import to_input
 
 
-class Pixel2Pixel(nn.Module, Predictor):
+class Pixel2Pixel(SharedModule, Predictor):
     """A dense-prediction network: `model(*images)` returns `{task: logits}` at the size of the images.
 
     Args:
@@ -55,6 +55,7 @@ class Pixel2Pixel(nn.Module, Predictor):
         self.encoder = encoder
         self.decoders = nn.ModuleDict({name: decoders[name] for name in config.tasks})
         self.config = config
+        self.encoder.register_load_state_dict_post_hook(forget_after_loading)
 
     def __repr__(self) -> str:
         count = sum(parameter.numel() for parameter in self.parameters())

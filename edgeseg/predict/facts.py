@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from xml.etree import ElementTree
@@ -80,11 +80,9 @@ def _damage(path: Path) -> AbstractContextManager[None]:
 
 
 def _onnx_facts(path: Path) -> Mapping[str, str]:
-    import onnx
-
     with _damage(path):
-        file = onnx.load(path, load_external_data=False)
-    return {entry.key: entry.value for entry in file.metadata_props}
+        entries = _fields(memoryview(path.read_bytes())).get(14, [])  # ModelProto.metadata_props
+        return _texts(entries)
 
 
 def _program_facts(path: Path) -> Mapping[str, str]:
@@ -115,12 +113,17 @@ def _core_ml_facts(path: Path) -> Mapping[str, str]:
             raise ValueError("the file is empty")
         for number in (2, 100):  # Model.description, ModelDescription.metadata
             content = _fields(content).get(number, [memoryview(b"")])[-1]
-        pairs = [_fields(entry) for entry in _fields(content).get(100, [])]  # Metadata.userDefined
-        return {str(pair[1][0], "utf-8"): str(pair[2][0], "utf-8") for pair in pairs}
+        return _texts(_fields(content).get(100, []))  # Metadata.userDefined
+
+
+def _texts(entries: Iterable[memoryview]) -> dict[str, str]:
+    """The texts of a map of strings in a protocol buffer, by their names."""
+    pairs = [_fields(entry) for entry in entries]
+    return {str(pair[1][0], "utf-8"): str(pair[2][0], "utf-8") for pair in pairs}
 
 
 def _fields(message: memoryview) -> dict[int, list[memoryview]]:
-    """The strings and messages of a protocol buffer by their numbers, so that coremltools is not needed."""
+    """The strings and messages of a protocol buffer by their numbers, without the library of its format."""
     fields: dict[int, list[memoryview]] = {}
     place = 0
     while place < len(message):

@@ -17,6 +17,7 @@ RUNTIMES = {
     ".xml": ("edgeseg.predict.openvino", "OpenVINOSegmenter"),
     ".mlpackage": ("edgeseg.predict.coreml", "CoreMLSegmenter"),
 }
+WEIGHTS = (".safetensors", ".pth", ".pt", ".ckpt")  # how files of weights end, which are no exported files
 
 
 def load_segmenter(
@@ -47,7 +48,8 @@ def load_segmenter(
     """
     suffix = Path(path).suffix.lower()
     if suffix not in RUNTIMES:
-        raise ValueError(f"no runtime for {path}; exported files that can be run end in {', '.join(RUNTIMES)}")
+        cure = "; for weights use create_model (--checkpoint)" if suffix in WEIGHTS else ""
+        raise ValueError(f"no runtime for {path}; exported files that can be run end in {', '.join(RUNTIMES)}{cure}")
     if not Path(path).exists():
         raise FileNotFoundError(f"no file {path}")
     module, name = RUNTIMES[suffix]

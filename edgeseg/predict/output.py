@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from edgeseg.machine.files import NotWritten, replacing
 
+MARK = ("Software", "edgeseg")  # the text in a PNG file that says who wrote it
 OWN = (errno.ENAMETOOLONG, errno.EISDIR)  # errors of one file, which do not concern those after it
 
 
@@ -49,8 +51,17 @@ def require_place(path: Path) -> None:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
 
 
+def is_result(path: str | os.PathLike[str]) -> bool:
+    """Whether `save_png` wrote a file."""
+    try:
+        with Image.open(path) as picture:
+            return bool(picture.info.get(MARK[0]) == MARK[1])
+    except Exception:  # Pillow raises errors of many types
+        return False
+
+
 def save_png(picture: Image.Image, path: Path, compression: int = 6) -> None:
-    """Writes a PNG file, and creates its folder.
+    """Writes a PNG file that says that edgeseg wrote it, and creates its folder.
 
     Args:
         picture: What to write.
@@ -62,5 +73,7 @@ def save_png(picture: Image.Image, path: Path, compression: int = 6) -> None:
         ValueError: its name is too long, or is that of a folder.
     """
     require_place(path)
+    mark = PngInfo()
+    mark.add_text(*MARK)
     with named_writing(path), replacing(path) as temporary:
-        picture.save(temporary, format="PNG", compress_level=compression)
+        picture.save(temporary, format="PNG", compress_level=compression, pnginfo=mark)

@@ -192,8 +192,8 @@ class FileSegmenter(Predictor):
     def _framed(self, pixels: np.ndarray, kind: str, corner: Sequence[int], preprocess: Preprocess) -> np.ndarray:
         """Pixels within the file's size; around them the mean of the weights, or no motion."""
         height, width = (int(n) for n in self.shape[2:])
-        mean = preprocess.mean[::-1] if preprocess.channel_order == "bgr" else preprocess.mean
-        fill = np.broadcast_to(np.array(ZERO if kind == "flow" else mean), pixels.shape[2:]).round().clip(0, 255)
+        color = np.array(ZERO) if kind == "flow" else _ordered(np.array(preprocess.mean), preprocess)
+        fill = np.broadcast_to(color, pixels.shape[2:]).round().clip(0, 255)
         framed = np.empty((height, width, pixels.shape[2]), np.uint8)
         framed[:] = fill.astype(np.uint8)
         framed[corner[0] : corner[0] + pixels.shape[0], corner[1] : corner[1] + pixels.shape[1]] = pixels
@@ -204,11 +204,17 @@ class FileSegmenter(Predictor):
         pixels = _scaled(pixels, kind, size)
         if self.normalizes:
             return np.ascontiguousarray(pixels.transpose(2, 0, 1))[None]
-        if preprocess.channel_order == "bgr":
-            pixels = pixels[:, :, ::-1]
+        pixels = _ordered(pixels, preprocess)
         planes = np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)
         mean, std = (np.array(values, np.float32).reshape(-1, 1, 1) for values in (preprocess.mean, preprocess.std))
         return ((planes - mean) / std)[None]
+
+
+def _ordered(channels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    """Channels, the last dimension, in the order of the weights; "bgr" turns the first three."""
+    if preprocess.channel_order != "bgr":
+        return channels
+    return np.concatenate([channels[..., :3][..., ::-1], channels[..., 3:]], axis=-1)
 
 
 def _scaled(pixels: np.ndarray, kind: str, size: Sequence[int]) -> np.ndarray:

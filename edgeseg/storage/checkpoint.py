@@ -276,5 +276,7 @@ def is_onnx(path: str | os.PathLike[str]) -> bool:
 
 def _existing(path: str | os.PathLike[str]) -> Path:
     if not Path(path).is_file():
+        if Path(path).is_dir():
+            raise IsADirectoryError(f"{path} is a folder; pass a file of weights in it, such as best.safetensors")
         raise FileNotFoundError(f"no weights file at {path}")
     return Path(path)

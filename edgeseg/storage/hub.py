@@ -15,6 +15,7 @@ from typing import Any
 
 from edgeseg.config import ModelConfig, inherited, origin, read_config
 from edgeseg.machine.download import FOLDER, HUB, hub_file
+from edgeseg.machine.errors import value_errors
 from edgeseg.machine.files import replacing
 from edgeseg.machine.terminal import say
 from edgeseg.spec import DEFAULT_THRESHOLD
@@ -73,12 +74,16 @@ def save_pretrained(
     """Writes `config.json`, `model.safetensors` and a model card; see `Pixel2Pixel.save_pretrained`.
 
     Raises:
-        ValueError: metrics without the dataset that they were measured on.
+        ValueError: metrics without the dataset that they were measured on, or a folder with a `config.json` that is
+            none of edgeseg.
     """
     if metrics and dataset is None:
         raise ValueError("metrics need the dataset that they were measured on; pass dataset=NAME")
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
+    if (folder / CONFIG_FILE).exists():
+        with value_errors(folder / CONFIG_FILE, f"{folder / CONFIG_FILE} would be replaced, choose another folder"):
+            _check_config(folder / CONFIG_FILE)
     metrics = {name: float(value) for name, value in (metrics or {}).items()}
     facts: dict[str, Any] = {"license": license, "dataset": dataset, "metrics": metrics}
     notes = {key: value for key, value in facts.items() if value}

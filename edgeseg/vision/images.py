@@ -84,6 +84,8 @@ def read_photo(image: ImageLike, channels: int = 3, *, max_pixels: int | None = 
     if isinstance(image, str | os.PathLike):
         path = Path(image)
         if path.suffix.lower() == ".npy":
+            height, width = _load_array(path, mmap_mode="r").shape[:2]
+            _check_pixels(height, width, max_pixels, str(path))
             return _fitted(_load_array(path), channels, str(path))
         with named_errors(str(path)):
             bands = read_bands(path, channels, max_pixels)
@@ -91,7 +93,7 @@ def read_photo(image: ImageLike, channels: int = 3, *, max_pixels: int | None = 
             return bands
         return to_channels(open_picture(path, max_pixels), channels)
     if isinstance(image, Image.Image):
-        _check_pixels(image, max_pixels, "the image")
+        _check_pixels(image.height, image.width, max_pixels, "the image")
         return to_channels(loaded(image), channels)
     if isinstance(image, np.ndarray):
         return _fitted(image, channels, "the image")
@@ -191,9 +193,9 @@ def photo_size(path: Path) -> tuple[int, int]:
         return (image.width, image.height) if turned else (image.height, image.width)
 
 
-def _check_pixels(image: Image.Image, max_pixels: int | None, name: str) -> None:
-    if max_pixels is not None and image.width * image.height > max_pixels:
-        raise OSError(f"{name} has {image.width} x {image.height} pixels, more than max_pixels {max_pixels}")
+def _check_pixels(height: int, width: int, max_pixels: int | None, name: str) -> None:
+    if max_pixels is not None and width * height > max_pixels:
+        raise OSError(f"{name} has {width} x {height} pixels, more than max_pixels {max_pixels}")
 
 
 def _open_up_to(max_pixels: int, file: IO[bytes]) -> Image.Image:
@@ -208,7 +210,7 @@ def _open_up_to(max_pixels: int, file: IO[bytes]) -> Image.Image:
             image = factory(file, "")
         except (SyntaxError, LookupError, TypeError, struct.error):
             continue  # as in `Image.open`: of another format after all
-        _check_pixels(image, max_pixels, "it")
+        _check_pixels(image.height, image.width, max_pixels, "it")
         if hasattr(image, "_tile_size"):  # TIFF files are checked again when they are decoded, unless they have memory
             image.im = Image.new(image.mode, image._tile_size).im
         return image

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edgeseg.networks.encoders import Trunk
     from edgeseg.tasks import Kind
 
+WEIGHTS_FILES = (".safetensors", ".pth", ".pt", ".onnx", ".ckpt")  # how files end that are taken for names of models
 Builder = Callable[..., Any]
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -313,6 +314,10 @@ def split(name: str) -> tuple[str, str]:
         raise ValueError(f"a model has a name, such as those of edgeseg.list_models(); got {name!r}")
     if Path(name).is_file():
         raise ValueError(f"{name} is a file, not the name of a model; pass it as checkpoint_path")
+    if Path(name).is_dir() and (Path(name) / "config.json").is_file():
+        raise ValueError(f"{name} is a folder, not the name of a model; for a saved model pass local-dir:{name}")
+    if Path(name).suffix in WEIGHTS_FILES:
+        raise ValueError(f"there is no file {name}; a file of weights is passed as checkpoint_path")
     architecture, dot, tag = name.partition(".")
     if dot and not tag:
         raise ValueError(f"{name!r} ends with a dot; expected a name, or NAME.TAG with the tag of its weights")

@@ -87,6 +87,8 @@ class Streets(Dataset[Any]):
             unknown = [each for each in given if each not in known]
             if unknown:
                 raise ValueError(f"Streets has no {what} {', '.join(unknown)}; there are {', '.join(known)}")
+        if length < 1:
+            raise ValueError(f"length must be at least 1, got {length}")
         self.split, self.size, self.seed, self.length = split, size, seed, length
         self.inputs = {name: Input(3, "flow" if name == "flow" else "image") for name in inputs}
         self.targets, self.labels = targets, labels
