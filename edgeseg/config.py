@@ -187,17 +187,19 @@ def origin(notes: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(title, str(text)) for title, text in texts.items() if text]
 
 
-def as_inputs(in_channels: Sequence[int] | Mapping[str, int | Input]) -> dict[str, Input]:
+def as_inputs(in_channels: int | Sequence[int] | Mapping[str, int | Input]) -> dict[str, Input]:
     """The inputs that a user names by `in_channels`.
 
     Args:
-        in_channels: The channels of each input, such as `(3,)` or `(3, 3)`, or a mapping from names to channels or to
-            `Input`s. Without names, one input is "image" and two are "flow" and "image". An input given by its
-            channels is optical flow if it is called "flow", otherwise an image.
+        in_channels: The channels of each input, such as `(3,)` or `(3, 3)`, a number for a single input, or a mapping
+            from names to channels or to `Input`s. Without names, one input is "image" and two are "flow" and "image".
+            An input given by its channels is optical flow if it is called "flow", otherwise an image.
 
     Raises:
         ValueError: no inputs, or something else than channels.
     """
+    if isinstance(in_channels, int) and not isinstance(in_channels, bool):
+        in_channels = (in_channels,)
     if not isinstance(in_channels, Mapping):
         if isinstance(in_channels, int | str) or not isinstance(in_channels, Iterable) or not in_channels:
             raise ValueError(f"in_channels has the channels of each input, such as (3,) or (2, 3); got {in_channels!r}")

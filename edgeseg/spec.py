@@ -82,7 +82,7 @@ class Task(Record):
         kind: "segmentation" (a class per pixel), "binary" (one class of interest against the background), "depth" (a
             distance per pixel, in metres), or a kind that was registered with `edgeseg.register_kind`.
         channels: Number of output channels: 1 for binary and depth; for segmentation the number of classes, at least 2
-            (training and evaluation take up to 255).
+            (training and evaluation take up to 255), and by default that of the names in `classes`.
         range: Lowest and highest value of a regressed map, to which the output is clamped; None does not clamp.
         classes: Class names, one per channel, all different. A binary task has two, by default ("background",
             "foreground"); a single one is the name of the class of interest.
@@ -112,6 +112,10 @@ class Task(Record):
             object.__setattr__(self, "classes", (*given[: len(given) - len(self.classes)], *self.classes))
         if given and isinstance(self.palette, tuple | list) and len(self.palette) == 1:
             object.__setattr__(self, "palette", ((0, 0, 0), *self.palette))
+        if hasattr(self.palette, "tolist"):
+            object.__setattr__(self, "palette", self.palette.tolist())
+        if self.kind == "segmentation" and self.channels == 1 and isinstance(self.classes, tuple | list):
+            object.__setattr__(self, "channels", max(len(self.classes), 1))
         super().__post_init__()
 
     @property

@@ -289,11 +289,13 @@ def test_a_file_beside_the_photo_is_kept(
     Image.new("L", (48, 32), 1).save(truth)
     before = truth.read_bytes()
     assert main([*predict, str(path), "-o", str(tmp_path / "in")]) == 2
-    assert "a_labels.png, which lies beside it; choose another --output" in capsys.readouterr().err
+    assert "a_labels.png, which edgeseg did not write; choose another --output" in capsys.readouterr().err
     assert truth.read_bytes() == before
     assert written(tmp_path / "in") == ["a.png", "a_labels.png"]
-    for _ in range(2):  # results elsewhere are replaced
+    for _ in range(2):  # results of edgeseg are replaced
         assert main([*predict, str(path), "-o", str(tmp_path / "out")]) == 0
+    Image.new("L", (48, 32), 1).save(tmp_path / "out/a_labels.png")
+    assert main([*predict, str(path), "-o", str(tmp_path / "out")]) == 2
 
 
 def test_results_of_two_folders(predict: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,8 +16,10 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
+from edgeseg.cli import main
 from edgeseg.data import DATASETS, load_dataset
 from edgeseg.data import camvid as camvid_module
+from edgeseg.data.base import read_sixteen_bit
 from edgeseg.data.cityscapes import LAYOUT, TRAIN_IDS, to_label_ids
 from edgeseg.labels import IGNORE, LABELS
 from edgeseg.spec import Input
@@ -429,3 +431,49 @@ def test_names() -> None:
 def test_unknown_option(own: Path) -> None:
     with pytest.raises(ValueError, match="images_masks has no option"):
         load_dataset("images_masks", own, "train", overlap="ignore")
+
+
+def test_maps_of_8_bit_are_no_distances(tmp_path: Path) -> None:
+    path = tmp_path / "depth.png"
+    Image.fromarray(np.full((4, 6), 40, np.uint8)).save(path)
+    with pytest.raises(ValueError, match=r"depth\.png has 8 bits per pixel; depth is a gray picture of 16 bits"):
+        read_sixteen_bit(path, "depth")
+    Image.fromarray(np.full((4, 6), 512, np.uint16)).save(path)
+    assert (read_sixteen_bit(path, "depth") == 512).all()
+
+
+def test_voc_layout_of_other_classes(voc: Path) -> None:
+    """As CVAT exports it."""
+    table = voc / "VOCdevkit/VOC2012/labelmap.txt"
+    table.write_text("# label:color_rgb:parts:actions\nbackground:0,0,0::\naeroplane:128,0,0::\n")
+    load_dataset("voc_segmentation", voc, "train")
+    table.write_text(table.read_text() + "sky:9,9,9::\n")
+    with pytest.raises(
+        ValueError, match=r"labelmap\.txt has classes that VOC lacks \(sky\); read the folders by images"
+    ):
+        load_dataset("voc_segmentation", voc, "train")
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ("--dataset yolo --image-dir x", "--image-dir does not apply to --dataset yolo"),
+        ("--dataset voc_segmentation --skip-unlabelled", "--skip-unlabelled does not apply to --dataset voc"),
+        ("--dataset ade20k_segmentation --classes a b", "must be how many there are, 1 to 151, got ['a', 'b']"),
+        ("--dataset streets --length -3", "length must be at least 1, got -3"),
+        ("--dataset images_masks --val-fraction 2", "--val-fraction must be"),
+    ],
+)
+def test_options_that_do_not_apply(
+    words: str, problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "check", "--data-path", str(tmp_path), *words.split()]) == 2
+    assert problem in capsys.readouterr().err
+
+
+def test_a_page_among_the_photos(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["data", "check", "--dataset", "images_masks", "--data-path", str(own)]
+    photos = next(path.parent for path in own.rglob("*.jpg"))
+    assert main([*words, "-o", str(photos / "page.png")]) == 2
+    assert "page.png lies among the files of the dataset" in capsys.readouterr().err
+    assert not (photos / "page.png").exists()

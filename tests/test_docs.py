@@ -69,7 +69,7 @@ def test_fine_tuning(photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sys, "argv", ["fine_tune.py", *map(str, (tmp_path / "own", run, photo))])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # layers that start anew
-        runpy.run_path(str(ROOT / "docs/examples/fine_tune.py"))
+        runpy.run_path(str(ROOT / "docs/examples/fine_tune.py"), run_name="__main__")
     assert {path.name for path in run.iterdir()} >= {"best.safetensors", "model.onnx", "photo_labels.png"}
     with Image.open(run / "photo_labels.png") as labels:
         assert labels.size == (90, 60)

@@ -19,6 +19,7 @@ import edgeseg
 from edgeseg.cli import main
 from edgeseg.deploy import verify
 from edgeseg.deploy.graph import Output
+from edgeseg.predict.facts import read_facts
 from edgeseg.spec import Task
 from edgeseg.storage.checkpoint import save_checkpoint
 
@@ -312,3 +313,40 @@ def test_every_name_exports(name: str, tmp_path: Path) -> None:
 def test_every_family_exports_with_two_inputs(family: str, encoder: str, tmp_path: Path) -> None:
     model = _used(edgeseg.create_model(family, encoder=encoder, in_channels=(3, 3), tasks=THREE))
     edgeseg.export_onnx(model, tmp_path / "model.onnx", size=(128, 192))
+
+
+def test_tasks_called_like_operators(tmp_path: Path) -> None:
+    """The exporter names its tensors after operators: the names of tasks and inputs come first."""
+    tasks = {"cat": Task(channels=3), "relu": Task(channels=2)}
+    model = edgeseg.create_model("fpn", encoder=TINY, channels=16, tasks=tasks, in_channels={"add": 3})
+    done = edgeseg.export_onnx(_used(model), tmp_path / "model.onnx", dynamic=())
+    assert max(done.differences.values()) < 1e-3
+    graph = onnx.load(done.path).graph
+    assert [[each.name for each in ends] for ends in (graph.input, graph.output)] == [["add"], ["cat", "relu"]]
+
+
+def test_optimized_networks_take_any_size(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
+    done = edgeseg.export(edgeseg.optimize(model), tmp_path / "model.pt2", size=(33, 40))
+    assert len(done.sizes) > 2
+
+
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+def test_files_order_channels_as_the_network_does(channels: int, order: str, tmp_path: Path) -> None:
+    model = edgeseg.create_model("fpn", encoder=TINY, channels=8, num_classes=2, in_channels=channels)
+    mean = tuple(range(10, 10 + 10 * channels, 10))
+    model.configure(preprocess=edgeseg.Preprocess(mean=mean, std=(1,), channel_order=order, size=(64, 64)))
+    done = edgeseg.export_onnx(model, tmp_path / "model.onnx", dynamic=())
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, channels), dtype=np.uint8)
+    [fed] = edgeseg.OnnxSegmenter(done.path).feed(pixels).values()
+    [prepared] = model.prepare(pixels)
+    np.testing.assert_allclose(fed, prepared.numpy())
+
+
+def test_facts_without_the_library_of_the_format(
+    model: edgeseg.Pixel2Pixel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = edgeseg.export_onnx(model, tmp_path / "model.onnx", dynamic=())
+    expected = {entry.key: entry.value for entry in onnx.load(done.path).metadata_props}
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert read_facts(done.path) == expected

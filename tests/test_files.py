@@ -232,3 +232,26 @@ def test_killed_while_camvid_is_unpacked(
     assert (root / "train/000.png").read_bytes() == (camvid / "train/000.png").read_bytes()
     assert (root / "train/mine.png").exists()
     assert not list(tmp_path.glob(".got*"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes and links of POSIX")
+def test_what_is_no_file_stays(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    model = edgeseg.create_model("fpn", encoder=TINY, channels=8)
+    with pytest.raises(OSError, match="pipe: it is a device or a pipe"):
+        edgeseg.save_checkpoint(model, tmp_path / "pipe")
+    (tmp_path / "latest").symlink_to("run1.safetensors")
+    edgeseg.save_checkpoint(model, tmp_path / "latest")
+    assert (tmp_path / "latest").is_symlink()
+    assert (tmp_path / "run1.safetensors").is_file()
+
+
+def test_the_current_folder_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "page").mkdir()
+    monkeypatch.chdir(tmp_path / "page")
+    for folder in (".", ".."):
+        with (
+            pytest.raises(FileExistsError, match="is the current folder, or contains it"),
+            replacing_folder(Path(folder), content="x"),
+        ):
+            pass

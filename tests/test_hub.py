@@ -306,3 +306,11 @@ def test_names_never_leave_the_cache(repo: str, hub: HubServer) -> None:
     with pytest.raises(ValueError, match=r"not a file of a hub repository|cannot be a hub repository"):
         edgeseg.create_model(f"hf-hub:{repo}")
     assert hub.requests == []
+
+
+def test_another_configuration_is_kept(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"mine": 1}')
+    with pytest.raises(ValueError, match=r"config\.json would be replaced, choose another folder"):
+        model.save_pretrained(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert (tmp_path / "config.json").read_text() == '{"mine": 1}'

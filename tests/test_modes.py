@@ -215,3 +215,31 @@ def test_what_depends_on_weights_is_forgotten(tmp_path: Path) -> None:
     assert not other.training
     assert not frozen.training
     assert all(module.training for module in model.modules() if module is not frozen)
+
+
+def test_train_is_obeyed_after_a_prediction(tiny: edgeseg.Pixel2Pixel) -> None:
+    """A thread trains while another one predicts: the mode that was asked for last holds in the end."""
+    tiny.eval()
+    with evaluating(tiny):
+        tiny.train()
+        assert not any(module.training for module in tiny.modules())
+    assert all(module.training for module in tiny.modules())
+    with evaluating(tiny):
+        tiny.eval()
+    assert not any(module.training for module in tiny.modules())
+
+
+def test_weights_that_are_loaded_are_used() -> None:
+    """The attention of TinyViT keeps what it computed from its weights."""
+    model = edgeseg.create_model("fpn", encoder="tiny_vit_5m_224", channels=16, num_classes=3).eval()
+    image = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        before = model(image)["segmentation"]
+    other = {key: torch.randn_like(value) if "bias" in key else value for key, value in model.state_dict().items()}
+    model.load_state_dict(other)
+    fresh = edgeseg.create_model("fpn", encoder="tiny_vit_5m_224", channels=16, num_classes=3).eval()
+    fresh.load_state_dict(other)
+    with torch.inference_mode():
+        after, expected = model(image)["segmentation"], fresh(image)["segmentation"]
+    assert not torch.equal(before, after)
+    torch.testing.assert_close(after, expected)

@@ -338,6 +338,7 @@ def test_exports_keep_the_scales(tmp_path: Path) -> None:
     photos = [np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)]
     done = edgeseg.export(model.eval(), tmp_path / "a.onnx", precision="int8", images=photos, size=(64, 96))
     assert max(done.differences.values()) < 0.05
+    edgeseg.export(model, tmp_path / "c.onnx", precision="int8", size=(64, 96))  # needs no photos
     with pytest.raises(ValueError, match="was trained for 8 bits; export_onnx writes a file with its scales"):
         quantize_onnx(model, tmp_path / "b.onnx", photos)
 

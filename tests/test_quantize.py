@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,8 @@ from PIL import Image
 import edgeseg
 from edgeseg.cli import main
 from edgeseg.data import Streets
-from edgeseg.deploy.quantize import quantize_onnx
+from edgeseg.deploy.calibration import Prepared
+from edgeseg.deploy.quantize import _quiet, quantize_onnx
 from edgeseg.engine import evaluate
 from edgeseg.labels import segmentation_task
 from edgeseg.spec import Task
@@ -196,3 +199,53 @@ def test_wrong_calls(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no calibration named 'guess'; the calibrations are minmax"):
         quantize_onnx(model, tmp_path / "q.onnx", ["x.png"], calibration="guess")  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
+
+
+def test_export_and_depth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`export` writes logits in all precisions. Depth has no classes, and what 8 bits change is its mean difference."""
+    depth = edgeseg.create_model("fpn", encoder=TINY, channels=16, tasks={"depth": Task("depth", range=(0, 9))})
+    depth.configure(preprocess=edgeseg.Preprocess(size=(64, 96)))
+    photos = [np.random.default_rng(seed).integers(0, 256, (64, 96, 3), dtype=np.uint8) for seed in range(3)]
+    done = edgeseg.export(depth, tmp_path / "depth.onnx", precision="int8", images=photos, dynamic=())
+    assert edgeseg.OnnxSegmenter(done.path).output == "logits"
+    assert not done.agreement
+    assert 0 < done.differences["depth"] < 1
+    kept = quantize_onnx(depth, tmp_path / "kept.onnx", photos, dynamic=(), keep_float=1)
+    changes = list(kept.sensitivity.values())
+    assert changes == sorted(changes, reverse=True)
+    assert changes[0] > 0
+    assert kept.kept_float[-1] == next(iter(kept.sensitivity))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"ONNX files need onnx, .*pip install 'edgeseg\[onnx\]'"):
+        quantize_onnx(depth, tmp_path / "none.onnx", photos)
+
+
+def test_calibration_reads_photos_when_they_are_needed(tmp_path: Path) -> None:
+    """A hundred photos of a phone would take gigabytes."""
+    read: list[int] = []
+
+    def prepare(index: int) -> int:
+        read.append(index)
+        return 10 * index
+
+    items = Prepared(range(6), prepare)
+    assert len(items) == 6
+    assert not read
+    assert list(items[1::2]) == [10, 30, 50]
+    assert read == [1, 3, 5]
+
+
+def test_other_threads_print_and_log_meanwhile(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    def other() -> None:
+        print("printed")
+        logging.getLogger("theirs").warning("logged")
+
+    with _quiet():
+        print("dropped")
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+    assert capsys.readouterr().out == "printed\n"
+    assert [record.message for record in caplog.records] == ["logged"]

@@ -390,6 +390,9 @@ def test_large_compressed_tiff(tmp_path: Path) -> None:
     """Pillow checks these twice: when they are opened, and when they are decoded."""
     path = tmp_path / "large.tif"
     Image.new("1", (20_000, 10_000)).save(path, compression="group4")
+    np.save(path.with_suffix(".npy"), np.zeros((4, 5), np.uint8))
+    with pytest.raises(OSError, match=r"\.npy has 5 x 4 pixels, more than max_pixels 19"):
+        read_photo(path.with_suffix(".npy"), 1, max_pixels=19)
     assert read_photo(path, 1, max_pixels=200_000_000).shape == (10_000, 20_000, 1)
     with pytest.raises(OSError, match=r"cannot read .*large\.tif"):
         read_photo(path, 4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -111,9 +112,9 @@ def test_contradictions(tmp_path: Path) -> None:
     for nothing in ({}, {"a": 5}):
         with pytest.raises(ValueError, match="a Task for each name"):
             edgeseg.create_model(FPN, tasks=nothing)  # type: ignore[arg-type]
-    for wrong in (4, ()):
-        with pytest.raises(ValueError, match=r"such as \(3,\) or \(2, 3\); got"):
-            edgeseg.create_model(FPN, in_channels=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"such as \(3,\) or \(2, 3\); got"):
+        edgeseg.create_model(FPN, in_channels=())
+    assert edgeseg.create_model(FPN, in_channels=4).in_channels == (4,)
     with pytest.raises(ValueError, match="drop channels"):
         edgeseg.create_model(FPN, pretrained=True, channels=64)
     with pytest.raises(ValueError, match="not both"):
@@ -139,3 +140,30 @@ def test_task_checks() -> None:
         Task("segmentation", 3, classes=("a", "b"))
     with pytest.raises(ValueError, match=r"Task.channels must be 1 to 65536, got 0"):
         Task("segmentation", 0)
+
+
+def test_short_forms() -> None:
+    """What users of other libraries write."""
+    assert Task(classes=("a", "b")).channels == 2
+    assert Task(classes=("a", "b"), palette=np.array([(1, 2, 3), (4, 5, 6)])).palette == ((1, 2, 3), (4, 5, 6))  # type: ignore[arg-type]
+    assert edgeseg.is_model("fpnsum_mobilenetv2.camvid")
+    assert not edgeseg.is_model("fpnsum_mobilenetv2.cityscapes")
+    with pytest.raises(ValueError, match="num_classes must be a number of classes, at least 1, got 0"):
+        edgeseg.create_model(FPN, num_classes=0)
+    with pytest.raises(ValueError, match=r"features_only is called model\.encoder\(images\) here"):
+        edgeseg.create_model(FPN, features_only=True)
+    model = edgeseg.create_model("fpn", encoder=TINY, channels=8)
+    image = torch.zeros(1, 3, 64, 64)
+    shapes = [feature.shape for feature in model.encoder(image)]
+    assert shapes == [feature.shape for feature in model.encoder([image])]
+
+
+def test_paths_for_names(tmp_path: Path) -> None:
+    edgeseg.create_model("fpn", encoder=TINY, channels=8).save_pretrained(tmp_path / "saved")
+    for name, problem in (
+        (tmp_path / "none.safetensors", "there is no file .*; a file of weights is passed as checkpoint_path"),
+        (tmp_path / "saved/model.safetensors", "is a file, not the name of a model; pass it as checkpoint_path"),
+        (tmp_path / "saved", "for a saved model pass local-dir:"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            edgeseg.create_model(str(name))

@@ -461,3 +461,25 @@ def test_published_weights_into_several(tmp_path: Path) -> None:
     depth: Any = model.decoders["depth"]
     segmentation: Any = single.decoders["segmentation"]
     assert same(depth.context, segmentation.context)
+
+
+def test_a_file_names_its_network(tmp_path: Path) -> None:
+    path = tmp_path / "mine.safetensors"
+    edgeseg.save_checkpoint(make(5), path)
+    assert same(edgeseg.create_model(checkpoint_path=path), make(5, checkpoint_path=path))
+    with pytest.raises(ValueError, match="pass the name of a model, such as .*, or checkpoint_path"):
+        edgeseg.create_model()
+    with pytest.raises(ValueError, match=r"which has weights of fpn, whose encoder is .*, does not fit this model"):
+        edgeseg.create_model("fpnsum_mobilenetv2", checkpoint_path=path)
+    with pytest.raises(TypeError, match="path must be a file, got OrderedDict; model.load_state_dict"):
+        load_checkpoint(make(5), make(5).state_dict())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("encoder", ["mobilenetv2", "regnetx400mf", "resnet18"])
+def test_weights_of_an_encoder_by_its_own_names(encoder: str, tmp_path: Path) -> None:
+    source, target = (edgeseg.create_model("fpn", encoder=encoder, channels=16) for _ in range(2))
+    torch.save(source.encoder.state_dict(), tmp_path / "encoder.pth")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        load_encoder(target, tmp_path / "encoder.pth", normalization=target.preprocess)
+    assert same(source.encoder, target.encoder)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import edgeseg
 from edgeseg.machine.download import FOLDER, HUB, is_address
 from edgeseg.machine.terminal import show
+from edgeseg.zoo.create import named_model
 
 if TYPE_CHECKING:
     import torch
@@ -106,7 +107,7 @@ def load_model(options: argparse.Namespace, device: torch.device) -> Pixel2Pixel
     """
     name = options.model or DEFAULT_MODEL
     if options.checkpoint is not None and options.model is None:
-        name = _named_model(options.checkpoint, "pass --model NAME")
+        name = named_model(options.checkpoint, "pass --model NAME")
     given = network(options) if "encoder" in options else {}
     tagged = "." in name or options.checkpoint is not None
     model = edgeseg.create_model(name, pretrained=not tagged and not given, checkpoint_path=options.checkpoint, **given)
@@ -128,21 +129,7 @@ def load_trained(name: str) -> Pixel2Pixel:
             raise ValueError(f"{name} has no trained weights; add the tag of some, such as NAME.camvid, or pass a file")
         return model
     advice = "save the weights with edgeseg.save_checkpoint first"
-    return edgeseg.create_model(_named_model(name, advice), checkpoint_path=name)
-
-
-def _named_model(file: Path | str, advice: str) -> str:
-    """The name of the model that a file of weights, or its address, is for; an error with `advice` if it has none."""
-    from edgeseg.predict.facts import read_facts
-    from edgeseg.storage.checkpoint import read_checkpoint_config
-    from edgeseg.zoo.pretrained import local_file
-
-    config = read_checkpoint_config(local_file(file))
-    if config is None:
-        if Path(file).suffix.lower() == ".onnx" and "edgeseg" in read_facts(file):
-            raise ValueError(f"{file} is a file of edgeseg export and not of weights; pass it as --exported")
-        raise ValueError(f"{file} does not name its model; {advice}")
-    return config.name
+    return edgeseg.create_model(named_model(name, advice), checkpoint_path=name)
 
 
 def load_network(options: argparse.Namespace, device: torch.device) -> Predictor:

@@ -30,7 +30,7 @@ class VOC(LabelledImages):
 
     Raises:
         FileNotFoundError: a list or the masks are missing; prints the layout.
-        ValueError: an unknown split.
+        ValueError: an unknown split, or a folder in this layout of other classes.
     """
 
     splits = ("train", "val", "trainval", "trainaug", "trainaug_noval")
@@ -48,10 +48,26 @@ class VOC(LabelledImages):
             masks = base / "SegmentationClassAug"
         listing = base / f"ImageSets/Segmentation/{split}.txt"
         require([listing, masks], LAYOUT, folder)
+        _require_own_classes(base)
         # The lines of SBD's lists are paths, those of VOC's lists are names.
         names = [Path(line.split()[0]).stem for line in read_text(listing).splitlines() if line.strip()]
         files = [Files((base / f"JPEGImages/{name}.jpg",), {"segmentation": masks / f"{name}.png"}) for name in names]
         super().__init__(files, {"segmentation": segmentation_task("voc")}, **options)
+
+
+def _require_own_classes(base: Path) -> None:
+    """Raises a ValueError for a folder in VOC's layout of other classes, as annotation tools export it."""
+    table = base / "labelmap.txt"  # of CVAT: name:color:parts:actions
+    if not table.is_file():
+        return
+    lines = (line.strip() for line in read_text(table).splitlines())
+    known = {*segmentation_task("voc").classes, "void", "ambiguous"}
+    others = [name for name in (line.split(":")[0] for line in lines if line and line[0] != "#") if name not in known]
+    if others:
+        raise ValueError(
+            f"{table} has classes that VOC lacks ({', '.join(others[:4])}); read the folders by images_masks, with "
+            "classes (--classes) in the order of their ids"
+        )
 
 
 def _download(root: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -85,7 +86,8 @@ def train(
         callbacks: Called while the run runs; see `edgeseg.engine.Callback`.
 
     Returns:
-        The moving average of the model, in evaluation mode.
+        The moving average of the weights after the last epoch: a model of its own, in evaluation mode, whereas `model`
+        has the weights of the last step. The best one is in `best.safetensors`.
 
     Raises:
         BlockingIOError: another process is training in `output`.
@@ -94,6 +96,7 @@ def train(
         KeyboardInterrupt: on Ctrl-C and SIGTERM, after saving.
         NotADirectoryError: `output` is a file.
         OSError: a sample cannot be read, or a file of the run cannot be written; names the file.
+        RuntimeError: a script without a `__main__` guard is run again by its own data-loading processes.
         TypeError: `callbacks` is not a list of `Callback` objects.
         ValueError: fewer images than an optimizer step uses, a sample that cannot be used, labels from which nothing
             can be learned, a model in another precision than float32, or a run to resume that had another model, recipe
@@ -116,6 +119,11 @@ def train(
         ['semantic']
     """
     output = Path(output)
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # as multiprocessing itself finds out
+        raise RuntimeError(
+            "a process that decodes photos has run this script again; put what the script does below "
+            "`if __name__ == '__main__':`, or pass TrainConfig(workers=0)"
+        )
     require_network("train", model)
     if isinstance(callbacks, Callback):
         raise TypeError(f"callbacks is a list, got a single {type(callbacks).__name__}")

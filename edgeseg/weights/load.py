@@ -69,6 +69,7 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, adapt: bo
 
     Raises:
         FileNotFoundError: the file does not exist.
+        TypeError: `path` is no path.
         ValueError: the file is corrupt or does not fit; the model is then unchanged.
 
     Example:
@@ -87,6 +88,8 @@ def load_network(
     model: nn.Module, path: str | os.PathLike[str], *, adapt: bool, asked: Collection[str] = ()
 ) -> LoadReport:
     """Loads as `load_checkpoint` does; the fields `asked` of the network may be others than those of the file."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path must be a file, got {type(path).__name__}; model.load_state_dict() takes tensors")
     model = getattr(model, "_orig_mod", model)  # of torch.compile
     own = model.state_dict()
     with _fitting(path):
@@ -98,7 +101,7 @@ def load_network(
         raise ValueError(
             f"{path} was trained for {theirs[0]} classes and this model has {ours[0]}: {name} is {theirs} in the file "
             f"and {ours} in the model; pass num_classes={theirs[0]} for the file's classes, or num_classes or tasks of "
-            f"your own to start that layer anew"
+            f"your own to start that layer anew (load_checkpoint does that with adapt=True)"
         )
     renamed = _other_meanings(model, record)
     if renamed and not adapt:
@@ -341,6 +344,8 @@ def _fitting(path: str | os.PathLike[str]) -> AbstractContextManager[None]:
 def _encoder_state(encoder: nn.Module, file: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     """Names the tensors of a file as in the encoder, and lists those that the encoder does not use."""
     own = encoder.state_dict()
+    if all(key in file for key in own if not key.endswith(COUNTER)):  # of encoder.state_dict()
+        return {key: file[key] for key in own if key in file}, sorted(set(file) - set(own))
     if any(key.startswith("encoder.") for key in file):  # a whole network of edgeseg
         theirs = {key: value for key, value in file.items() if key.startswith("encoder.")}
         copied = _copy_to_all({f"encoder.{key}": value for key, value in own.items()}, theirs)
@@ -403,7 +408,8 @@ def _fill(
         if keys
     ]
     if problems:
-        raise ValueError(f"{path} does not fit this model: {'; '.join(problems)}")
+        source = f"{path}, which has weights of {others}," if others else path
+        raise ValueError(f"{source} does not fit this model: {'; '.join(problems)}")
     types = [key for key, value in state.items() if value.is_floating_point() != own[key].is_floating_point()]
     if types:
         raise ValueError(f"{path} does not fit this model: {len(types)} of another type of numbers ({_some(types)})")

@@ -21,16 +21,21 @@ if TYPE_CHECKING:
 
 File = str | os.PathLike[str]
 # Arguments of timm and segmentation_models_pytorch.
-ELSEWHERE = {"in_chans": "in_channels", "classes": "num_classes", "encoder_name": "encoder"}
+ELSEWHERE = {
+    "in_chans": "in_channels",
+    "classes": "num_classes",
+    "encoder_name": "encoder",
+    "features_only": "model.encoder(images)",
+}
 
 
 def create_model(
-    name: str,
+    name: str | None = None,
     *,
     pretrained: bool = False,
     num_classes: int | None = None,
     tasks: Mapping[str, Task] | None = None,
-    in_channels: Sequence[int] | Mapping[str, int | Input] | None = None,
+    in_channels: int | Sequence[int] | Mapping[str, int | Input] | None = None,
     encoder_weights: File | None = None,
     checkpoint_path: File | None = None,
     **overrides: Any,
@@ -40,14 +45,16 @@ def create_model(
     Args:
         name: A name of `list_models()`; `"name.tag"` for a name with certain weights; a decoder family ("fpn", "unet",
             "deeplabv3plus", "bifpn", "fpnsum", or one that was registered) together with `encoder=`; or a model that
-            `save_pretrained` or `push_to_hub` wrote: `"local-dir:PATH"` or `"hf-hub:OWNER/REPO[@REVISION]"`.
+            `save_pretrained` or `push_to_hub` wrote: `"local-dir:PATH"` or `"hf-hub:OWNER/REPO[@REVISION]"`. May be
+            left out with a `checkpoint_path` whose file names its model, as those of edgeseg do.
         pretrained: Load the default weights of the name. A tag loads its weights with or without this.
         num_classes: Short for a single segmentation task with that many classes, called "segmentation"; 1 is a binary
             task, one class of interest against the background.
         tasks: What to predict, with one decoder per task. By default what the weights were trained for, or 19 classes
             without weights. If the weights were trained for other tasks, what fits is loaded, and a warning says what
             starts anew: the prediction layers for other classes, and the decoders of tasks that the weights lack.
-        in_channels: Channels of each input; by default those of the weights, or (3,) without weights. With several
+        in_channels: Channels of each input, a number for one input; by default those of the weights, or (3,) without
+            weights. With several
             inputs the first stages of the encoder exist once per input and are fused; weights of a single input fill
             all of them. A mapping names the inputs, such as `{"previous": 3, "image": 3}`; two inputs without names
             are "flow" and "image". An `Input` says whether an input is optical flow.
@@ -72,12 +79,35 @@ def create_model(
         >>> model.tasks["segmentation"].channels, model.in_channels
         (5, (3,))
     """
+    if name is None:
+        if checkpoint_path is None:
+            raise ValueError("pass the name of a model, such as those of edgeseg.list_models(), or checkpoint_path")
+        name = named_model(checkpoint_path)
     source = _resolve(name, pretrained, encoder_weights, checkpoint_path, overrides)
     _check_size(source)
     config = _plan(source, num_classes, tasks, in_channels, overrides)
     model = _build(config)
     adapt = not (num_classes is None and tasks is None and in_channels is None)
     return _fill(model, source, encoder_weights, adapt=adapt, asked=overrides)
+
+
+def named_model(file: File, advice: str = "pass the name of its model") -> str:
+    """The name of the model that a file of weights, or its address, is for.
+
+    Raises:
+        OSError: the file is missing, or cannot be downloaded.
+        ValueError: it names no model; ends with `advice`.
+    """
+    from edgeseg.predict.facts import read_facts
+    from edgeseg.storage.checkpoint import read_checkpoint_config
+    from edgeseg.zoo.pretrained import local_file
+
+    config = read_checkpoint_config(local_file(file))
+    if config is not None:
+        return config.name
+    if Path(file).suffix.lower() == ".onnx" and "edgeseg" in read_facts(file):
+        raise ValueError(f"{file} is an exported file and not one of weights; open it with load_segmenter (--exported)")
+    raise ValueError(f"{file} does not name its model; {advice}")
 
 
 @dataclass(frozen=True)
@@ -201,7 +231,7 @@ def _plan(
     source: _Source,
     num_classes: int | None,
     tasks: Mapping[str, Task] | None,
-    in_channels: Sequence[int] | Mapping[str, int | Input] | None,
+    in_channels: int | Sequence[int] | Mapping[str, int | Input] | None,
     overrides: Mapping[str, Any],
 ) -> ModelConfig:
     """The record of the model: what the weights say, changed by what is asked for."""
@@ -267,6 +297,8 @@ def _tasks(known: ModelConfig | None, num_classes: int | None, tasks: Mapping[st
         if not isinstance(tasks, Mapping) or not tasks or not all(isinstance(task, Task) for task in tasks.values()):
             raise ValueError(f"tasks has a Task for each name, such as {{'depth': Task('depth')}}, got {tasks!r}")
         return tasks
+    if num_classes is not None and (not isinstance(num_classes, int) or num_classes < 1):
+        raise ValueError(f"num_classes must be a number of classes, at least 1, got {num_classes!r}")
     if num_classes is None:
         return known.tasks if known else DEFAULT_TASKS
     if known and {name: task.channels for name, task in known.tasks.items()} == {"segmentation": num_classes}:

@@ -248,17 +248,19 @@ def is_model(name: str) -> bool:
     """Tells whether a name is in the zoo or registered.
 
     Args:
-        name: A name without a weights tag.
+        name: A name, or NAME.TAG with the tag of its weights.
 
     Returns:
-        True for the names of `list_models()`, which include aliases.
+        True for the names of `list_models()`, which include aliases, and of `list_weights()`.
 
     Example:
         >>> import edgeseg
         >>> edgeseg.is_model("fpnsum_mobilenetv2"), edgeseg.is_model("fpnsum")
         (True, False)
     """
-    return name in ZOO or name in BUILDERS or name in ALIASES
+    architecture, dot, tag = name.partition(".")
+    known = architecture in ZOO or architecture in BUILDERS or architecture in ALIASES
+    return known and (not dot or tag in _weights_of(ALIASES.get(architecture, architecture)))
 
 
 def model_info(name: str) -> ModelInfo:

@@ -28,15 +28,16 @@ class _Features(nn.Module):
     multiple: int = 1
     minimum: int = 0
 
-    def forward(self, images: Sequence[Tensor]) -> list[Tensor]:
+    def forward(self, images: Tensor | Sequence[Tensor]) -> list[Tensor]:
         """Computes the features.
 
         Args:
-            images: One tensor [N, C, H, W] per input.
+            images: One tensor [N, C, H, W] per input; for a single input, the tensor itself will do.
 
         Returns:
             One tensor [N, channels[i], H/strides[i], W/strides[i]] per stride.
         """
+        images = [images] if isinstance(images, Tensor) else images
         height, width = images[0].shape[-2:]
         # Not in files of any size: there a branch would hold for all sizes, and the networks refuse smaller images.
         small = isinstance(height, int) and isinstance(width, int) and min(height, width) < self.minimum
