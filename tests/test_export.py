@@ -8,6 +8,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -332,7 +333,7 @@ def test_optimized_networks_take_any_size(model: edgeseg.Pixel2Pixel, tmp_path: 
 
 @pytest.mark.parametrize("order", ["rgb", "bgr"])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
-def test_files_order_channels_as_the_network_does(channels: int, order: str, tmp_path: Path) -> None:
+def test_files_order_channels_as_the_network_does(channels: int, order: Literal["rgb", "bgr"], tmp_path: Path) -> None:
     model = edgeseg.create_model("fpn", encoder=TINY, channels=8, num_classes=2, in_channels=channels)
     mean = tuple(range(10, 10 + 10 * channels, 10))
     model.configure(preprocess=edgeseg.Preprocess(mean=mean, std=(1,), channel_order=order, size=(64, 64)))

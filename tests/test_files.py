@@ -236,13 +236,13 @@ def test_killed_while_camvid_is_unpacked(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes and links of POSIX")
 def test_what_is_no_file_stays(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "pipe.safetensors")
     model = edgeseg.create_model("fpn", encoder=TINY, channels=8)
-    with pytest.raises(OSError, match="pipe: it is a device or a pipe"):
-        edgeseg.save_checkpoint(model, tmp_path / "pipe")
-    (tmp_path / "latest").symlink_to("run1.safetensors")
-    edgeseg.save_checkpoint(model, tmp_path / "latest")
-    assert (tmp_path / "latest").is_symlink()
+    with pytest.raises(OSError, match=r"pipe\.safetensors: it is a device or a pipe"):
+        edgeseg.save_checkpoint(model, tmp_path / "pipe.safetensors")
+    (tmp_path / "latest.safetensors").symlink_to("run1.safetensors")
+    edgeseg.save_checkpoint(model, tmp_path / "latest.safetensors")
+    assert (tmp_path / "latest.safetensors").is_symlink()
     assert (tmp_path / "run1.safetensors").is_file()
 
 

@@ -63,22 +63,22 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     Raises:
         NotWritten: the block failed because the disk is full, whatever error the writing library raised.
     """
-    path = Path(os.path.realpath(path))
-    _remove_left(path.parent)
-    temporary = path.with_name(f".{_short(path.name)}.{_writer()}.tmp")
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    _remove_left(target.parent.absolute())
+    temporary = target.with_name(f".{_short(target.name)}.{_writer()}.tmp")
     try:
         with full_disk_named(path, temporary):
             temporary.touch()
-            mode = stat.S_IMODE((path if path.exists() else temporary).stat().st_mode)
+            mode = stat.S_IMODE((target if target.exists() else temporary).stat().st_mode)
             temporary.unlink()
             yield temporary
             if durable:
                 _flush(temporary)
             temporary.chmod(mode)
-            os.replace(temporary, path)
+            os.replace(temporary, target)
             if durable:
                 with suppress(OSError):  # systems and file systems that do not flush folders
-                    _flush(path.parent)
+                    _flush(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
