@@ -469,7 +469,9 @@ def test_a_file_names_its_network(tmp_path: Path) -> None:
     assert same(edgeseg.create_model(checkpoint_path=path), make(5, checkpoint_path=path))
     with pytest.raises(ValueError, match=r"pass the name of a model, such as .*, or checkpoint_path"):
         edgeseg.create_model()
-    with pytest.raises(ValueError, match=r"which has weights of fpn, whose decoder is .*, does not fit this model: \d+ missing"):
+    with pytest.raises(
+        ValueError, match=r"which has weights of fpn, whose decoder is .*, does not fit this model: \d+ missing"
+    ):
         edgeseg.create_model("fpnsum_mobilenetv2", checkpoint_path=path)
     with pytest.raises(TypeError, match=r"path must be a file, got OrderedDict; model\.load_state_dict"):
         load_checkpoint(make(5), make(5).state_dict())  # type: ignore[arg-type]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,3 +72,24 @@ def test_garbage_of_the_main_process_is_not_collected(use: Callable[[Streets, Pa
     finally:
         gc.enable()
     assert not waits.exists()
+
+
+UNGUARDED = f"""
+import multiprocessing, sys
+multiprocessing.set_start_method("spawn", force=True)
+import edgeseg
+from edgeseg.data import Streets
+from edgeseg.engine import TrainConfig, train
+
+streets = Streets(size={SIZE}, length=4)
+model = edgeseg.create_model("fpn", encoder="{TINY}", channels=16, tasks=streets.tasks)
+train(model, streets, None, TrainConfig(epochs=1, batch_size=2, img_resize={SIZE}, rand_crop={SIZE}, workers=1), "run")
+"""
+
+
+def test_a_script_without_a_guard(tmp_path: Path) -> None:
+    """Where processes are spawned, as on macOS and Windows, each imports the script."""
+    (tmp_path / "script.py").write_text(UNGUARDED)
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode
+    assert "has run this script again; put what the script does below `if __name__ == '__main__':`" in done.stderr
