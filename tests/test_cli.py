@@ -18,6 +18,7 @@ from PIL import Image
 
 import edgeseg
 from edgeseg.cli import _parser, main
+from edgeseg.cli.parser import in_shell_words
 from edgeseg.data import Streets
 from edgeseg.data.cityscapes import TRAIN_IDS
 from edgeseg.engine import TrainConfig
@@ -463,6 +464,16 @@ def test_a_typo_is_two_lines(words: str, problem: str, capsys: pytest.CaptureFix
     verb = "edgeseg" if "trian" in words else f"edgeseg {words.split()[0]}"
     assert usage.startswith(f"usage: {verb} ")
     assert f"{verb} --help" in usage
+
+
+def test_an_option_is_named_once() -> None:
+    """Errors of the library name both the argument and the option."""
+    for error, expected in (
+        ("pass mask_values=(0, 255) (--mask-values 0 255)", "pass --mask-values 0 255"),
+        ("val_fraction (--val-fraction) divides", "--val-fraction divides"),
+        ("a smaller rand_crop (--rand-crop) helps", "a smaller --rand-crop helps"),
+    ):
+        assert in_shell_words(error, ["mask_values", "val_fraction", "rand_crop"]) == expected
 
 
 def test_errors_name_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

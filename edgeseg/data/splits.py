@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -41,10 +42,14 @@ def part(items: Sequence[tuple[str, Item]], split: str, fraction: float) -> list
         raise ValueError(f"val_fraction (--val-fraction) is between 0 and 1, got {fraction!r}")
     if split not in ("train", "val"):
         raise ValueError(f"val_fraction (--val-fraction) divides into train and val; there is no split {split!r}")
-    chosen = [item for name, item in items if (_position(name) < fraction) == (split == "val")]
+    places = [_position(name) for name, _ in items]
+    chosen = [item for (_, item), place in zip(items, places, strict=True) if (place < fraction) == (split == "val")]
     if items and not chosen:
+        lowest, highest = math.floor(1000 * min(places)) / 1000 + 0.001, math.floor(1000 * max(places)) / 1000
+        wanted = f"from {lowest:.3f} on" if split == "val" else f"up to {highest:.3f}"
         raise ValueError(
-            f"none of the {len(items)} samples falls into {split} with val_fraction {fraction}; choose another fraction"
+            f"none of the {len(items)} samples falls into {split} with val_fraction {fraction}; fractions {wanted} put "
+            "one there"
         )
     return chosen
 
