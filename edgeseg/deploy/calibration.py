@@ -57,6 +57,9 @@ class Prepared(Sequence[T]):
     def __len__(self) -> int:
         return len(self.items)
 
+    def __iter__(self) -> Iterator[T]:
+        return map(self.prepare, self.items)  # an IndexError of `prepare` does not end it
+
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return Prepared(self.items[index], self.prepare)
