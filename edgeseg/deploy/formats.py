@@ -128,6 +128,7 @@ def export(
         raise ValueError(
             f"{chosen.title} files have no option {', '.join(unknown)}; they have {', '.join(chosen.options)}"
         )
+    images = () if images is None else images
     check_given_images(precision, images, trained=model.config.quantization is not None)
     check_folder(path)
     chosen.require_tools()

@@ -163,7 +163,8 @@ def quantize_onnx(
             quantizer(temporary, without=[*kept, *quantizer.tail])
             _simplify(temporary, opset, ir_version)
             whole = OnnxSegmenter(temporary)
-            differences, agreement = _compare(plain, whole, progress_bar(feeds, "comparison", "image"))
+            expected = (plain.session.run(None, feed) for feed in feeds)
+            differences, agreement = _compare(expected, whole, progress_bar(feeds, "comparison", "image"))
     return Quantized(Path(path), agreement, differences, sensitivity, tuple(kept))
 
 
@@ -172,11 +173,12 @@ def _sensitivity(
 ) -> dict[str, float]:
     """Per convolution, what changes if it alone is quantized, as in `Quantized`; the highest first."""
     few = list(feeds[:SENSITIVITY_IMAGES])
+    expected = [plain.session.run(None, feed) for feed in few]
     changes = {}
     for node in progress_bar(quantizer.convolutions, "sensitivity", "convolution"):
         path = quantizer.folder / "one.onnx"
         quantizer(path, only=[node])
-        differences, agreement = _compare(plain, OnnxSegmenter(path), few)
+        differences, agreement = _compare(expected, OnnxSegmenter(path), few)
         changes[node] = max(1 - agreement[name] if name in agreement else differences[name] for name in differences)
     return dict(sorted(changes.items(), key=lambda item: -item[1]))
 
@@ -389,11 +391,11 @@ def _tail(graph: Any, last: Sequence[Any]) -> list[str]:
 
 
 def _compare(
-    plain: OnnxSegmenter, file: OnnxSegmenter, feeds: Iterable[Mapping[str, np.ndarray]]
+    expected: Iterable[Sequence[np.ndarray]], file: OnnxSegmenter, feeds: Iterable[Mapping[str, np.ndarray]]
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """What `compare_8_bit` finds between a file in float32 and one in 8 bit."""
-    outputs = ((plain.session.run(None, feed), file.session.run(None, feed)) for feed in feeds)
-    return compare_8_bit(file.tasks, outputs)
+    """What `compare_8_bit` finds between the outputs of the file in float32 and those of one in 8 bit."""
+    found = (file.session.run(None, feed) for feed in feeds)
+    return compare_8_bit(file.tasks, zip(expected, found, strict=True))
 
 
 @contextmanager

@@ -130,6 +130,7 @@ def export_web(
     _check_model(model, size)
     if precision not in ("float32", "int8"):
         raise ValueError(f"the page's network is float32 or int8, got {precision}")
+    images = () if images is None else images
     check_given_images(precision, images, trained=model.config.quantization is not None)
     devices = ["wasm"] if precision == "int8" or model.config.quantization is not None else ["webgpu", "wasm"]
     runtime = replace(RUNTIME, files={device: RUNTIME.files[device] for device in devices})
