@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch.utils.data import ConcatDataset, Dataset, Subset
 from torchvision import tv_tensors
 
 from edgeseg.labels import IGNORE
+from edgeseg.machine.terminal import warn
 from edgeseg.spec import Input, Task
 from edgeseg.vision.images import read_input
 from edgeseg.vision.masks import read_mask
@@ -166,7 +166,7 @@ class LabelledImages(Dataset[Sample]):
         """Warns of samples that were left out."""
         if left_out:
             message = f"{len(left_out)} samples were left out because their {reason}: {listing(left_out)}"
-            warnings.warn(message, stacklevel=4)
+            warn(message)
 
 
 def split_readable(items: Sequence[T], read: Callable[[T], object]) -> tuple[list[T], list[str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from edgeseg.data.base import LabelledDataset, Sample, fact_of, facts_of, listing, name_of, read_image, split_readable
+from edgeseg.machine.terminal import warn
 from edgeseg.spec import Input, Task
 from edgeseg.vision.listing import list_files, photo_suffixes
 
@@ -65,7 +65,7 @@ class WithPhotos(Dataset[Sample]):
             self.skipped += wrong
             if wrong:
                 message = f"{len(wrong)} photos were left out because they cannot be read: {listing(wrong)}"
-                warnings.warn(message, stacklevel=2)
+                warn(message)
         self.class_weights: Any = fact_of(labelled, "class_weights")
 
     def _read(self, path: Path) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from torchvision import tv_tensors
 from edgeseg.data.base import Files, LabelledImages, listing
 from edgeseg.data.classes import find_classes
 from edgeseg.labels import IGNORE, distinct_palette
+from edgeseg.machine.terminal import warn
 from edgeseg.spec import Task
 from edgeseg.vision.images import photo_size
 
@@ -82,7 +82,7 @@ class LabelledShapes(LabelledImages):
             done = f"{kept} everywhere; on_unlabelled='skip' (--skip-unlabelled) leaves them out"
             done = "left out" if on_unlabelled == "skip" else done
             some = listing([str(each.images[0]) for each in empty])
-            warnings.warn(f"{len(empty)} photos do not have annotations and are {done}: {some}", stacklevel=4)
+            warn(f"{len(empty)} photos do not have annotations and are {done}: {some}")
         if on_unlabelled == "skip":
             files = [each for each, has in zip(files, drawn, strict=True) if has]
         super().__init__(files, {"segmentation": task}, **options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from edgeseg.data.check import DataReport, Read, check_dataset
 from edgeseg.data.samples import check_classes, check_inputs, require_samples
 from edgeseg.data.transforms import Augmented
 from edgeseg.engine import distributed
-from edgeseg.machine.terminal import say
+from edgeseg.machine.terminal import say, warn
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.recipes import TrainConfig
 from edgeseg.spec import Task
@@ -107,7 +106,7 @@ def _checked(
     if first:
         say(f"{name} set, for {next(model.parameters()).device}\n{report}\n")
         for message in report.warnings:
-            warnings.warn(f"{name} set: {message}", stacklevel=5)
+            warn(f"{name} set: {message}")
     return report
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from edgeseg.data.samples import checked_sample
 from edgeseg.data.transforms import AUGMENTATIONS, Augmented
 from edgeseg.engine.sampling import EpochSampler
 from edgeseg.engine.teacher import SoftLabels
+from edgeseg.machine.terminal import warn
 from edgeseg.machine.workers import start_worker, started
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.recipes import TrainConfig
@@ -65,11 +65,10 @@ def training_samples(
     """The training set with the augmentation of the recipe."""
     crop, size = config.rand_crop or config.img_resize, config.img_resize
     if math.prod(crop) > config.rand_scale[1] ** 2 * math.prod(size):
-        warnings.warn(
+        warn(
             f"TrainConfig.rand_crop {crop[0]}x{crop[1]} is larger than photos of img_resize {size[0]}x{size[1]} at "
             f"their largest scale, {config.rand_scale[1]:g}, and the rest of each sample is padding: pass a smaller "
-            "rand_crop (--rand-crop)",
-            stacklevel=4,
+            "rand_crop (--rand-crop)"
         )
     augment = AUGMENTATIONS[config.augmentation](
         size,

@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlunsplit
 
 from edgeseg.machine.files import NotWritten, full_disk_named, replacing
+from edgeseg.machine.terminal import warn
 from edgeseg.machine.transfer import check_scheme, pause_after, reason, retrying, split_address, transfer
 
 Check = Callable[[Path], object]  # reads a file, and raises a ValueError if it is not what it should be
@@ -140,7 +140,7 @@ def hub_file(address: str, *, sha256: str | None = None, check: Check | None = N
     path = _hub_download(repo, file, revision)
     problem = _hub_problem(path, sha256, check)
     if problem and path == earlier:
-        warnings.warn(f"{path} has changed since it was downloaded, and is downloaded again", stacklevel=2)
+        warn(f"{path} has changed since it was downloaded, and is downloaded again")
         _remove_from_hub_cache(path)
         path = _hub_download(repo, file, revision)
         problem = _hub_problem(path, sha256, check)
@@ -255,7 +255,7 @@ def download(url: str, folder: Path, *, sha256: str | None = None, check: Check 
             message = f"{path} has changed since it was downloaded"
             if _offline():
                 raise ConnectionError(f"{message}, and HF_HUB_OFFLINE is set; unset it once, to download it again")
-            warnings.warn(f"{message}, and is downloaded again", stacklevel=2)
+            warn(f"{message}, and is downloaded again")
         new = path.with_name(f".new.{path.name}")  # has the suffix that tells what to read
         _download_to(new, path, url)
         if path.is_file() and file_sha256(path) == file_sha256(new):

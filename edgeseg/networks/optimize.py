@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import logging
-import warnings
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from edgeseg.machine.processor import computes_bf16
+from edgeseg.machine.terminal import warn
 from edgeseg.networks.fold import fold_batch_norms
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 
@@ -115,7 +115,4 @@ def _check_dtype(dtype: torch.dtype, device: torch.device) -> None:
     if dtype not in allowed:
         raise ValueError(f"on {device.type} dtype is {' or '.join(map(str, allowed))}, got {dtype}")
     if dtype == torch.bfloat16 and not computes_bf16(device):
-        warnings.warn(
-            f"this {device.type} has no bfloat16 arithmetic and emulates it: expect about a sixth of float32's speed",
-            stacklevel=3,
-        )
+        warn(f"this {device.type} has no bfloat16 arithmetic and emulates it: expect about a sixth of float32's speed")

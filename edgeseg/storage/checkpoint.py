@@ -6,7 +6,6 @@ import json
 import math
 import os
 import pickletools
-import warnings
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from edgeseg.arguments import require_network
 from edgeseg.config import ModelConfig, read_config
 from edgeseg.machine.errors import value_errors
 from edgeseg.machine.files import check_file, replacing
+from edgeseg.machine.terminal import warn
 
 # Keys of the weights in checkpoints of TI's edgeai-torchvision, of pycls, of torchvision, and of PyTorch's tutorials.
 WRAPPERS = (
@@ -176,9 +176,7 @@ def _unwrapped(tensors: dict[str, Tensor], path: Path, own: tuple[str, ...]) -> 
     if beside or set(removed) - {"module."}:
         rest = f", and left out what is not of the network: {', '.join(beside[:4])}" if beside else ""
         more = f" and {len(beside) - 4} more" if len(beside) > 4 else ""
-        warnings.warn(
-            f"{path}: removed the prefix {', '.join(removed)} of a wrapper from the names{rest}{more}", stacklevel=3
-        )
+        warn(f"{path}: removed the prefix {', '.join(removed)} of a wrapper from the names{rest}{more}")
     return tensors
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
+from edgeseg.machine.terminal import warn
 from edgeseg.recipes import TrainConfig
 from edgeseg.spec import DEFAULT_THRESHOLD, Task
 from edgeseg.tasks.kind import Regression
@@ -73,5 +73,5 @@ class Depth(Regression):
     def files(self, values: np.ndarray) -> Mapping[str, Image.Image]:
         """16-bit grey values of metres times 256, as KITTI stores depth: at most 255.99 metres."""
         if values.size and float(values.max()) * 256 > 65535.5:
-            warnings.warn("depth beyond 255.99 m is written as 255.99 m, the largest value of 16 bits", stacklevel=2)
+            warn("depth beyond 255.99 m is written as 255.99 m, the largest value of 16 bits")
         return {"metres_x256": Image.fromarray((values * 256).round().clip(0, 65535).astype(np.uint16))}

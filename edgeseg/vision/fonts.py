@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import unicodedata
-import warnings
 from collections.abc import Iterator
 from functools import lru_cache
 from importlib.util import find_spec
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from PIL import ImageFont, features
 
-from edgeseg.machine.terminal import printable
+from edgeseg.machine.terminal import printable, warn
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -50,10 +49,9 @@ def text_and_font(text: str, size: int) -> tuple[str, Font]:
 @lru_cache(maxsize=1)
 def _warn() -> None:
     """Warns, in the first call only."""
-    warnings.warn(
+    warn(
         "no font of this system has all characters of the class names, so the missing ones are escaped in legends; "
-        "install a font that has them, such as Noto Sans (on Debian: apt install fonts-noto-core fonts-noto-cjk)",
-        stacklevel=4,
+        "install a font that has them, such as Noto Sans (on Debian: apt install fonts-noto-core fonts-noto-cjk)"
     )
 
 

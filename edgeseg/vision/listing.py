@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+
+from edgeseg.machine.terminal import warn
 
 # Pillow reads .heic, .heif and .jxl with plugins only; without these, such photos are errors that name them.
 PHOTO_SUFFIXES = frozenset(
@@ -74,7 +75,7 @@ def _walk(folder: Path, above: frozenset[Path], excluded: Path | None, recursive
                 if os.access(path, os.R_OK | os.X_OK):
                     yield from _walk(path, above | {resolved}, excluded, recursive)
                 else:  # such as lost+found of a mounted disk
-                    warnings.warn(f"{path} is passed over: this user may not read it", stacklevel=2)
+                    warn(f"{path} is passed over: this user may not read it")
         elif path.is_file() or not path.exists():
             yield path
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
+
+from edgeseg.machine.terminal import warn
 
 CHUNK = 4096  # cells that are interpolated at a time
 
@@ -134,8 +135,7 @@ def _argmax(values: np.ndarray) -> np.ndarray:
 def warn_unless_finite(total: float) -> None:
     """Warns unless the sum of what a network puts out is a number; its maps and scores then mean nothing."""
     if not math.isfinite(total):
-        warnings.warn(
+        warn(
             "the network puts out values that are not finite (NaN or infinity), so its maps and scores mean nothing: "
-            "it is hardly trained, training diverged, its weights are damaged, or they do not fit into float16",
-            stacklevel=2,
+            "it is hardly trained, training diverged, its weights are damaged, or they do not fit into float16"
         )

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from edgeseg.config import ORIGIN, ModelConfig, inherited
 from edgeseg.machine.errors import value_errors
+from edgeseg.machine.terminal import warn
 from edgeseg.networks.build import build
 from edgeseg.networks.encoders import Encoder
 from edgeseg.networks.modes import forget
@@ -141,13 +142,10 @@ def load_network(
             preprocess=_same_normalization(model, record),
         )
     if others:
-        warnings.warn(f"{path} has weights of another network: {others}", stacklevel=3)
+        warn(f"{path} has weights of another network: {others}")
     if anew:
         count = "1 tensor starts" if len(anew) == 1 else f"{len(anew)} tensors start"
-        warnings.warn(
-            f"{path} is for other tasks, classes or inputs: {count} anew ({_some(sorted(anew))})",
-            stacklevel=3,
-        )
+        warn(f"{path} is for other tasks, classes or inputs: {count} anew ({_some(sorted(anew))})")
     return LoadReport(sorted(kept), sorted(anew), ignored=sorted(set(state) & anew | dropped))
 
 
