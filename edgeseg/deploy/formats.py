@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +12,10 @@ from typing import Any, Literal
 from edgeseg.arguments import require_network
 from edgeseg.deploy.calibration import Frame, check_given_images
 from edgeseg.deploy.graph import one_at_a_time
+from edgeseg.deploy.opset import ONNX_TOOLS
 from edgeseg.deploy.verify import Exported
 from edgeseg.machine.files import check_folder
+from edgeseg.machine.versions import require_modules
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 
 Precision = Literal["float32", "float16", "int8"]
@@ -51,16 +52,14 @@ class Format:
 
     def require_tools(self) -> None:
         """Raises an ImportError with the command that installs the tools, unless they are installed."""
-        missing = [name for name in self.tools if importlib.util.find_spec(name) is None]
-        if missing:
-            raise ImportError(f"{self.title} files need {', '.join(missing)}: pip install 'edgeseg[{self.name}]'")
+        require_modules(f"{self.title} files need", self.tools, self.name)
 
 
 # fmt: off
 FORMATS = {
     ".onnx": Format("onnx", "ONNX", "edgeseg.deploy.formats:write_onnx",
                     (*SIZES, "dynamic", "fit", "opset", "ir_version"), ("float32", "int8"),
-                    ("onnx", "onnxruntime", "onnxscript")),
+                    ONNX_TOOLS),
     ".pt2":  Format("torch", "torch.export", "edgeseg.deploy.program:write", (*SIZES, "dynamic")),
     ".tflite": Format("litert", "LiteRT", "edgeseg.deploy.litert:write", (*SIZES, "fit"),
                       ("float32", "float16", "int8"), ("litert_torch", "ai_edge_quantizer", "ai_edge_litert")),

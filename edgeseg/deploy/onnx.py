@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from edgeseg.deploy.facts import check_fit, facts_of
-from edgeseg.deploy.formats import FORMATS
 from edgeseg.deploy.graph import AXES, DIMENSIONS, Ends, Graph, Output, one_at_a_time, trace_graph
 from edgeseg.deploy.grids import simplify
-from edgeseg.deploy.opset import as_asked, check_versions, exporter_opset, opset_of
+from edgeseg.deploy.opset import ONNX_TOOLS, as_asked, check_versions, exporter_opset, opset_of
 from edgeseg.deploy.same_padding import same_padding_as_attribute
 from edgeseg.deploy.verify import Exported, verify
 from edgeseg.machine.files import check_file, replacing
 from edgeseg.machine.quiet import quiet_python
+from edgeseg.machine.versions import require_modules
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.networks.quantized import exporting
 from edgeseg.predict.segmenter import Fit
@@ -78,7 +78,7 @@ def export_onnx(
         >>> edgeseg.OnnxSegmenter("labels.onnx").predict("photo.jpg").shape
         (60, 90)
     """
-    FORMATS[".onnx"].require_tools()
+    require_modules("ONNX files need", ONNX_TOOLS, "onnx")
     check_file(path)
     check_versions(opset, ir_version)
     graph = Graph(copy.deepcopy(model).eval(), Ends.of(model, size, dynamic, output, preprocess))

@@ -14,6 +14,8 @@ import numpy as np
 
 from edgeseg.deploy.grids import prune
 
+ONNX_TOOLS = ("onnx", "onnxruntime", "onnxscript")
+"""Modules that write and run ONNX files; torch's exporter needs the last."""
 OLDEST = 11
 BASE = 18
 """The oldest opset of torch's exporter."""

@@ -17,15 +17,15 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from edgeseg.deploy.calibration import ROUNDING_IMAGES, Frame, Prepared, as_frame, check_images, some
-from edgeseg.deploy.formats import FORMATS
 from edgeseg.deploy.graph import DIMENSIONS, Ends, Output, one_at_a_time
 from edgeseg.deploy.grids import normalized, simplify
 from edgeseg.deploy.onnx import export_onnx
-from edgeseg.deploy.opset import as_asked, check_versions, exporter_opset
+from edgeseg.deploy.opset import ONNX_TOOLS, as_asked, check_versions, exporter_opset
 from edgeseg.deploy.verify import compare_8_bit
 from edgeseg.machine.files import check_file, replacing
 from edgeseg.machine.quiet import quiet_logging, quiet_printing
 from edgeseg.machine.terminal import progress_bar
+from edgeseg.machine.versions import require_modules
 from edgeseg.networks.equalize import equalize_channels
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.networks.pixelwise import PixelwiseConv2d, is_pixelwise, last_convolutions
@@ -122,7 +122,7 @@ def quantize_onnx(
         >>> done.path.name, list(done.agreement)
         ('model_int8.onnx', ['segmentation'])
     """
-    FORMATS[".onnx"].require_tools()
+    require_modules("ONNX files need", ONNX_TOOLS, "onnx")
     check_file(path)
     check_versions(opset, ir_version)
     check_opset_of_scales(opset, power_of_two=power_of_two)
