@@ -74,7 +74,7 @@ def require_other_files(model: Predictor, files: Sequence[tuple[Path, str]], opt
                     )
                 beside = os.path.dirname(ending) == os.path.dirname(os.path.realpath(path))
                 foreign = not is_result(ending) if ending.endswith(".png") else beside
-                if foreign and os.path.lexists(ending):
+                if foreign and os.path.lexists(ending) and not os.path.isdir(ending):
                     raise ValueError(
                         f"the results of {path} would overwrite {ending}, which edgeseg did not write; choose another "
                         "--output, or remove that file"
