@@ -93,16 +93,34 @@ def test_a_run_that_saved_no_step_may_start_again(camvid: Path, tmp_path: Path) 
     assert len(rows(tmp_path)) == 1
 
 
-def test_a_diverged_step_leaves_the_last_good_weights(camvid: Path, tmp_path: Path) -> None:
-    """The loss of the last step is finite, and its gradient is not."""
-    model, seen = make(), []
-    config = replace(SMALL, epochs=2)
+def explode_once(model: edgeseg.Pixel2Pixel, call: int) -> edgeseg.Pixel2Pixel:
+    """Makes a gradient infinite when it is computed for the given time."""
+    seen = []
 
     def explode(gradient: torch.Tensor) -> torch.Tensor:
         seen.append(gradient)
-        return gradient * torch.inf if len(seen) == 6 else gradient
+        return gradient * torch.inf if len(seen) == call else gradient
 
     next(iter(model.decoders.parameters())).register_hook(explode)
+    return model
+
+
+def test_bfloat16_does_not_end_a_run(camvid: Path, tmp_path: Path) -> None:
+    """A gradient that bfloat16 makes infinite is computed again in float32."""
+    with pytest.warns(
+        UserWarning, match=r"a gradient is (inf|nan) in bfloat16 in step 6, which is repeated in float32"
+    ):
+        trained = train(
+            explode_once(make(), call=6), CamVid(camvid), None, replace(SMALL, epochs=2, bf16=True), tmp_path
+        )
+    assert [row["epoch"] for row in rows(tmp_path)] == [1, 2]
+    assert all(value.isfinite().all() for value in trained.state_dict().values())
+
+
+def test_a_diverged_step_leaves_the_last_good_weights(camvid: Path, tmp_path: Path) -> None:
+    """The loss of the last step is finite, and its gradient is not."""
+    model = explode_once(make(), call=6)
+    config = replace(SMALL, epochs=2, bf16=False)
     with pytest.raises(FloatingPointError, match=r"the largest gradient is (inf|nan) in step 6; lower lr"):
         train(model, CamVid(camvid), CamVid(camvid, "val"), config, tmp_path)
     assert [row["epoch"] for row in rows(tmp_path)] == [1]

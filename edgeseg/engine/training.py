@@ -42,7 +42,7 @@ from edgeseg.engine.trained_network import (
     prepared,
 )
 from edgeseg.machine.processor import trains_faster_in_bf16
-from edgeseg.machine.terminal import progress_bar, say
+from edgeseg.machine.terminal import progress_bar, say, warn
 from edgeseg.networks.modes import EXPORTING
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.networks.quantized import freeze_ranges
@@ -385,6 +385,8 @@ class _Run:
     def step(self, batches: Sequence[Batch]) -> dict[str, float]:
         """Makes one optimizer step on `iter_size` batches.
 
+        Gradients that are not finite in bfloat16 are computed again in float32.
+
         Returns:
             The mean losses of the batches over all processes: "loss" for the total, and one per task.
 
@@ -392,21 +394,10 @@ class _Run:
             FloatingPointError: the loss or a gradient is not finite; the weights are as they were.
         """
         config = self.config
-        seed = config.seed * 1_000_003 + self.state.step * distributed.world_size() + distributed.rank()
-        torch.manual_seed(seed)
-        means: dict[str, float] = {}
-        with EXPORTING:
-            self.optimizer.zero_grad(set_to_none=True)
-        for batch in batches:
-            losses = self._losses(batch)
-            (losses["loss"] / len(batches)).backward()
-            for name, loss in losses.items():
-                means[name] = means.get(name, 0.0) + float(loss.detach()) / len(batches)
-        for parameter in self.balancer.parameters():  # outside of what DistributedDataParallel averages
-            if parameter.grad is not None:
-                parameter.grad = distributed.mean(parameter.grad)
-        gradients = [each.grad for each in self.network.parameters() if each.grad is not None]
-        largest = float(nn.utils.get_total_norm(gradients, norm_type=math.inf))
+        means, largest = self._gradients(batches, bf16=self.bf16)
+        if self.bf16 and not math.isfinite(largest):
+            warn(f"a gradient is {largest} in bfloat16 in step {self.state.step + 1}, which is repeated in float32")
+            means, largest = self._gradients(batches, bf16=False)
         if not math.isfinite(largest):  # the step would make the weights so, and they would be saved
             raise self._not_finite("the largest gradient", largest, batches)
         if config.clip_grad:
@@ -418,7 +409,26 @@ class _Run:
         values = distributed.mean(torch.tensor(list(means.values()), dtype=torch.float64)).tolist()
         return dict(zip(means, values, strict=True))
 
-    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+    def _gradients(self, batches: Sequence[Batch], *, bf16: bool) -> tuple[dict[str, float], float]:
+        """Computes the gradients of the mean loss of the batches; returns the losses and the largest gradient."""
+        config = self.config
+        seed = config.seed * 1_000_003 + self.state.step * distributed.world_size() + distributed.rank()
+        torch.manual_seed(seed)
+        means: dict[str, float] = {}
+        with EXPORTING:
+            self.optimizer.zero_grad(set_to_none=True)
+        for batch in batches:
+            losses = self._losses(batch, bf16=bf16)
+            (losses["loss"] / len(batches)).backward()
+            for name, loss in losses.items():
+                means[name] = means.get(name, 0.0) + float(loss.detach()) / len(batches)
+        for parameter in self.balancer.parameters():  # outside of what DistributedDataParallel averages
+            if parameter.grad is not None:
+                parameter.grad = distributed.mean(parameter.grad)
+        gradients = [each.grad for each in self.network.parameters() if each.grad is not None]
+        return means, float(nn.utils.get_total_norm(gradients, norm_type=math.inf))
+
+    def _losses(self, batch: Batch, *, bf16: bool) -> dict[str, Tensor]:
         """Computes the losses of a batch: "loss" for the total, and one per task.
 
         Raises:
@@ -427,7 +437,7 @@ class _Run:
         images, targets, _ = batch
         inputs = [self.model.preprocess.normalize(image.to(self.device)) for image in images]
         inputs = [image.contiguous(memory_format=torch.channels_last) for image in inputs]
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             outputs = self.forward(*inputs)
         by_task = self.losses(inputs, outputs, {name: target.to(self.device) for name, target in targets.items()})
         loss = self.balancer.total(by_task, outputs.features)
