@@ -23,6 +23,7 @@ from torch.nn import functional as F
 import edgeseg
 from edgeseg.data.camvid import CamVid
 from edgeseg.engine import BinaryScores, ConfusionMatrix, DepthErrors, TrainConfig, evaluate, train
+from edgeseg.engine.bfloat16 import bfloat16
 from edgeseg.engine.optimization import learning_rate_factor
 from edgeseg.engine.signals import stoppable
 from edgeseg.engine.sync_batch_norm import share_batch_norms, unshare_batch_norms
@@ -458,3 +459,19 @@ def test_class_weights() -> None:
 
 def test_allocator_setting() -> None:
     assert keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
+
+
+def test_gradients_in_bfloat16() -> None:
+    """PyTorch's are wrong for the weights of dilated depthwise convolutions on CPUs, which stay in float32."""
+    cpu = torch.device("cpu")
+    layers = [torch.nn.Conv2d(64, 64, 3, padding=d, dilation=d, groups=64, bias=False) for d in (1, 2, 6)]
+    image = torch.randn(4, 64, 24, 32).contiguous(memory_format=torch.channels_last)
+    for layer in layers:
+        gradients = []
+        for enabled in (False, True):
+            with bfloat16(cpu, enabled=enabled):
+                output = layer(image)
+            assert output.dtype == (torch.bfloat16 if enabled and layer.dilation == (1, 1) else torch.float32)
+            [gradient] = torch.autograd.grad(output.float().sum(), [layer.weight])
+            gradients.append(gradient)
+        assert (gradients[1] - gradients[0]).abs().max() < 0.02 * gradients[0].abs().max()

@@ -20,6 +20,7 @@ from edgeseg.arguments import require_network
 from edgeseg.data.base import LabelledDataset, name_of
 from edgeseg.engine import distributed
 from edgeseg.engine.balancing import BALANCERS
+from edgeseg.engine.bfloat16 import bfloat16
 from edgeseg.engine.callbacks import Callback, Callbacks, Run
 from edgeseg.engine.data_check import check_batch_norms, check_data, check_tasks
 from edgeseg.engine.evaluation import evaluate_tasks
@@ -225,6 +226,8 @@ class _Run:
         self.optimizer = build_optimizer(self.model.encoder, others, config)
         # bfloat16 would blur the rounding to 8 bits that is learned.
         faster = trains_faster_in_bf16(device) and self.model.config.quantization is None
+        if device.type == "cpu" and config.compile:
+            faster = False  # compiled networks are not rid of the operators that `bfloat16` leaves out
         self.bf16 = faster if config.bf16 is None else config.bf16
         modules = {"model": self.model, "average": self.average}
         modules |= {"auxiliary": self.network.auxiliary, "balancer": self.balancer}
@@ -394,11 +397,14 @@ class _Run:
             FloatingPointError: the loss or a gradient is not finite; the weights are as they were.
         """
         config = self.config
+        buffers = [each.clone() for each in self.network.buffers()]  # statistics of batch norms
         means, largest = self._gradients(batches, bf16=self.bf16)
         if self.bf16 and not math.isfinite(largest):
             warn(f"a gradient is {largest} in bfloat16 in step {self.state.step + 1}, which is repeated in float32")
+            self._restore(buffers)
             means, largest = self._gradients(batches, bf16=False)
         if not math.isfinite(largest):  # the step would make the weights so, and they would be saved
+            self._restore(buffers)
             raise self._not_finite("the largest gradient", largest, batches)
         if config.clip_grad:
             nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_grad)
@@ -408,6 +414,10 @@ class _Run:
             self.average.update_parameters(self.model)
         values = distributed.mean(torch.tensor(list(means.values()), dtype=torch.float64)).tolist()
         return dict(zip(means, values, strict=True))
+
+    def _restore(self, buffers: Sequence[Tensor]) -> None:
+        for each, before in zip(self.network.buffers(), buffers, strict=True):
+            each.data.copy_(before)
 
     def _gradients(self, batches: Sequence[Batch], *, bf16: bool) -> tuple[dict[str, float], float]:
         """Computes the gradients of the mean loss of the batches; returns the losses and the largest gradient."""
@@ -437,7 +447,7 @@ class _Run:
         images, targets, _ = batch
         inputs = [self.model.preprocess.normalize(image.to(self.device)) for image in images]
         inputs = [image.contiguous(memory_format=torch.channels_last) for image in inputs]
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+        with bfloat16(self.device, enabled=bf16):
             outputs = self.forward(*inputs)
         by_task = self.losses(inputs, outputs, {name: target.to(self.device) for name, target in targets.items()})
         loss = self.balancer.total(by_task, outputs.features)
