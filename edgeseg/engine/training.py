@@ -87,8 +87,8 @@ def train(
         callbacks: Called while the run runs; see `edgeseg.engine.Callback`.
 
     Returns:
-        The moving average of the weights after the last epoch: a model of its own, in evaluation mode, whereas `model`
-        has the weights of the last step. The best one is in `best.safetensors`.
+        Another model with the moving average of the weights after the last epoch, in evaluation mode. `model` has the
+        weights of the last step, and `best.safetensors` those with the highest score.
 
     Raises:
         BlockingIOError: another process is training in `output`.
