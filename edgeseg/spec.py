@@ -114,7 +114,7 @@ class Task(Record):
             object.__setattr__(self, "palette", ((0, 0, 0), *self.palette))
         if hasattr(self.palette, "tolist"):
             object.__setattr__(self, "palette", self.palette.tolist())
-        if self.kind == "segmentation" and self.channels == 1 and isinstance(self.classes, tuple | list):
+        if not given and self.channels == 1 and isinstance(self.classes, tuple | list):
             object.__setattr__(self, "channels", max(len(self.classes), 1))
         super().__post_init__()
 
