@@ -131,10 +131,9 @@ def load_split(options: argparse.Namespace, split: str, model: Predictor | None 
     """
     if options.data_path is None and options.dataset != "streets":
         raise ValueError(f"--data-path is required for {options.dataset}")
-    given = dataset_options(options, model)
-    if wrong := [FLAGS.get(name, f"--{name}") for name in given if name not in options_of(options.dataset)]:
-        flags = ", ".join(each.replace("_", "-") for each in wrong)
-        raise ValueError(f"{flags} does not apply to --dataset {options.dataset}")
+    given, known = dataset_options(options, model), options_of(options.dataset)
+    if wrong := [FLAGS.get(name, f"--{name.replace('_', '-')}") for name in given if name not in known]:
+        raise ValueError(f"{', '.join(wrong)} does not apply to --dataset {options.dataset}")
     return load_dataset(options.dataset, options.data_path, split, **given)
 
 

@@ -72,9 +72,11 @@ def require_other_files(model: Predictor, files: Sequence[tuple[Path, str]], opt
                     raise ValueError(
                         f"the results of {path} would overwrite {sources[ending]}; choose another --output"
                     )
+                if not os.path.lexists(ending) or os.path.isdir(ending):
+                    continue
                 beside = os.path.dirname(ending) == os.path.dirname(os.path.realpath(path))
-                foreign = not is_result(ending) if ending.endswith(".png") else beside
-                if foreign and os.path.lexists(ending) and not os.path.isdir(ending):
+                ours = is_result(ending) if ending.endswith(".png") else not beside
+                if not ours:
                     raise ValueError(
                         f"the results of {path} would overwrite {ending}, which edgeseg did not write; choose another "
                         "--output, or remove that file"

@@ -68,8 +68,9 @@ def load_dataset(name: str, root: str | os.PathLike[str] | None, split: str, **o
         hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(DATASETS)}"
         raise ValueError(f"there is no dataset named {name!r}; {hint}")
     kind, fixed = _class_of(name), DATASETS[name][1]
-    if unknown := [each for each in options if each not in options_of(name)]:
-        raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(options_of(name))}")
+    known = options_of(name)
+    if unknown := [each for each in options if each not in known]:
+        raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known)}")
     if root is None and name != "streets":
         raise ValueError(f"{name} needs its folder; pass root (--data-path)")
     place = () if name == "streets" else (root,)

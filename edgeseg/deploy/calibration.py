@@ -87,16 +87,18 @@ def check_images(images: Any) -> None:
         raise ValueError("images is empty; an 8-bit file needs typical photos that the ranges are measured on")
 
 
-def check_given_images(precision: str, images: Any, *, trained: bool) -> None:
-    """Raises a ValueError unless there are photos for "int8", and none for another precision.
+def given_images(precision: str, images: Any, *, trained: bool) -> Any:
+    """Returns the photos; raises a ValueError unless there are some for "int8", and none for another precision.
 
     A network that was `trained` for 8 bits has its ranges, and needs none for "int8".
     """
-    given = images is not None and not (isinstance(images, Sequence | np.ndarray) and not len(images))
+    images = () if images is None else images
+    given = not (isinstance(images, Sequence | np.ndarray) and not len(images))
     if (precision == "int8") != given and not (precision == "int8" and trained):
         raise ValueError('precision="int8" needs images, on which ranges are measured, and other precisions need none')
     if given:
         check_images(images)
+    return images
 
 
 def calibration_inputs(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgeseg.arguments import require_network
-from edgeseg.deploy.calibration import Frame, check_given_images
+from edgeseg.deploy.calibration import Frame, given_images
 from edgeseg.deploy.graph import one_at_a_time
 from edgeseg.deploy.opset import ONNX_TOOLS
 from edgeseg.deploy.verify import Exported
@@ -127,8 +127,7 @@ def export(
         raise ValueError(
             f"{chosen.title} files have no option {', '.join(unknown)}; they have {', '.join(chosen.options)}"
         )
-    images = () if images is None else images
-    check_given_images(precision, images, trained=model.config.quantization is not None)
+    images = given_images(precision, images, trained=model.config.quantization is not None)
     check_folder(path)
     chosen.require_tools()
     module, function = chosen.writer.split(":")

@@ -15,7 +15,7 @@ from typing import Any
 
 from edgeseg.arguments import as_size
 from edgeseg.config import origin
-from edgeseg.deploy.calibration import Frame, check_given_images
+from edgeseg.deploy.calibration import Frame, given_images
 from edgeseg.deploy.facts import check_free
 from edgeseg.deploy.formats import Precision, write_onnx
 from edgeseg.deploy.verify import Exported
@@ -130,8 +130,7 @@ def export_web(
     _check_model(model, size)
     if precision not in ("float32", "int8"):
         raise ValueError(f"the page's network is float32 or int8, got {precision}")
-    images = () if images is None else images
-    check_given_images(precision, images, trained=model.config.quantization is not None)
+    images = given_images(precision, images, trained=model.config.quantization is not None)
     devices = ["wasm"] if precision == "int8" or model.config.quantization is not None else ["webgpu", "wasm"]
     runtime = replace(RUNTIME, files={device: RUNTIME.files[device] for device in devices})
     options = {"size": size, "output": "small_logits"}

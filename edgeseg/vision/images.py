@@ -84,8 +84,9 @@ def read_photo(image: ImageLike, channels: int = 3, *, max_pixels: int | None = 
     if isinstance(image, str | os.PathLike):
         path = Path(image)
         if path.suffix.lower() == ".npy":
-            height, width = _load_array(path, mmap_mode="r").shape[:2]
-            _check_pixels(height, width, max_pixels, str(path))
+            if max_pixels is not None:
+                height, width = _load_array(path, mmap_mode="r").shape[:2]
+                _check_pixels(height, width, max_pixels, str(path))
             return _fitted(_load_array(path), channels, str(path))
         with named_errors(str(path)):
             bands = read_bands(path, channels, max_pixels)
