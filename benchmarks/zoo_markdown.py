@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import int8
 from measuring import RESULTS, markdown
 from published import ROWS, TRUNCATED
-from zoo_choice import chooser
+from zoo_choice import chooser, milliseconds
 from zoo_figures import REFERENCE, Figures
 
 CONVENTIONS = {"gmacs": "conv", "all_operators": "all", "all_operators_folded": "all, folded"}
@@ -24,15 +24,19 @@ The networks that have trained weights or a published mIoU, sorted by speed:
 - **mIoU** is in percent on Cityscapes' validation images, as published, at 768x384 (width x height) unless the table
   names a larger size. **GMACs** and **ms** are always for 768x384, so a larger size costs more than its row says.
 - **GMACs** count convolutions. **ms** are milliseconds in onnxruntime, float32, on {machine}.
+  Each network was timed in turns with `{reference}`, and its ms are the ratio of both times
+  the {pace:.1f} ms of that network.
 - **Weights** are loaded by `edgeseg.create_model("NAME.TAG")`. Their scores are [below](#trained-weights).
 
 [Which model?](docs/choosing.md) chooses by need and by device.
 
 ## What the other tables contain
 
-They are written by `python benchmarks/zoo_table.py`, which also writes the figures to `benchmarks/results/zoo.json`.
+`python benchmarks/zoo_table.py` writes them, and their figures to `benchmarks/results/zoo.json`. Those of int8 come
+from `benchmarks/int8.py`.
 
-- **published**: printed in the table of TI's edgeai-torchvision; mIoU in percent on the dataset's validation images.
+- **published**: printed in the table of TI's edgeai-torchvision, and of ESPNetv2 stated by its authors; mIoU in percent
+  on the dataset's validation images.
 - **computed**: counted here, on the network that `edgeseg.create_model(name)` builds. "conv" counts convolutions only,
   which is TI's convention for its Cityscapes and COCO rows; "all" counts every operator, TI's convention for its ADE20K
   rows (of RegNetX at full size; of MobileNetV2 with batch norms folded and without the last upsampling).
@@ -46,7 +50,9 @@ def render(zoo: Figures) -> str:
     """Returns the whole text."""
     datasets = list(dict.fromkeys(row["dataset"] for row in zoo["rows"]))
     parts = [
-        HEADER.format(chooser=chooser(zoo), machine=zoo["machine"]),
+        HEADER.format(
+            chooser=chooser(zoo), machine=zoo["machine"], reference=REFERENCE, pace=milliseconds(REFERENCE, zoo)
+        ),
         *(published_section(each, [row for row in zoo["rows"] if row["dataset"] == each]) for each in datasets),
         other_tasks_section(zoo["tasks"]),
         weights_section(zoo["weights"]),
@@ -122,8 +128,9 @@ def weights_section(rows: Sequence[Figures]) -> str:
     table = markdown("name | format | mIoU published: | mIoU measured: | on | state | licence", cells)
     return (
         '## Trained weights\n\nThe weights that `create_model("NAME.TAG")` loads. **loads** means that the '
-        "published file, or where it was not available a synthetic file in its format, was read and gave the same "
-        f"logits; the datasets to score them on were not available here, so their mIoU is the publisher's.\n\n{table}\n"
+        "published file, or where it was not available a synthetic file in its format, was read, and that the "
+        "network gave the logits of the original one; the datasets to score them on were not available here, so their "
+        f"mIoU is the publisher's.\n\n{table}\n"
     )
 
 

@@ -27,6 +27,12 @@ def require_size(name: str, size: Any) -> None:
         raise ValueError(f"{name} must be a positive height and width, got {size!r}")
 
 
+def require_pixels(count: Any) -> None:
+    """Raises a ValueError unless an argument is a largest number of pixels, or None."""
+    if count is not None and (not isinstance(count, Integral) or int(count) < 1):
+        raise ValueError(f"max_pixels must be at least 1, and an integer, got {count!r}")
+
+
 def as_size(name: str, size: Any) -> tuple[int, int]:
     """Returns the height and width that an argument means; a single number is a square.
 

@@ -34,7 +34,7 @@ class ModelConfig(Record):
 
     Args:
         name: Name in the zoo, of a decoder family, or of a registered builder.
-        spec: The network in full; None for a peer of the zoo and for a registered builder.
+        spec: The network in full; None for networks that the zoo is compared with, and for a registered builder.
         tasks: What the model predicts, by name.
         inputs: The images that the model takes, by name. The last is the photo that the predictions belong to.
         preprocess: How photos become input tensors.
@@ -196,7 +196,7 @@ def as_inputs(in_channels: int | Sequence[int] | Mapping[str, int | Input]) -> d
             An input given by its channels is optical flow if it is called "flow", otherwise an image.
 
     Raises:
-        ValueError: no inputs, or something else than channels.
+        ValueError: no inputs, or something other than channels.
     """
     if isinstance(in_channels, int) and not isinstance(in_channels, bool):
         in_channels = (in_channels,)

@@ -60,11 +60,16 @@ class TrainConfig(Record):
     transform_rotation: float = option(
         0.0, "augmentation", "largest angle of the rotation in degrees, applied half of the time"
     )
-    jitter: float = option(0.4, "augmentation", "strength of random changes of brightness, contrast and saturation")
+    mirror: float = option(
+        0.5, "augmentation", "probability that a sample is mirrored; 0 where left and right are different classes"
+    )
+    jitter: float = option(
+        0.4, "augmentation", "largest relative change of brightness, contrast and saturation; 0 for none"
+    )
     keep_aspect: bool = option(
         True,
         "augmentation",
-        "resize photos to as many pixels as img_resize has and keep their aspect ratio; else stretch them to it",
+        "resize photos to as many pixels as img_resize has and keep their aspect ratio; otherwise stretch them to it",
     )
     class_weights: Literal["none", "dataset", "log"] = option(
         "log",
@@ -85,14 +90,20 @@ class TrainConfig(Record):
     )
     dice: float = option(0.5, "loss", "weight of the Dice loss that is added to the cross-entropy")
     depth_losses: tuple[str, ...] = option(
-        ("smooth_l1", "scale"), "loss", "losses of depth tasks; see edgeseg.tasks.depth_losses"
+        ("smooth_l1", "scale"),
+        "loss",
+        "losses of depth tasks, among smooth_l1, scale, error_variance, relative, berhu and silog",
     )
     depth_factors: tuple[float, ...] = option((1.0, 1.0), "loss", "weights of the depth losses, in their order")
     task_factors: tuple[float, ...] = option(
         (), "several tasks", "weights of the tasks' losses, in the order of the tasks; by default 1 each"
     )
     balancing: Literal["fixed", "uncertainty", "dwa", "gradnorm", "pseudo_gradnorm"] = option(
-        "fixed", "several tasks", "method that adapts the weights of the tasks' losses during training"
+        "fixed",
+        "several tasks",
+        "method that adapts the weights of the tasks' losses during training: "
+        "uncertainty (Kendall et al., 2018), dwa (Liu et al., 2019), gradnorm (Chen et al., 2018), or pseudo_gradnorm, "
+        "the one of TI's zoo",
     )
     aux_loss: float = option(
         0.0, "loss", "weight of an auxiliary prediction from the deepest feature, made in training only"
@@ -120,14 +131,14 @@ class TrainConfig(Record):
         8,
         "quantization-aware training",
         "bits of the weights in quantization-aware training: 7 for processors whose sums of 8-bit products "
-        "saturate (x86 without VNNI), else 8",
+        "saturate (x86 without VNNI), 8 for others",
     )
     distillation: float | None = option(
         None,
         "loss",
         "knowledge distillation: weight, 0 to 1, of the teacher's soft labels in the loss of labelled pixels; by "
-        "default 0.5 with a teacher and else 0; without a teacher, a value above 0 makes quantization-aware training "
-        "learn from its own float network",
+        "default 0.5 with a teacher and 0 without; a value above 0 without a teacher makes quantization-aware "
+        "training learn from its own float network",
     )
     seed: int = option(1, "machine", "seed of new layers, shuffling, augmentation and dropout")
     workers: int = option(1, "machine", "number of processes that load and augment images")
@@ -168,7 +179,7 @@ class TrainConfig(Record):
         self.require(all(factor >= 0 for factor in self.task_factors or ()), "task_factors", "must not be negative")
         self.require(not self.task_factors or any(self.task_factors), "task_factors", "must not all be 0")
         self.require(all(epoch >= 1 for epoch in self.milestones), "milestones", "must be at least 1")
-        for name in ("label_smoothing", "ohem", "ema", "class_weights_probability"):
+        for name in ("label_smoothing", "ohem", "ema", "class_weights_probability", "mirror"):
             self.require(0 <= getattr(self, name) <= 1, name, "must be between 0 and 1")
         for name in ("img_resize", "rand_crop", "output_size"):
             size = getattr(self, name)
@@ -178,32 +189,56 @@ class TrainConfig(Record):
         )
         self._check_original_augmentation()
         self.require(len(self.depth_losses) > 0, "depth_losses", "must have at least one loss")
-        if len(self.depth_losses) != len(self.depth_factors):
-            raise ValueError(
-                f"TrainConfig.depth_factors has one factor per depth loss, {len(self.depth_losses)} in all"
-            )
-        if self.freeze_encoder and self.balancing in ("gradnorm", "pseudo_gradnorm"):
-            raise ValueError(
-                f"TrainConfig.balancing {self.balancing!r} needs gradients of the encoder's features, which "
-                "freeze_encoder leaves out: choose another balancing"
-            )
-        if self.compile and self.balancing in ("gradnorm", "pseudo_gradnorm"):
-            raise ValueError(
-                f"TrainConfig.balancing {self.balancing!r} needs gradients of the encoder's features, which a compiled "
-                "network does not give: choose another balancing, or leave out compile"
-            )
-        if self.freeze_encoder and self.quantize != "none":
-            raise ValueError(
-                "TrainConfig.freeze_encoder leaves out the encoder, and quantize measures the ranges of its features "
-                "in training: leave out one of them"
-            )
         share = 0.5 if self.distillation is None else self.distillation
         self.require(0 <= share <= 1, "distillation", "must be between 0 and 1")
+        for wrong, message in self._contradictions():
+            if wrong:
+                raise ValueError(f"TrainConfig.{message}")
 
     @property
     def teacher_share(self) -> float:
         """Share of a teacher in what is learned, if there is one."""
         return 0.5 if self.distillation is None else self.distillation
+
+    def _contradictions(self) -> list[tuple[bool, str]]:
+        """What cannot be combined: whether the recipe does so, and what to say then."""
+        features = (
+            f"balancing {self.balancing!r} needs gradients of the encoder's features, which "
+            if self.balancing in ("gradnorm", "pseudo_gradnorm") else ""
+        )  # fmt: skip
+        return [
+            (
+                len(self.depth_losses) != len(self.depth_factors),
+                f"depth_factors has one factor per depth loss, {len(self.depth_losses)} in all",
+            ),
+            (
+                bool(features) and self.freeze_encoder,
+                f"{features}freeze_encoder leaves out: choose another balancing",
+            ),
+            (
+                bool(features) and self.compile,
+                f"{features}a compiled network does not give: choose another balancing, or leave out compile",
+            ),
+            (
+                self.freeze_encoder and self.quantize != "none",
+                "freeze_encoder leaves out the encoder, and quantize measures the ranges of its features in training: "
+                "leave out one of them",
+            ),
+            (
+                self.balancing == "uncertainty" and len(set(self.task_factors)) > 1,
+                'task_factors has no effect with balancing "uncertainty", which learns the weights from the losses: '
+                "leave out one of them",
+            ),
+            (
+                self.weight_bits != 8 and self.quantize == "none",
+                "weight_bits belongs to quantization-aware training: set quantize too",
+            ),
+            (
+                self.output_size is not None and self.protocol == "native",
+                'output_size belongs to the protocol "original"; the protocol "native" scores at the size of the '
+                "labels: leave out one of them",
+            ),
+        ]
 
     def _check_original_augmentation(self) -> None:
         """TI's augmentation crops without padding: first to `img_resize`, and then to `rand_crop`."""

@@ -133,8 +133,7 @@ class Task(Record):
         self.require(max(-low, high) <= LARGEST_VALUE, "range", f"must be within {LARGEST_VALUE:g} of 0")
         for name, values in (("class names", self.classes), ("palette colours", self.palette)):
             if values and len(values) != self.class_count:
-                own = f", which has {self.class_count} classes" if self.class_count != self.channels else ""
-                raise ValueError(f"{len(values)} {name} for a task of {self.channels} channels{own}")
+                raise ValueError(f"{len(values)} {name} for a task of {self.class_count} classes; give one per class")
         twice = [name for name, count in Counter(self.classes).items() if count > 1]
         if twice:
             raise ValueError(f"Task.classes has {', '.join(map(repr, twice))} more than once")
@@ -199,7 +198,8 @@ class Preprocess(Record):
 
     Args:
         size: Height and width that photos are resized to, at most 2**23 pixels in all; None keeps their own size.
-        keep_aspect: Resize to as many pixels as `size` has and keep the photo's aspect ratio; else stretch to `size`.
+        keep_aspect: Resize to as many pixels as `size` has and keep the photo's aspect ratio; otherwise stretch to
+            `size`.
         mean: Subtracted from the pixels, in units of 0 to 255; one value per channel, or one for all.
         std: Divides the result, in the same units; one value per channel, or one for all.
         channel_order: "rgb" or "bgr".

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 import edgeseg
+from edgeseg.cli import main
 from edgeseg.data import Streets
 from edgeseg.engine import ConfusionMatrix, choose_biases, decision, evaluate
 from edgeseg.networks.constants import add_constants
@@ -146,6 +147,26 @@ def test_what_is_refused(streets: Streets, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="last layer of an exported file is fixed"):
         choose_biases(edgeseg.OnnxSegmenter(tmp_path / "model.onnx"), data)  # type: ignore[arg-type]
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "--store-biases would overwrite the file of --checkpoint; name another file"),
+        (["--flip"], "--store-biases chooses as training scores, .* leave out --flip"),
+        (["--scales", "0.5"], "leave out --scales"),
+    ],
+)
+def test_refused_before_the_model_is_read(
+    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a.safetensors"
+    file.write_bytes(b"weights")
+    target = tmp_path / "b.safetensors" if options else file
+    call = ["evaluate", "--dataset", "streets", "--checkpoint", str(file), "--store-biases", str(target), *options]
+    assert main(call) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert file.read_bytes() == b"weights"
 
 
 def test_command_in_one_and_in_two_processes(streets: Streets, tmp_path: Path) -> None:

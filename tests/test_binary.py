@@ -109,7 +109,7 @@ def test_the_task() -> None:
     )
     for wrong, message in (
         ({"threshold": 0.0}, "Task.threshold must be between 0 and 1, got 0.0"),
-        ({"classes": ("a", "b", "c")}, "3 class names for a task of 1 channels, which has 2 classes"),
+        ({"classes": ("a", "b", "c")}, "3 class names for a task of 2 classes"),
     ):
         with pytest.raises(ValueError, match=message):
             Task("binary", **wrong)

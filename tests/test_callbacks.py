@@ -104,10 +104,34 @@ def test_an_epoch_whose_evaluation_fails_is_not_lost(camvid: Path, tmp_path: Pat
             raise RuntimeError("no place for a picture")
 
     data, val, config = CamVid(camvid), CamVid(camvid, "val"), replace(SMALL, epochs=2, evaluate_every=1)
+    model = make()
+    whole = train(copy.deepcopy(model), data, val, config, tmp_path / "whole")
     with pytest.raises(RuntimeError, match="no place"):
-        train(make(), data, val, config, tmp_path, callbacks=[Fails()])
-    train(make(), data, val, config, tmp_path, resume=True)
-    assert [row["epoch"] for row in rows(tmp_path)] == [2]
+        train(model, data, val, config, tmp_path / "parts", callbacks=[Fails()])
+    parts = train(make(), data, val, config, tmp_path / "parts", resume=True)
+    scores = [[(row["epoch"], row["loss"], row["miou"]) for row in rows(tmp_path / run)] for run in ("whole", "parts")]
+    assert scores[0] == scores[1]
+    assert len(scores[0]) == 2
+    assert all(torch.equal(value, parts.state_dict()[name]) for name, value in whole.state_dict().items())
+
+
+def test_a_last_evaluation_that_failed_is_made_up_for(camvid: Path, tmp_path: Path) -> None:
+    """The last epoch is done, so that the run would end without a score."""
+    label = camvid / "valannot/001.png"
+    data, val, content = CamVid(camvid), CamVid(camvid, "val"), label.read_bytes()
+
+    class Damages(Callback):
+        def on_run_start(self, run: Run) -> None:
+            label.write_bytes(content[:50])
+
+    with pytest.raises(OSError, match=r"valannot/001\.png"):
+        train(make(), data, val, SMALL, tmp_path, callbacks=[Damages()])
+    assert not rows(tmp_path)
+    label.write_bytes(content)
+    train(make(), data, val, SMALL, tmp_path, resume=True)
+    assert [row["epoch"] for row in rows(tmp_path)] == [1]
+    assert rows(tmp_path)[0]["miou"] >= 0
+    assert (tmp_path / "best.safetensors").is_file()
 
 
 def test_an_earlier_run_stays_if_a_callback_cannot_start(camvid: Path, tmp_path: Path) -> None:
@@ -165,8 +189,9 @@ def test_every_callback_hears_of_the_end(camvid: Path, tmp_path: Path) -> None:
 def test_rows_of_epochs_that_run_again(tmp_path: Path) -> None:
     """An epoch whose evaluation failed has no row, so that rows are not counted."""
     run = Run(make(), SMALL, tmp_path, steps=2, step=6)
-    (tmp_path / "metrics.jsonl").write_text("".join(f'{{"epoch": {epoch}}}\n' for epoch in (1, 3, 4)))
-    report.Log().open(run)
+    whole = "".join(f'{{"epoch": {epoch}}}\n' for epoch in (1, 3, 4))
+    (tmp_path / "metrics.jsonl").write_text(whole + '{"epoch": 2, "lo')  # cut off by a power failure
+    report.Log().open(run, done=3)
     assert [row["epoch"] for row in rows(tmp_path)] == [1, 3]
 
 

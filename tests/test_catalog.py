@@ -295,7 +295,7 @@ def publish(hub: HubServer, repo: str, state: dict[str, Tensor], folder: Path) -
 def test_imagenet_from_the_hub(
     encoder: str, repo: str, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgeseg.weights.load.IMAGENET", Preprocess())  # so that nothing is folded
+    monkeypatch.setattr("edgeseg.weights.encoder.IMAGENET", Preprocess())  # so that nothing is folded
     source: Any = timm.create_model(repo.removeprefix("timm/").partition(".")[0]).eval()
     publish(hub, repo, source.state_dict(), tmp_path)
     model = edgeseg.create_model("fpn", encoder=encoder, encoder_weights="imagenet", activation="relu6")

@@ -116,6 +116,9 @@ def test_predict_refuses_to_overwrite_its_own_pictures(
     inputs = [str(tmp_path / "x"), str(tmp_path / "y")]
     assert main(["predict", *inputs, "-o", str(tmp_path / "out"), "--checkpoint", str(checkpoint)]) == 2
     assert "the same name, a.png; pass the folder that holds both" in capsys.readouterr().err
+    twice = [str(tmp_path / "x/a.png"), str(tmp_path / "x"), str(tmp_path / "x/../x/a.png")]
+    assert main(["predict", *twice, "-o", str(tmp_path / "once"), "--checkpoint", str(checkpoint)]) == 0
+    assert "1 of 1 segmented" in capsys.readouterr().out
     (tmp_path / "empty").mkdir()
     assert main(["predict", str(tmp_path / "empty"), "-o", str(tmp_path / "out")]) == 2
     assert "no images in" in capsys.readouterr().err
@@ -222,7 +225,7 @@ def test_train_from_weights(camvid: Path, checkpoint: Path, tmp_path: Path) -> N
     """From a checkpoint of other classes: all but the prediction layer."""
     data = ["--dataset", "camvid", "--data-path", str(camvid), "--model", NAME, "--pretrained", str(checkpoint)]
     sizes = [*SMALL_RUN, "--val-split", "none"]
-    with pytest.warns(UserWarning, match="1 tensor starts anew"):
+    with pytest.warns(UserWarning, match="1 tensor is not loaded"):
         assert main(["train", *data, *sizes, "--epochs", "1", "--lr", "0", "-o", str(tmp_path / "run")]) == 0
     before, after = read_weights(checkpoint), read_weights(tmp_path / "run/last.safetensors")
     key = "encoder.trunk.s4.b1.f.a.weight"
@@ -490,7 +493,7 @@ def test_errors_name_options(tmp_path: Path, capsys: pytest.CaptureFixture[str])
             ["--model", "fpn", "--option", "channels"],
             "--option is KEY=VALUE, such as dilations=[6,12,18]; got 'channels'",
         ),
-        (["--model", NAME, "--option", "in_channels=1"], "in_channels is no option of a network"),
+        (["--model", NAME, "--option", "in_channels=1"], "in_channels is not an option of a network"),
     ):
         assert main([*data, *words]) == 2
         assert problem in capsys.readouterr().err

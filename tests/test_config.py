@@ -296,8 +296,8 @@ def test_same_weights_same_bytes(tmp_path: Path) -> None:
     [
         ({"inputs": {"image": Input(4)}}, r"was built for inputs of \(3,\) channels, not of \(4,\)"),
         ({"tasks": {"segmentation": Task("segmentation", 5)}}, "was built for the channels"),
-        ({"quantization": Quantization()}, "quantization of a model that is built cannot be changed"),
-        ({"name": "another", "spec": None}, "name, spec of a model that is built cannot be changed"),
+        ({"quantization": Quantization()}, "quantization cannot be changed after a model was built"),
+        ({"name": "another", "spec": None}, "name, spec cannot be changed after a model was built"),
     ],
 )
 def test_a_built_model_stays_what_it_is(change: dict[str, Any], problem: str) -> None:

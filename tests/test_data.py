@@ -407,6 +407,15 @@ def test_skip_and_count(own: Path) -> None:
     assert [Path(data.name(i)).stem for i in range(2)] == ["0", "2"]
 
 
+def test_skip_masks_that_cannot_be_used(own: Path) -> None:
+    """Ids beyond the classes and other sizes are left out as unreadable files are."""
+    Image.fromarray(np.full((20, 30), 9, np.uint8)).save(own / "masks/train/day/1.png")
+    Image.fromarray(np.zeros((10, 30), np.uint8)).save(own / "masks/train/day/2.png")
+    with pytest.warns(UserWarning, match=r"2 samples were left out.*1\.png has ids \[9\].*2\.png is \(10, 30\) and"):
+        data = load_dataset("images_masks", own, "train", on_error="skip")
+    assert [Path(data.name(i)).stem for i in range(len(data))] == ["0"]
+
+
 def test_missing_files(own: Path, tmp_path: Path) -> None:
     (own / "masks/train/day/2.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"(?s)masks/train/day/2\.png is missing; expected.*classes\.txt"):

@@ -43,7 +43,7 @@ def test_code_runs(
         request.getfixturevalue("camvid")
     assert photo == tmp_path / "photo.jpg"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # layers that start anew, as the text says
+        warnings.simplefilter("ignore", UserWarning)  # layers that are new, as the text says
         try:
             exec(compile(block, "block", "exec"), {})
         except ModuleNotFoundError as error:
@@ -68,7 +68,7 @@ def test_fine_tuning(photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     run = tmp_path / "run"
     monkeypatch.setattr(sys, "argv", ["fine_tune.py", *map(str, (tmp_path / "own", run, photo))])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # layers that start anew
+        warnings.simplefilter("ignore", UserWarning)  # layers that are new
         runpy.run_path(str(ROOT / "docs/examples/fine_tune.py"), run_name="__main__")
     assert {path.name for path in run.iterdir()} >= {"best.safetensors", "model.onnx", "photo_labels.png"}
     with Image.open(run / "photo_labels.png") as labels:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import edgeseg
 from edgeseg.networks.encoders import Encoder, build_encoder
-from edgeseg.weights.load import load_encoder
+from edgeseg.weights.encoder import load_encoder
 
 from .conftest import SHARED, TINY
 

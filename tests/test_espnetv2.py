@@ -83,7 +83,7 @@ def test_nineteen_classes_of_twenty_outputs() -> None:
     with torch.inference_mode():
         all_outputs, classes = (model_of(CITY[0], count)(image)["segmentation"] for count in (20, 19))
     assert torch.equal(all_outputs[:, :19], classes)
-    with pytest.warns(UserWarning, match=r"2 tensors start anew .*head\.1\.bias, .*head\.1\.weight"):
+    with pytest.warns(UserWarning, match=r"2 tensors are not loaded .*head\.1\.bias, .*head\.1\.weight"):
         edgeseg.create_model("espnetv2_s0p5", num_classes=7, checkpoint_path=published(CITY[0]))
 
 

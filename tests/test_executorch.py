@@ -140,7 +140,7 @@ def test_wrong_files(file: Path, tmp_path: Path) -> None:
     for part in (b"", b"ET12", b"not a program at all" * 9, content[:40], content[:70], content[: end // 2]):
         bad.write_bytes(part)
         for read in (ExecuTorchSegmenter, read_facts):
-            with pytest.raises(ValueError, match=r"bad\.pte is (no ExecuTorch program|truncated)"):
+            with pytest.raises(ValueError, match=r"bad\.pte is (not an ExecuTorch program|truncated)"):
                 read(bad)
     bad.write_bytes(content[:end])
     with pytest.raises(ValueError, match=r"bad\.pte was not written by edgeseg"):

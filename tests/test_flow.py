@@ -71,6 +71,15 @@ def test_flow_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     expected = farneback_flow(*frames())
     for path in (tmp_path / "one.png", tmp_path / "flows/b.png"):
         assert (np.asarray(Image.open(path)) == expected).all()
+    assert main(["flow", str(folder), "-o", str(tmp_path / "flows")]) == 0  # over results of its own
+    mine = tmp_path / "masks/b.png"
+    mine.parent.mkdir()
+    Image.fromarray(frames()[0]).save(mine)
+    content = mine.read_bytes()
+    for call in (["flow", str(folder), "-o", str(mine.parent)], ["flow", *map(str, folder.iterdir()), "-o", str(mine)]):
+        assert main(call) == 2
+        assert f"{mine} would be overwritten, which edgeseg did not write" in capsys.readouterr().err
+        assert mine.read_bytes() == content
     assert main(["flow", str(tmp_path / "flows"), "-o", str(tmp_path / "none")]) == 2
     assert "has 1 images; flow needs two or more" in capsys.readouterr().err
     assert main(["flow", str(folder / "a.png"), "-o", str(tmp_path / "none")]) == 2
@@ -155,6 +164,11 @@ def test_demo(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "\n\ndepth\n" in out
     for title in ("semantic", "depth", "motion", "mIoU", "relative error"):
         assert title in out
+    assert main(call) == 0  # over the picture of its own
+    capsys.readouterr()
+    Image.new("RGB", (8, 8)).save(tmp_path / "mine.png")
+    assert main([*call[:-1], str(tmp_path / "mine.png")]) == 2
+    assert "mine.png would be overwritten, which edgeseg did not write" in capsys.readouterr().err
     with Image.open(path) as picture:
         assert picture.width >= 4 * 480
         assert 2 * 360 <= picture.height < 3 * 360

@@ -251,7 +251,7 @@ def test_colours_of_ignored_pixels(tmp_path: Path) -> None:
     lines = ["0 a 128 64 128", "1 b 0 128 0", "2 c 10 20 30"]
     (tmp_path / "classes.txt").write_text("\n".join(lines))
     data = load_dataset("images_masks", tmp_path, "train")
-    with pytest.raises(ValueError, match=r"train/0\.png has 1 colours that are no class: \(0, 0, 0\); .*255 void"):
+    with pytest.raises(ValueError, match=r"0\.png has 1 colours that belong to no class: \(0, 0, 0\); .*255 void"):
         data[0]
     (tmp_path / "classes.txt").write_text("\n".join([*lines, "255 void 0 0 0"]))
     assert load_dataset("images_masks", tmp_path, "train").task.classes == ("a", "b", "c")
@@ -823,7 +823,7 @@ def test_labelme_of_another_size(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shape", "problem"),
     [
-        ({"label": "tree", "points": [[0, 0], [1, 0], [1, 1]]}, "shape 1 has the label 'tree', which is no class"),
+        ({"label": "tree", "points": [[0, 0], [1, 0], [1, 1]]}, "shape 1 has the label 'tree', which is not a class"),
         ({"label": "car", "points": [[0, 0], [1, 1]], "shape_type": "circle"}, "shape 1 is a circle"),
         ({"label": "car", "points": [[0, 0], [1, 1]]}, "shape 1 is a polygon of the points"),
         ({"label": "car", "points": [[0, 0]] * 3, "shape_type": "rectangle"}, "shape 1 is a rectangle of the points"),

@@ -16,6 +16,7 @@ from huggingface_hub import ModelCard, constants
 
 import edgeseg
 from edgeseg import ModelConfig, Preprocess, Task
+from edgeseg.cli import main
 
 from .conftest import TINY
 from .hub_server import COMMIT, HubServer
@@ -52,7 +53,7 @@ def test_zoo_name_round_trip(tmp_path: Path) -> None:
     pretrained = edgeseg.create_model("fpn_aspp_mobilenetv2_tv_edgeailite.camvid")
     pretrained.save_pretrained(tmp_path)
     assert same(pretrained, edgeseg.create_model(f"local-dir:{tmp_path}"))
-    with pytest.warns(UserWarning, match="1 tensor starts anew"):
+    with pytest.warns(UserWarning, match="1 tensor is not loaded"):
         edgeseg.create_model(f"local-dir:{tmp_path}", num_classes=3)
 
 
@@ -314,3 +315,21 @@ def test_another_configuration_is_kept(model: edgeseg.Pixel2Pixel, tmp_path: Pat
         model.save_pretrained(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
     assert (tmp_path / "config.json").read_text() == '{"mine": 1}'
+
+
+@pytest.mark.parametrize("card", [{"license": ["mit"]}, {"description": 5}, {"dataset": 5, "metrics": {"miou": 1.0}}])
+def test_a_wrong_card_changes_nothing(card: dict[str, Any], model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    other = edgeseg.create_model("fpn", encoder=TINY, channels=8, num_classes=2)
+    with pytest.raises(TypeError, match=r"(license|description|dataset) must be text, got"):
+        other.save_pretrained(tmp_path, **card)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_info_of_a_saved_model(model: edgeseg.Pixel2Pixel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model.save_pretrained(tmp_path, license="mit")
+    assert main(["info", f"local-dir:{tmp_path}"]) == 0
+    assert "mit" in capsys.readouterr().out
+    assert main(["info", str(tmp_path)]) == 2
+    assert f"is a folder, not a file of weights; its model is local-dir:{tmp_path}" in capsys.readouterr().err

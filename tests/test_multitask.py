@@ -242,7 +242,7 @@ def test_weights_for_fewer_tasks_and_inputs(tmp_path: Path) -> None:
     image = torch.randn(1, 3, 64, 64)
     depth = edgeseg.create_model(STREETS, tasks={"depth": whole.tasks["depth"]}).eval()
     assert torch.equal(depth(image, image)["depth"], whole(image, image)["depth"])
-    with pytest.warns(UserWarning, match=r"61 tensors start anew \(decoders\.other"):
+    with pytest.warns(UserWarning, match=r"61 tensors are not loaded \(decoders\.other"):
         other = edgeseg.create_model(STREETS, tasks={"depth": whole.tasks["depth"], "motion": whole.tasks["motion"],
                                                      "other": edgeseg.Task("segmentation", 4)})  # fmt: skip
     assert torch.equal(other.eval()(image, image)["motion"], whole(image, image)["motion"])
@@ -259,7 +259,7 @@ def test_weights_for_fewer_tasks_and_inputs(tmp_path: Path) -> None:
 
 def test_inputs_are_told_apart_by_their_names(tmp_path: Path) -> None:
     whole = edgeseg.create_model(STREETS)
-    with pytest.warns(UserWarning, match=r"tensors start anew \(encoder\.fusion"):
+    with pytest.warns(UserWarning, match=r"tensors are not loaded \(encoder\.fusion"):
         turned = edgeseg.create_model(STREETS, in_channels={"image": 3, "flow": 3})
     assert streams(turned) == streams(whole)[::-1]
     edgeseg.save_checkpoint(whole, tmp_path / "weights.safetensors")
@@ -295,7 +295,7 @@ def test_pictures_that_are_no_optical_flow(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "kitti.png"), np.full((4, 6, 3), 2**15 + 64, np.uint16))
     Image.new("L", (6, 4)).save(tmp_path / "gray.png")
     for wrong in (tmp_path / "kitti.png", tmp_path / "gray.png", Image.new("L", (6, 4)), np.zeros((4, 6), np.uint8)):
-        with pytest.raises(ValueError, match="is no picture of optical flow as `edgeseg flow` writes it"):
+        with pytest.raises(ValueError, match="is not a picture of optical flow as `edgeseg flow` writes it"):
             read_input(wrong, flow)
     Image.new("RGB", (6, 4), (1, 2, 3)).save(tmp_path / "flow.png")
     assert read_input(tmp_path / "flow.png", flow).tolist() == [[[1, 2, 3]] * 6] * 4

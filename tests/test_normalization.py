@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import edgeseg
 from edgeseg import Preprocess
-from edgeseg.weights.load import load_encoder
+from edgeseg.weights.encoder import load_encoder
 from edgeseg.weights.normalization import IMAGENET, first_layers
 
 from .conftest import SHARED, TINY

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -254,3 +255,51 @@ def test_batch_sizes_are_whole_numbers(size: Any, photo: Path) -> None:
     model = edgeseg.create_model("fpn", encoder=TINY, channels=8, num_classes=3)
     with pytest.raises(ValueError, match="batch_size must be at least 1, and an integer, got"):
         model.predict([photo], batch_size=size)
+
+
+@pytest.mark.parametrize("count", [0, -1, "10", 1.5])
+def test_max_pixels_is_a_whole_number(count: Any, tiny: edgeseg.Pixel2Pixel, photo: Path) -> None:
+    """The photo is not to blame."""
+    for call in (tiny.predict, tiny.predict_tasks, tiny.draw):
+        with pytest.raises(ValueError, match="max_pixels must be at least 1, and an integer, got"):
+            call(photo, max_pixels=count)
+
+
+def test_task_is_a_name(tiny: edgeseg.Pixel2Pixel, photo: Path) -> None:
+    for call in (tiny.predict, tiny.draw):
+        for task in (0, ""):
+            with pytest.raises(ValueError, match=f"no task named {task!r}; this model has segmentation"):
+                call(photo, task=task)  # type: ignore[arg-type]
+
+
+def test_hooks_of_the_model_itself(tiny: edgeseg.Pixel2Pixel, photo: Path) -> None:
+    """predict() does not call them, and says so."""
+    handle = tiny.register_forward_hook(lambda *_: None)
+    with pytest.warns(UserWarning, match=r"does not call the model itself.*optimize\(model, compile=True\)"):
+        tiny.predict(photo)
+    handle.remove()
+    tiny.encoder.register_forward_hook(lambda *_: None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tiny.predict(photo)
+
+
+def test_animations(tiny: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
+    pictures = [Image.new("RGB", (20, 10), (shade, 0, 0)) for shade in (0, 90, 200)]
+    pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:])
+    with pytest.warns(UserWarning, match=r"a\.gif is an animation; only the first of its 3 pictures is read"):
+        assert tiny.predict(tmp_path / "a.gif").shape == (10, 20)
+
+
+def test_photos_that_are_none(tiny: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"https://example\.com/a\.jpg is an address, and photos are read from files"):
+        tiny.predict("https://example.com/a.jpg")
+    (tmp_path / "a.mp4").write_bytes(bytes(100))
+    with pytest.raises(OSError, match=r"a\.mp4: a video, not an image: `edgeseg predict` takes videos"):
+        tiny.predict(tmp_path / "a.mp4")
+
+
+def test_inputs_that_are_no_tensors(tiny: edgeseg.Pixel2Pixel) -> None:
+    for image in ([torch.zeros(1, 3, 8, 8)], np.zeros((1, 3, 8, 8), np.float32)):
+        with pytest.raises(TypeError, match=r"image is a float tensor \[N,3,H,W\], got (list|ndarray): pass one"):
+            tiny(image)

@@ -136,7 +136,7 @@ def test_contradictions(tmp_path: Path) -> None:
 def test_task_checks() -> None:
     with pytest.raises(ValueError, match="unknown task kind"):
         Task("panoptic", 3)
-    with pytest.raises(ValueError, match="2 class names for a task of 3 channels"):
+    with pytest.raises(ValueError, match="2 class names for a task of 3 classes; give one per class"):
         Task("segmentation", 3, classes=("a", "b"))
     with pytest.raises(ValueError, match=r"Task.channels must be 1 to 65536, got 0"):
         Task("segmentation", 0)

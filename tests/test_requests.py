@@ -182,6 +182,8 @@ def test_depth_is_drawn_at_any_width(width: int) -> None:
         (["--opset", "13"], "--opset applies to 8-bit files, which --quantize writes"),
         (["--quantize", "per_channel", "--formats", "torch"], "--formats torch: the formats of 8-bit files are onnx"),
         (["--quantize", "per_channel", "--formats", "litert", "--opset", "13"], "which --formats leaves out"),
+        (["--quantize", "per_channel", "--opset", "12"], "scales per channel need opset 13"),
+        (["--teacher-task", "semantic"], "--teacher-task needs --teacher"),
     ],
 )
 def test_files_of_a_training_that_cannot_be_written(
@@ -272,3 +274,35 @@ def test_images_of_a_file(images: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         edgeseg.export_web(model, tmp_path / "page", size=(64, 96), precision=precision, images=images)
     assert not list(tmp_path.iterdir())
+
+
+def test_arguments_of_other_types(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
+    calls: list[tuple[Any, type[Exception], str]] = [
+        (lambda: edgeseg.complexity("fpn", 64), ValueError, "complexity takes an edgeseg model, got a str"),  # type: ignore[arg-type]
+        (lambda: edgeseg.list_models(None), ValueError, "a pattern is text"),  # type: ignore[arg-type]
+        (lambda: edgeseg.load_checkpoint("fpn", "a.pth"), TypeError, "the model must be a network, got str"),  # type: ignore[arg-type]
+        (lambda: edgeseg.create_model("fpn", encoder=TINY, encoder_weights=True), TypeError, "encoder_weights is "),  # type: ignore[arg-type]
+    ]
+    for call, kind, message in calls:
+        with pytest.raises(kind, match=message):
+            call()
+    assert not edgeseg.is_model(None)  # type: ignore[arg-type]
+    assert edgeseg.create_model("fpn", encoder=TINY, num_classes=np.int64(5)).tasks["segmentation"].channels == 5  # type: ignore[arg-type]
+
+
+def test_options_of_onnxruntime(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
+    path = edgeseg.export_onnx(model, tmp_path / "m.onnx", size=(32, 32), dynamic=()).path
+    with_options = edgeseg.OnnxSegmenter(path, providers=[("CPUExecutionProvider", {"use_arena": "1"})])
+    photo = np.zeros((32, 32, 3), np.uint8)
+    assert (with_options.predict(photo) == edgeseg.OnnxSegmenter(path).predict(photo)).all()
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"providers": "CPUExecutionProvider"}, "providers is a list of names"),
+        ({"threads": "2"}, "threads is a number of threads, got '2'"),
+        ({"threads": -1}, "threads is a number of threads, got -1"),
+        ({"device": torch.device("cpu")}, "device is the name of a device"),
+    ]
+    for options, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            edgeseg.OnnxSegmenter(path, **options)
+    with pytest.raises(ValueError, match="image must be a NumPy array, got list"):
+        with_options.run([1])  # type: ignore[arg-type]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,8 +84,62 @@ def test_weights_without_a_state(camvid: Path, tmp_path: Path) -> None:
     edgeseg.save_checkpoint(make(), tmp_path / "best.safetensors")
     with pytest.raises(FileExistsError, match=r"holds files of a run \(best\.safetensors\) without its run\.pt"):
         train(make(), CamVid(camvid), None, SMALL, tmp_path)
-    with pytest.raises(FileExistsError, match=r"cannot resume: .* holds best\.safetensors but no run\.pt"):
+    with pytest.raises(FileExistsError, match=r"cannot resume: .* holds files of a run \(best\.safetensors\) without"):
         train(make(), CamVid(camvid), None, SMALL, tmp_path, resume=True)
+
+
+def test_resume_removes_nothing_that_is_not_of_a_run(camvid: Path, tmp_path: Path) -> None:
+    (tmp_path / "samples.png").write_text("mine")
+    (tmp_path / "tensorboard/other").mkdir(parents=True)
+    with pytest.raises(FileExistsError, match=r"files of a run \(samples\.png, tensorboard\) without its run\.pt"):
+        train(make(), CamVid(camvid), None, SMALL, tmp_path, resume=True)
+    assert (tmp_path / "samples.png").read_text() == "mine"
+    assert (tmp_path / "tensorboard/other").is_dir()
+
+
+def test_arguments_of_other_types(camvid: Path, tmp_path: Path) -> None:
+    data = CamVid(camvid)
+    with pytest.raises(TypeError, match=r"config must be a TrainConfig, such as TrainConfig\(epochs=40\), got dict"):
+        train(make(), data, None, {"epochs": 1}, tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"soft_labels must be SoftLabels, such as .*, got Pixel2Pixel"):
+        train(make(), data, None, SMALL, tmp_path, soft_labels=make())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (lambda: [1.0] * 11, "not a sequence of numbers, one per class: <function"),
+        ({"sky": 1.0}, "not a sequence of numbers, one per class: {'sky': 1.0}"),
+        ([1.0] * 10 + [float("nan")], "must be finite and not negative"),
+        ([1.0] * 10 + [-1.0], "must be finite and not negative"),
+        ([1.0] * 10, "has 10 class weights, and segmentation has 11 classes"),
+    ],
+)
+def test_class_weights_of_a_dataset(weights: Any, message: str, camvid: Path, tmp_path: Path) -> None:
+    data = CamVid(camvid)
+    data.class_weights = weights
+    with pytest.raises(ValueError, match=message):
+        train(make(), data, None, replace(SMALL, class_weights="dataset"), tmp_path)
+    data.class_weights = torch.ones(11)  # type: ignore[assignment]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(make(), data, None, replace(SMALL, class_weights="dataset"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "lower batch_size .* DefaultCPUAllocator"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "photos has ended, .* lower workers"),
+    ],
+)
+def test_memory_that_is_short(error: Exception, message: str, camvid: Path, tmp_path: Path) -> None:
+    class Short(Callback):
+        def on_step_end(self, run: Any, losses: Any) -> None:
+            raise error
+
+    with pytest.raises(MemoryError, match=message):
+        train(make(), CamVid(camvid), None, SMALL, tmp_path, callbacks=[Short()])
 
 
 def test_a_run_that_saved_no_step_may_start_again(camvid: Path, tmp_path: Path) -> None:
@@ -108,7 +164,7 @@ def explode_once(model: edgeseg.Pixel2Pixel, call: int) -> edgeseg.Pixel2Pixel:
 def test_bfloat16_does_not_end_a_run(camvid: Path, tmp_path: Path) -> None:
     """A gradient that bfloat16 makes infinite is computed again in float32."""
     with pytest.warns(
-        UserWarning, match=r"a gradient is (inf|nan) in bfloat16 in step 6, which is repeated in float32"
+        UserWarning, match=r"the largest gradient is (inf|nan) in bfloat16 in step 6, which is repeated in float32"
     ):
         trained = train(
             explode_once(make(), call=6), CamVid(camvid), None, replace(SMALL, epochs=2, bf16=True), tmp_path
@@ -124,10 +180,21 @@ def test_a_diverged_step_leaves_the_last_good_weights(camvid: Path, tmp_path: Pa
     with pytest.raises(FloatingPointError, match=r"the largest gradient is (inf|nan) in step 6; lower lr"):
         train(model, CamVid(camvid), CamVid(camvid, "val"), config, tmp_path)
     assert [row["epoch"] for row in rows(tmp_path)] == [1]
+    assert all(value.isfinite().all() for value in model.state_dict().values())
     saved = edgeseg.create_model("fpn", checkpoint_path=tmp_path / "last.safetensors")
     assert all(value.isfinite().all() for value in saved.state_dict().values())
     train(make(), CamVid(camvid), CamVid(camvid, "val"), config, tmp_path, resume=True)
     assert [row["epoch"] for row in rows(tmp_path)] == [1, 2]
+
+
+def test_a_loss_that_is_not_finite_changes_nothing(camvid: Path, tmp_path: Path) -> None:
+    model = make()
+    with torch.no_grad():
+        next(iter(model.decoders.parameters())).mul_(torch.inf)
+    before = copy.deepcopy(dict(model.named_buffers()))
+    with pytest.raises(FloatingPointError, match=r"the loss is nan in step 1; lower lr, .*train/00.\.png"):
+        train(model, CamVid(camvid), None, SMALL, tmp_path)
+    assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
 
 
 def test_training_without_gradients_around_it(camvid: Path, tmp_path: Path) -> None:
@@ -193,7 +260,7 @@ def test_two_trainings_in_one_folder(camvid: Path, tmp_path: Path, monkeypatch: 
 
 def test_origin_goes_along(camvid: Path, tmp_path: Path) -> None:
     """From weights of the catalog through training, checkpoints, ONNX, int8 and the card of the hub."""
-    with pytest.warns(UserWarning, match="starts? anew"):
+    with pytest.warns(UserWarning, match="(is|are) not loaded"):
         model = edgeseg.create_model(PARENT, num_classes=12)
     tasks = {"segmentation": edgeseg.Task("segmentation", 12)}
     licence = str(edgeseg.weights_info(PARENT).license)
@@ -250,7 +317,7 @@ def test_origin_of_files_and_encoders(tmp_path: Path, capsys: pytest.CaptureFixt
     parent.configure(notes={"license": "CC BY-NC", "weights": "x.camvid", "recipe": {}})
     edgeseg.save_checkpoint(parent, tmp_path / "parent.safetensors")
     other = edgeseg.create_model("fpn", encoder=TINY, channels=16, num_classes=3)
-    with pytest.warns(UserWarning, match="starts? anew"):
+    with pytest.warns(UserWarning, match="(is|are) not loaded"):
         edgeseg.load_checkpoint(other, tmp_path / "parent.safetensors", adapt=True)
     assert other.config.notes == {"license": "CC BY-NC", "started_from": "x.camvid"}
     own = edgeseg.create_model("unet", encoder=TINY, encoder_weights=tmp_path / "parent.safetensors")
@@ -355,6 +422,15 @@ def test_models_that_cannot_be_trained(camvid: Path, tmp_path: Path) -> None:
         train(make().requires_grad_(False), CamVid(camvid), None, SMALL, tmp_path)
     with pytest.raises(ValueError, match="leave out one of them"):
         replace(SMALL, freeze_encoder=True, quantize="per_channel")
+    contradictions: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"output_size": (8, 8)}, 'belongs to the protocol "original"'),
+        ({"task_factors": (1.0, 2.0), "balancing": "uncertainty"}, "task_factors has no effect"),
+        ({"weight_bits": 7}, "weight_bits belongs to quantization-aware training"),
+        ({"mirror": 1.5}, "mirror must be between 0 and 1"),
+    )
+    for options, message in contradictions:
+        with pytest.raises(ValueError, match=message):
+            replace(SMALL, **options)
     for change in ({"momentum": 1.0}, {"decoder_lr": -1.0}, {"task_factors": (-1.0,)}, {"milestones": (-5,)}):
         with pytest.raises(ValueError, match=next(iter(change))):
             replace(SMALL, **change)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import random
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
+from torch.utils.data import ConcatDataset, Dataset, Subset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from edgeseg.data import Streets
 from edgeseg.data.transforms import AUGMENTATIONS, Augmented, RandomScale
+from edgeseg.engine.loading import is_fixed
 from edgeseg.labels import IGNORE
 from edgeseg.spec import Preprocess, Task
 from edgeseg.vision.preprocess import to_input
@@ -116,6 +123,66 @@ def test_a_sample_follows_from_its_key() -> None:
     assert torch.equal(first, data[1][0][0])
     assert not torch.equal(first, data[1 + 3][0][0])  # the same picture, an epoch later
     assert data[4][2] == 1
+
+
+@pytest.mark.parametrize("kind", ["modern", "original"])
+def test_mirror_images_can_be_left_out(kind: str) -> None:
+    transform = AUGMENTATIONS[kind](SIZE, SIZE, (1.0, 1.0), rotation=0.0, mirror=0.0, jitter=0)
+    for _ in range(8):
+        _, targets = transform(*sample())
+        assert torch.equal(targets["semantic"], sample()[1]["semantic"])
+
+
+class Drawing(Dataset[Any]):
+    """A user's dataset with an augmentation of its own, by the random numbers of three libraries."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        values = torch.stack([torch.rand(()), torch.tensor(np.random.rand()), torch.tensor(random.random())])
+        return (values * 255).byte()[:, None, None].expand(3, 8, 8), torch.zeros(8, 8, dtype=torch.uint8)
+
+
+def test_random_numbers_of_a_dataset_follow_from_the_key() -> None:
+    data = Augmented(Drawing(), v2.Identity(), {"segmentation": Task("segmentation", 2)}, seed=3)
+    first = data[4][0][0]
+    before = torch.get_rng_state(), str(np.random.get_state()), random.getstate()
+    assert torch.equal(data[4][0][0], first)
+    assert not (data[6][0][0] == first).any()
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (str(np.random.get_state()), random.getstate()) == before[1:]
+
+
+class Mixed(Dataset[Any]):
+    """A user's dataset that mixes samples of others."""
+
+    def __init__(self, datasets: list[Any]) -> None:
+        self.datasets = datasets
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> Any:
+        return self.datasets[0][index]
+
+
+class Part(Subset[Any]):
+    """As after a random split, with an augmentation."""
+
+    def __getitem__(self, index: int) -> Any:
+        return super().__getitem__(index)
+
+    def __getitems__(self, indices: list[int]) -> list[Any]:
+        return [self[index] for index in indices]
+
+
+def test_what_never_changes() -> None:
+    """Only that may be kept in memory unasked."""
+    streets = Streets(size=(16, 16), length=4)
+    fixed = [streets, [streets[0]], Subset(streets, [0]), ConcatDataset([streets, Subset(streets, [1])])]
+    assert all(map(is_fixed, fixed))
+    assert not any(map(is_fixed, (Mixed([streets]), Part(streets, [0]), ConcatDataset([streets, Drawing()]))))
 
 
 @pytest.mark.parametrize("scale", [0.4, 0.75, 1.0, 1.7])

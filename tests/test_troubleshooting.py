@@ -96,7 +96,7 @@ ERRORS: dict[str, Callable[[], object]] = {
     "No such model": lambda: edgeseg.create_model("fpn_mobilenetv2"),
     "A model without trained weights": lambda: edgeseg.create_model("unet_aspp_resnet50_edgeailite", pretrained=True),
     "Another number of classes": other_classes,
-    "A warning that tensors start anew": new_prediction_layer,
+    "A warning that tensors are not loaded": new_prediction_layer,
     "Files that are missing": lambda: load_dataset("camvid", "CamVid", "train"),
     "Ids that are not classes": unknown_ids,
     "Masks of 0 and 255": masks_of_0_and_255,

@@ -193,6 +193,30 @@ def test_audio(suffix: str, codec: str, kept: bool, model: Predictor, tmp_path: 
     assert "audio" not in packets(tmp_path / "out_photo.mkv")
 
 
+@pytest.mark.parametrize(("channels", "kept"), [(1, True), (2, True), (3, False)])
+def test_audio_whose_channels_have_no_order(channels: int, kept: bool, model: Predictor, tmp_path: Path) -> None:
+    """PCM in Matroska files is such audio, and MP4 files do not take it as it is."""
+    source = tmp_path / "loud.mkv"
+    with av.open(str(source), "w") as file:
+        video, tone = file.add_stream("mpeg4", rate=10), file.add_stream("pcm_s16le", rate=16000)
+        video.width, video.height, video.pix_fmt = CORNERS.shape[1], CORNERS.shape[0], "yuv420p"
+        tone.codec_context.layout = {1: "mono", 2: "stereo", 3: "2.1"}[channels]
+        for _ in range(3):
+            file.mux(video.encode(av.VideoFrame.from_ndarray(CORNERS, format="rgb24")))
+        file.mux(video.encode())
+        sound = av.AudioFrame.from_ndarray(
+            np.zeros((1, 1600 * channels), np.int16), format="s16", layout=tone.codec_context.layout.name
+        )
+        sound.sample_rate, sound.pts = 16000, 0
+        file.mux(tone.encode(sound))
+    with av.open(str(source)) as file:
+        assert file.streams.audio[0].codec_context.layout.name == f"{channels} channels"
+    done = segment_video(model, source, tmp_path / "out", photos)
+    assert done.frames == 3
+    assert ("audio" in packets(tmp_path / "out_color.mp4")) == kept
+    assert len(done.notes) == (not kept)
+
+
 def packets(path: Path) -> dict[str, list[tuple[float, int]]]:
     """Per type of stream, the times and sizes of its packets."""
     found: dict[str, list[tuple[float, int]]] = {}

@@ -33,8 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if either signal stopped a training, which is saved.
 
     Raises:
-        SystemExit: after `--help` and `--version`, with status 2 for words that are no options of the command, and with
-            status 143 after SIGTERM.
+        SystemExit: after `--help` and `--version`, with status 2 for words that are not options of the command, and
+            with status 143 after SIGTERM.
     """
     stops = Stops()
     if arguments is None:  # the process belongs to this command, and not to a program that calls this function
@@ -65,7 +65,7 @@ def _status(error: BaseException, command: str, names: Iterable[str]) -> int:
         return 130
     if isinstance(error, BrokenPipeError) and _reader_has_left():
         return 0
-    if isinstance(error, ValueError | OSError | ImportError | FloatingPointError | ExportError):
+    if isinstance(error, ValueError | OSError | ImportError | FloatingPointError | MemoryError | ExportError):
         show(f"{command}: error: {in_shell_words(printable_lines(error), names)}", file=sys.stderr)
         return 2
     raise error
@@ -99,7 +99,7 @@ def _reader_has_left() -> bool:
     """
     try:
         number = sys.stdout.fileno()
-    except (OSError, ValueError):  # a stream that is no file
+    except (OSError, ValueError):  # a stream that is not a file
         return False
     if hasattr(select, "poll"):  # not on Windows
         poll = select.poll()

@@ -41,7 +41,7 @@ def add_dataset(verb: argparse.ArgumentParser, *, required: bool = True) -> argp
     group.add_argument(
         "--download", action="store_true", help="download camvid or voc_segmentation if it is not in --data-path"
     )
-    group.add_argument("--skip-unreadable", action="store_true", help="leave out samples whose files cannot be read")
+    group.add_argument("--skip-unreadable", action="store_true", help="leave out samples whose files cannot be used")
     group.add_argument(
         "--channels", type=int, metavar="N", help="channels that photos are read with, such as 1 for gray (default 3)"
     )

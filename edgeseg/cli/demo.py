@@ -26,7 +26,7 @@ def add(verbs: Any) -> None:
     group.add_argument(
         "--model",
         metavar="NAME.TAG",
-        help=f"model that takes images or optical flow and images of streets (default {DEMO_MODEL})",
+        help=f"model that takes images of streets, with or without optical flow (default {DEMO_MODEL})",
     )
     add_checkpoint(group)
     group = verb.add_argument_group("streets and picture")

@@ -24,7 +24,8 @@ def add(verbs: Any) -> None:
         "doctor",
         help="describe this installation and this machine, for bug reports",
         description="Prints the versions of edgeseg and of the libraries that it uses, what the machine has, the sizes "
-        "of the cache, and whether the weights of the package are intact. A part that cannot be found out says why.",
+        "of the cache, and whether the weights of the package are intact. If a part cannot be determined, the "
+        "reason is printed.",
         examples=("edgeseg doctor", "edgeseg doctor --json"),
     )
     add_json(verb, "the same facts by part")

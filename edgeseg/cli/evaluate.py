@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -139,9 +140,19 @@ def _needs_torch(options: argparse.Namespace, model: Predictor) -> bool:
     from edgeseg.networks.pixel2pixel import Pixel2Pixel
     from edgeseg.tasks import kind_of
 
-    other_views = options.flip or options.scales != [1.0] or options.img_resize or options.protocol != "native"
     thresholds = any(kind_of(task).has_threshold for task in model.tasks.values())
-    return isinstance(model, Pixel2Pixel) and bool(other_views or thresholds)
+    return isinstance(model, Pixel2Pixel) and bool(_views(options) or thresholds)
+
+
+def _views(options: argparse.Namespace) -> list[str]:
+    """The options given by which images are seen or scored at other sizes, or more than once."""
+    given = {
+        "--flip": options.flip,
+        "--scales": options.scales != [1.0],
+        "--img-resize": options.img_resize,
+        "--protocol": options.protocol != "native",
+    }
+    return [name for name, value in given.items() if value]
 
 
 def _check_files(options: argparse.Namespace) -> None:
@@ -155,6 +166,13 @@ def _check_files(options: argparse.Namespace) -> None:
         if path.suffix != ".safetensors":
             raise ValueError(f"{option} takes a .safetensors file, got {path}")
         check_file(option, path)
+        read = options.checkpoint
+        if read is not None and path.exists() and os.path.exists(read) and path.samefile(read):
+            raise ValueError(f"{option} would overwrite the file of --checkpoint; name another file")
+        if option == "--store-biases" and (views := _views(options)):
+            raise ValueError(
+                f"{option} chooses as training scores, from one view at the size of training: leave out {views[0]}"
+            )
         if option == "--store-threshold" and options.runtime in ("onnxruntime", "openvino"):
             raise ValueError(f"{option} needs probabilities, which PyTorch computes: leave out --runtime")
         if options.exported is not None:

@@ -60,7 +60,7 @@ def _flow_of_two(options: argparse.Namespace) -> int:
     from PIL import Image
 
     from edgeseg.machine.files import NotWritten
-    from edgeseg.predict.output import save_png
+    from edgeseg.predict.output import require_own, save_png
     from edgeseg.vision.flow import farneback_flow
     from edgeseg.vision.images import read_photo
 
@@ -70,6 +70,7 @@ def _flow_of_two(options: argparse.Namespace) -> int:
     if os.path.realpath(target) in map(os.path.realpath, (options.previous, options.current)):
         raise ValueError(f"--output {target} would overwrite a frame; choose another name")
     require_folder(target.parent)
+    require_own(target)
     flow = farneback_flow(read_photo(options.previous), read_photo(options.current))
     try:
         save_png(Image.fromarray(flow), target)
@@ -80,6 +81,7 @@ def _flow_of_two(options: argparse.Namespace) -> int:
 
 
 def _flow_of_folder(options: argparse.Namespace) -> int:
+    from edgeseg.predict.output import require_own
     from edgeseg.vision.listing import PHOTO_SUFFIXES, by_stem, list_files
 
     folder: Path = options.previous
@@ -98,6 +100,8 @@ def _flow_of_folder(options: argparse.Namespace) -> int:
         )
     if len(frames) < 2:
         raise ValueError(f"{folder} has {len(frames)} images; flow needs two or more")
+    for stem in frames:
+        require_own(options.output / f"{stem}.png")
     steps = progress_bar(_steps(list(frames.items()), options.output), "flow", "frame", len(frames))
     problems = [problem for problem in steps if problem]
     for problem in problems:

@@ -65,7 +65,7 @@ def add_encoder(group: Group) -> None:
     """Adds --encoder and --option."""
     group.add_argument(
         "--encoder", metavar="NAME",
-        help="encoder to combine with a decoder family (--model fpn, unet, deeplabv3plus, bifpn or fpnsum), such as "
+        help="encoder to combine with a decoder family (fpn, unet, deeplabv3plus, bifpn or fpnsum), such as "
         "resnet18 or another timm model",
     )  # fmt: skip
     group.add_argument(
@@ -92,7 +92,7 @@ def network(options: argparse.Namespace) -> dict[str, Any]:
         name = name.replace("-", "_")
         if name in NO_OPTIONS:
             raise ValueError(
-                f"--option {text}: {name} is no option of a network; the dataset or another option gives it"
+                f"--option {text}: {name} is not an option of a network; the dataset or another option gives it"
             )
         given[name] = tuple(parsed) if isinstance(parsed, list) else parsed
     return given
@@ -197,6 +197,8 @@ def on_device(model: Pixel2Pixel, device: torch.device) -> Pixel2Pixel:
     Raises:
         ValueError: the device cannot be used.
     """
+    if device.type == "meta":
+        raise ValueError("--device meta has only shapes, and no values: choose cpu or cuda")
     try:
         return model.to(device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:

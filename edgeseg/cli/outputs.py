@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeseg.machine.errors import is_out_of_memory
+
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
@@ -148,6 +150,6 @@ def named_shortage() -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
+        if not is_out_of_memory(error):
             raise
         raise ValueError("it needs more memory than there is; pass --tile, or a smaller --batch-size") from error

@@ -70,13 +70,20 @@ def add(verbs: Any) -> None:
     verb.set_defaults(run=_predict)
 
 
+def _path(text: str) -> Path:
+    """A path of the command line, which is not an address."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"{text} is an address, and files are read: download it first")
+    return Path(text)
+
+
 def _add_files(verb: argparse.ArgumentParser) -> None:
     """Adds the options of what is read and what is written."""
     group = verb.add_argument_group("files to read")
     group.add_argument(
         "images",
         nargs="+",
-        type=Path,
+        type=_path,
         metavar="IMAGE|FOLDER|VIDEO",
         help="photos, videos, and folders with photos and videos at any depth",
     )

@@ -62,7 +62,7 @@ def _add_scheme(verb: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--keep-float", type=int, default=0, metavar="N",
-        help="keep in float32 the N convolutions whose quantization changes most (default 0)",
+        help="keep in float32 the N convolutions whose quantization changes most pixels (default 0)",
     )  # fmt: skip
     group.add_argument(
         "--full-range", action="store_true",

@@ -90,6 +90,10 @@ def _add_teacher(verb: argparse.ArgumentParser) -> None:
         "are averaged once per photo",
     )  # fmt: skip
     group.add_argument(
+        "--teacher-task", metavar="NAME",
+        help="task of the model that learns from the teacher, if several have classes",
+    )  # fmt: skip
+    group.add_argument(
         "--photos", nargs="+", type=Path, default=[], metavar="FOLDER",
         help="folders of photos without labels, which are learned from the teacher alone",
     )  # fmt: skip
@@ -200,7 +204,9 @@ def _train(options: argparse.Namespace) -> int:
     _check_teacher(options)
     check(options.output, resume=resume, overwrite=options.overwrite)
     if options.patience is not None and options.val_split == "none":
-        raise ValueError("--patience watches the score on --val-split, which is none")
+        raise ValueError(
+            "--patience watches the score on --val-split, which is none; name a split, or leave out --patience"
+        )
     callbacks = [] if options.patience is None else [EarlyStopping(options.patience)]
     config = _config(options)
     files = _files(options, config)
@@ -242,7 +248,7 @@ def _export(model: Pixel2Pixel, files: Mapping[Path, Mapping[str, Any]]) -> int:
 
 def _check_teacher(options: argparse.Namespace) -> None:
     """Raises a ValueError if options of a teacher are given without a teacher."""
-    given = [name for name in ("photos", "class_map", "soft_labels") if getattr(options, name)]
+    given = [name for name in ("teacher_task", "photos", "class_map", "soft_labels") if getattr(options, name)]
     if given and not options.teacher:
         raise ValueError(f"--{given[0].replace('_', '-')} needs --teacher")
 
@@ -261,7 +267,7 @@ def _soft_labels(options: argparse.Namespace, tasks: Mapping[str, Task], device:
 
     own = read_class_map(options.class_map) if options.class_map else None
     models = [load_trained(name).to(device) for name in options.teacher]
-    return SoftLabels(Teacher(models, tasks, class_map=own), options.soft_labels)
+    return SoftLabels(Teacher(models, tasks, task=options.teacher_task, class_map=own), options.soft_labels)
 
 
 def _files(options: argparse.Namespace, config: TrainConfig) -> dict[Path, dict[str, Any]]:
@@ -272,6 +278,7 @@ def _files(options: argparse.Namespace, config: TrainConfig) -> dict[Path, dict[
         ValueError: an unknown format, or options of 8-bit files without --quantize.
     """
     from edgeseg.deploy.formats import FORMATS, format_of
+    from edgeseg.deploy.quantize import check_opset_of_scales
 
     versions = version_options(options)
     given = [f"--{name.replace('_', '-')}" for name, value in versions.items() if value is not None]
@@ -288,6 +295,8 @@ def _files(options: argparse.Namespace, config: TrainConfig) -> dict[Path, dict[
             raise ValueError(f"--formats {name}: the formats of 8-bit files are {', '.join(suffixes)}")
     if "onnx" not in names and set(versions.values()) != {None}:
         raise ValueError("--opset and --ir-version are those of int8.onnx, which --formats leaves out")
+    if "onnx" in names:
+        check_opset_of_scales(versions["opset"], power_of_two=config.quantize == "power_of_two")
     for name in names:
         chosen = format_of("", name)
         chosen.require_tools()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import edgeseg
 from edgeseg.cli.export import check_file
 from edgeseg.cli.messages import add_json, add_quiet, print_json
+from edgeseg.cli.model import add_encoder, network
 from edgeseg.machine.terminal import say, show
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ def _add_convert(verbs: Any) -> None:
     group.add_argument("target", type=Path, metavar="DST", help=".safetensors file to write")
     group.add_argument("--model", required=True, metavar="NAME", help="name of the model that the weights belong to")
     group.add_argument("--num-classes", type=int, metavar="N", help="number of classes of the file (default 19)")
+    add_encoder(group)
     add_quiet(verb)
     verb.set_defaults(run=_convert)
 
@@ -195,7 +197,9 @@ def _convert(options: argparse.Namespace) -> int:
     if options.target.suffix != ".safetensors":
         raise ValueError(f"DST is a .safetensors file, got {options.target}")
     check_file("DST", options.target)
-    model = edgeseg.create_model(options.model, num_classes=options.num_classes, checkpoint_path=options.source)
+    model = edgeseg.create_model(
+        options.model, num_classes=options.num_classes, checkpoint_path=options.source, **network(options)
+    )
     edgeseg.save_checkpoint(model, options.target, source=options.source.name)
     say(f"wrote {options.target}, {len(model.state_dict())} tensors of {options.model}")
     return 0

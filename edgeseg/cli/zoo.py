@@ -12,7 +12,7 @@ from edgeseg.cli.messages import add_json, print_json
 from edgeseg.cli.model import add_encoder, network
 from edgeseg.cli.weights import add_pattern, as_json, as_pattern, nothing, print_weights
 from edgeseg.config import ORIGIN, ModelConfig, origin, read_config
-from edgeseg.machine.download import is_address
+from edgeseg.machine.download import FOLDER, HUB, is_address
 from edgeseg.machine.terminal import printable, show
 from edgeseg.predict.facts import FACTS, read_facts
 from edgeseg.spec import ModelSpec
@@ -45,8 +45,9 @@ def add(verbs: Any) -> None:
     )
     group = verb.add_argument_group("model")
     group.add_argument(
-        "name", metavar="NAME[.TAG]|FILE|https://...",
-        help="name of the model, with or without the tag of weights, or a file that edgeseg wrote or its address",
+        "name", metavar="NAME[.TAG]|FILE|https://...|hf-hub:OWNER/REPO|local-dir:PATH",
+        help="name of the model, with or without the tag of weights, a file that edgeseg wrote or its address, or a "
+        "model of the hub or a folder of save_pretrained",
     )  # fmt: skip
     add_encoder(group)
     group.add_argument(
@@ -71,6 +72,10 @@ def _info(options: argparse.Namespace) -> int:
         from edgeseg.zoo.pretrained import local_file
 
         return _info_of_file(local_file(options.name), options)
+    if options.name.startswith((HUB, FOLDER)):
+        from edgeseg.storage.hub import open_published
+
+        return _print_record(open_published(options.name)[1], options)
     if Path(options.name).suffix in (".safetensors", *FACTS) or Path(options.name).exists():
         return _info_of_file(Path(options.name), options)
     info = edgeseg.model_info(options.name)
@@ -97,6 +102,11 @@ def _info_of_file(path: Path, options: argparse.Namespace) -> int:
     config = _record(path)
     if config is None:
         raise ValueError(f"{path} has no record of edgeseg: it does not say what its weights are, or where from")
+    return _print_record(config, options)
+
+
+def _print_record(config: ModelConfig, options: argparse.Namespace) -> int:
+    """Prints the record of a network, with its origin."""
     if options.json:
         print_json(config.to_json())
         return 0

@@ -52,7 +52,13 @@ def load_dataset(name: str, root: str | os.PathLike[str] | None, split: str, **o
         split: Name of the split.
         options: Keyword arguments of the dataset's class, such as `download`, `channels`, `on_error` or `overlap`.
 
+    Returns:
+        A dataset with a length, whose samples are an image uint8 [3, H, W] and labels uint8 [H, W] by default; see
+        `edgeseg.data.base.LabelledDataset`.
+
     Raises:
+        ImportError: a package that the dataset needs is not installed; names the extra.
+        OSError: a download failed.
         ValueError: an unknown name, split or option, or a dataset without samples.
         FileNotFoundError: files are missing; prints the layout that is expected.
 

@@ -66,8 +66,8 @@ class LabelledImages(Dataset[Sample]):
         files: One entry per sample.
         tasks: What the ground truth is, by name.
         channels: Number of channels of the photos; see `edgeseg.vision.images.read_photo`.
-        on_error: "stop" raises an error when a file that cannot be read is reached. "skip" opens all files once when
-            the dataset is made, leaves out samples with unreadable files, and warns with their number and names.
+        on_error: "stop" raises an error when a file that cannot be read is reached. "skip" reads all files once when
+            the dataset is made, leaves out samples that cannot be used, and warns with their number and names.
 
     Attributes:
         skipped: What was left out, and why.
@@ -114,7 +114,9 @@ class LabelledImages(Dataset[Sample]):
         return str(self.files[index].images[-1])
 
     def __getitem__(self, index: int) -> Sample:
-        files = self.files[index]
+        return simplified(*self._read(self.files[index]))
+
+    def _read(self, files: Files) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
         images = tuple(read_image(path, each) for path, each in zip(files.images, self.inputs.values(), strict=True))
         targets = {name: self.read_target(name, path, files) for name, path in files.targets.items()}
         size = images[-1].shape[-2:]
@@ -126,7 +128,7 @@ class LabelledImages(Dataset[Sample]):
                 raise ValueError(
                     f"{path} is {tuple(tensor.shape[-2:])} and {files.images[-1]} is {tuple(size)} (height, width)"
                 )
-        return simplified(images, targets)
+        return images, targets
 
     def read_target(self, name: str, path: Path, files: Files) -> Tensor:
         """Reads the ground truth of a task; datasets whose files are not label maps override this or `to_classes`.
@@ -151,16 +153,9 @@ class LabelledImages(Dataset[Sample]):
         """Maps the ids of the files [H, W] to class ids, or to 255 for ignored pixels."""
         return labels
 
-    def check_files(self, files: Files) -> None:
-        """Reads the files of a sample and raises an OSError or a ValueError if one cannot be used."""
-        for path, each in zip(files.images, self.inputs.values(), strict=True):
-            read_image(path, each)
-        for path in files.targets.values():
-            self.read_labels(path)
-
     def _skip_unreadable(self) -> None:
-        self.files, self.skipped = split_readable(self.files, self.check_files)
-        self._warn("files cannot be read", self.skipped)
+        self.files, self.skipped = split_readable(self.files, self._read)
+        self._warn("files cannot be used", self.skipped)
 
     def _warn(self, reason: str, left_out: Sequence[str]) -> None:
         """Warns of samples that were left out."""

@@ -77,7 +77,7 @@ def _pairs(listing: Path, folder: Path) -> list[tuple[Path, Path]]:
 def _check_archive(path: Path) -> None:
     with zipfile.ZipFile(path) as file:
         if damaged := file.testzip():
-            raise ValueError(f"{path} is damaged: {damaged}")
+            raise ValueError(f"{path} is damaged: {damaged}; delete it, and download it again")
 
 
 def _download(root: Path) -> None:

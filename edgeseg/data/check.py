@@ -133,7 +133,7 @@ class DataReport(Record):
 
     @property
     def ok(self) -> bool:
-        """Whether every sample can be used, and there is something to learn."""
+        """Whether every sample can be used, none was left out, and there is something to learn."""
         return not (self.problems or self.left_out or self.errors)
 
     def to_json(self) -> dict[str, Any]:

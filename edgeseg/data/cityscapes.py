@@ -130,12 +130,6 @@ class Cityscapes(LabelledImages):
         }
         return inputs | {"image": self.photo}
 
-    def check_files(self, files: Files) -> None:
-        """Reads the files of a sample, and the camera of a depth map."""
-        super().check_files(files)
-        if "depth" in files.targets:
-            self.read_target("depth", files.targets["depth"], files)
-
     def read_labels(self, path: Path) -> Tensor:
         """Reads label ids, which are 0 to 33; others are of another dataset."""
         labels = super().read_labels(path)
@@ -162,7 +156,7 @@ class Cityscapes(LabelledImages):
             camera = json.loads(camera_path.read_text(encoding="utf-8"))
             scale = float(camera["intrinsic"]["fx"]) * float(camera["extrinsic"]["baseline"])
             if not 0 < scale < math.inf:
-                raise ValueError(f"focal length times baseline is {scale}")
+                raise ValueError(f"focal length times baseline is {scale}; both must be positive")
         values = read_sixteen_bit(path, "disparity, in pixels times 256 plus 1,")
         disparity = (values - 1) / 256
         meters = scale / disparity.clamp(min=1e-6)

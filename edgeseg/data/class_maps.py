@@ -48,7 +48,7 @@ def class_map(source: Task, target: Task, own: Mapping[str, str] | None = None) 
     names, wanted = ([name.casefold() for name in class_names(task)] for task in (source, target))
     for whose, each in (("teacher's", names), ("student's", wanted)):
         if len(set(each)) < len(each):
-            raise ValueError(f"the {whose} classes {', '.join(each)} have names that differ at most in case")
+            raise ValueError(f"the {whose} classes {', '.join(each)} have the same name twice, or differ in case only")
     if own is None:
         own = _known(names, wanted)
     if own is None:

@@ -112,10 +112,6 @@ class COCO21(LabelledImages):
         labels[covered > 1] = self.overlap
         return tv_tensors.Mask(torch.from_numpy(labels))
 
-    def check_files(self, files: Files) -> None:
-        """Reads the photo only, since the annotations are not an image."""
-        super().check_files(Files(files.images))
-
 
 def _check_categories(categories: Mapping[int, Mapping[str, Any]], path: Path) -> None:
     """Raises a ValueError for categories of another set, which the ids would make classes of Pascal VOC."""

@@ -34,13 +34,13 @@ class LabelMe(LabelledShapes):
         root: Folder with classes.txt or labels.txt, and a folder per split.
         split: Name of the folder with the photos and their JSON files; "train" or "val" with `val_fraction`.
         classes: Names of the classes, instead of that file.
-        background: Make pixels outside of all shapes class 0; else they are ignored.
+        background: Make pixels outside of all shapes class 0; otherwise they are ignored.
         val_fraction: Share of the photos that become the split "val" by a hash of their names.
         options: `channels`, `on_error` and `on_unlabelled`, see `CocoJson`.
 
     Raises:
         FileNotFoundError: a folder, a photo or the classes are missing; prints the layout.
-        ValueError: a JSON is damaged, or has a label that is no class; names the file.
+        ValueError: a JSON is damaged, or has a label that is not a class; names the file.
     """
 
     later_on_top = True
@@ -94,7 +94,7 @@ class LabelMe(LabelledShapes):
             where = f"{path}: shape {number}"
             label = str(each.get("label"))
             if label not in self.labels:
-                raise ValueError(f"{where} has the label {label!r}, which is no class: {list(self.labels)}")
+                raise ValueError(f"{where} has the label {label!r}, which is not a class: {list(self.labels)}")
             yield Shape(self.labels[label], polygons([_outline(each, where)], size, where))
 
 

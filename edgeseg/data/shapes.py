@@ -120,12 +120,6 @@ class LabelledShapes(LabelledImages):
             labels[place][on_top], rank[place][on_top] = shape.label, own
         return tv_tensors.Mask(torch.from_numpy(labels))
 
-    def check_files(self, files: Files) -> None:
-        """Reads the photo and draws the label map."""
-        super().check_files(Files(files.images))
-        for path in files.targets.values():
-            self.read_target("segmentation", path, files)
-
 
 def with_background(names: Sequence[str], background: bool, where: str) -> tuple[Task, dict[str, int], int]:
     """Returns the task of classes with these names, their class ids, and the id of pixels outside of all shapes.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -29,6 +32,7 @@ def modern_augmentation(
     *,
     keep_aspect: bool = True,
     rotation: float = 0.0,
+    mirror: float = 0.5,
     jitter: float = 0.4,
 ) -> v2.Transform:
     """Makes an augmentation: random scale, rotation, padded crop, mirror image, brightness, contrast and saturation.
@@ -37,8 +41,9 @@ def modern_augmentation(
         size: Height and width of the images at scale 1, the size of evaluation, in pixels.
         crop: Height and width of the augmented images, in pixels.
         scale: Lowest and highest factor on `size`.
-        keep_aspect: Keep the aspect ratio of the images, with as many pixels as `size` has; else stretch them.
+        keep_aspect: Keep the aspect ratio of the images, with as many pixels as `size` has; otherwise stretch them.
         rotation: Largest angle in degrees; half of the samples are rotated.
+        mirror: Probability that a sample is mirrored.
         jitter: Largest relative change of brightness, contrast and saturation; 0 leaves the colours as they are.
     """
     return v2.Compose(
@@ -46,7 +51,7 @@ def modern_augmentation(
             RandomScale(size, scale, keep_aspect=keep_aspect),
             *_rotation(rotation),
             v2.RandomCrop(tuple(crop), pad_if_needed=True, fill=FILL),
-            v2.RandomHorizontalFlip(),
+            v2.RandomHorizontalFlip(mirror),
             *_jitter(jitter),
         ]
     )
@@ -59,6 +64,7 @@ def original_augmentation(
     *,
     keep_aspect: bool = False,
     rotation: float = 5.0,
+    mirror: float = 0.5,
     jitter: float = 0.0,
 ) -> v2.Transform:
     """Makes the augmentation of TI's zoo: rotation, independent factors on height and width for half of the samples,
@@ -72,7 +78,7 @@ def original_augmentation(
             *_rotation(rotation),
             RandomScale(size, scale, keep_aspect=keep_aspect, independent=True, p=0.5, corners=True),
             v2.RandomCrop(tuple(size), pad_if_needed=keep_aspect, fill=FILL),
-            v2.RandomHorizontalFlip(),
+            v2.RandomHorizontalFlip(mirror),
             v2.RandomCrop(tuple(crop)),
             *_jitter(jitter),
         ]
@@ -154,6 +160,21 @@ def _rotation(degrees: float) -> list[v2.Transform]:
     return [v2.RandomApply([turn], p=0.5)]
 
 
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Within this context the random numbers of torch, NumPy and Python depend on the seed alone; restores them."""
+    before = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])
+
+
 class SoftTargets(Protocol):
     """Probabilities of the classes of one task, by photo."""
 
@@ -222,11 +243,10 @@ class Augmented(Dataset[tuple[tuple[Tensor, ...], dict[str, Tensor], int]]):
 
     def __getitem__(self, key: int) -> tuple[tuple[Tensor, ...], dict[str, Tensor], int]:
         index = key % len(self)
-        images, targets = self.read(index)
-        if self.soft is not None:
-            targets = {**targets, soft_name(self.soft.task): self.soft[images[-1]]}
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.seed * 1_000_003 + key)
+        with seeded(self.seed * 1_000_003 + key):  # a dataset may draw random numbers too
+            images, targets = self.read(index)
+            if self.soft is not None:
+                targets = {**targets, soft_name(self.soft.task): self.soft[images[-1]]}
             images, targets = self.transform(images, targets)
         plain = tuple(image.as_subclass(Tensor) for image in images)
         return plain, {name: target.as_subclass(Tensor) for name, target in targets.items()}, index

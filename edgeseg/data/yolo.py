@@ -26,7 +26,7 @@ class YoloPolygons(LabelledShapes):
         root: Folder with the photos, the text files and data.yaml or classes.txt.
         split: Name of the split in names of folders; "train" or "val" with `val_fraction`.
         classes: Names of the classes in the order of their numbers, instead of those files.
-        background: Make pixels outside of all polygons class 0; else they are ignored.
+        background: Make pixels outside of all polygons class 0; otherwise they are ignored.
         val_fraction: Share of the photos that become the split "val" by a hash of their names.
         options: `channels`, `on_error` and `on_unlabelled`, see `CocoJson`.
 

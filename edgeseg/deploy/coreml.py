@@ -54,7 +54,7 @@ def write(
         precision: Of weights and computation: "float32" or "float16". Inputs and values of outputs are float32.
         images: None: there are no 8-bit packages, since the ranges of activations can be measured on macOS only.
         size, output, fit: See `edgeseg.export_onnx`; labels are int32, since Core ML returns no uint8.
-        preprocess: Take images (RGB, or grayscale for one channel) and normalize in the package; else tensors.
+        preprocess: Take images (RGB, or grayscale for one channel) and normalize in the package; otherwise tensors.
 
     Returns:
         The package and, on macOS, the differences; `was_run` is False elsewhere.

@@ -62,12 +62,12 @@ def optimize(
     In PyTorch this is a copy with batch norms folded into convolutions, channels-last memory and no gradients. Its
     logits differ from those of the model in float32 by less than 1e-4 of their standard deviation. In another runtime
     it is a file that `edgeseg.export` writes into the cache, once per network, and that is verified as every exported
-    file. Its labels equal those of the model except where two classes are equally likely.
+    file. Its labels equal those of the model except where two classes are almost equally likely.
 
     Args:
         model: A float network in evaluation mode; it stays as it is.
         dtype: In PyTorch, precision of the computation: `torch.bfloat16`, or on a GPU `torch.float16`.
-        compile: In PyTorch, compile encoder and decoders with torch.compile, anew for each size of images.
+        compile: In PyTorch, compile encoder and decoders with torch.compile, once for each size of images.
         runtime: "torch", or on CPUs "onnxruntime" or "openvino".
 
     Returns:
@@ -75,8 +75,10 @@ def optimize(
 
     Raises:
         ImportError: the runtime is not installed.
-        ValueError: the model is in training mode, has hooks or is quantization-aware, or the dtype or the runtime is
-            not supported.
+        OSError: the cache cannot be written.
+        RuntimeError: the network cannot be exported, or the file differs from it.
+        ValueError: the model is in training mode, has hooks or is quantization-aware, the dtype or the runtime is not
+            supported, or dtype or compile is given for another runtime than PyTorch.
 
     Example:
         >>> import edgeseg

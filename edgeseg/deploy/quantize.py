@@ -84,8 +84,9 @@ def quantize_onnx(
     """Writes an ONNX file whose convolutions run in 8 bit (QDQ form), by post-training quantization.
 
     Weights are signed, by default with one scale per channel. Activations are unsigned with one scale per tensor, whose
-    range is the one seen on `images`. Unless the scales are powers of two, channels are equalized first, and the
-    weights of a channel are rounded together (see `edgeseg.networks.equalize` and `edgeseg.networks.rounding`). Logits
+    range is the one seen on `images`. Unless the scales are powers of two, channels are equalized first (Nagel et
+    al., 2019, https://arxiv.org/abs/1906.04721), and the weights of a channel are rounded together (GPTQ: Frantar et
+    al., 2023, https://arxiv.org/abs/2210.17323). Logits
     stay in float32, since 8-bit logits have ties. `edgeseg.OnnxSegmenter` runs the file.
 
     Args:

@@ -10,7 +10,22 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from edgeseg.machine.processor import trains_faster_in_bf16
+from edgeseg.networks.pixel2pixel import Pixel2Pixel
+from edgeseg.recipes import TrainConfig
+
 DILATION, GROUPS = 5, 6  # places among the arguments of torch.conv2d
+
+
+def trains_in_bfloat16(model: Pixel2Pixel, config: TrainConfig, device: torch.device) -> bool:
+    """Whether a model is trained in bfloat16: as the recipe says, by default where that is faster and as accurate."""
+    if config.bf16 is not None:
+        return config.bf16
+    if model.config.quantization is not None:  # bfloat16 would blur the rounding to 8 bits that is learned
+        return False
+    if device.type == "cpu" and config.compile:  # compiled networks are not rid of the operators left out below
+        return False
+    return trains_faster_in_bf16(device)
 
 
 @contextmanager

@@ -37,7 +37,10 @@ def check_tasks(model: Pixel2Pixel, train_set: LabelledDataset, val_set: Labelle
         given = fact_of(dataset, "tasks", model.tasks)
         missing = [task for task in model.tasks if len(model.tasks) > 1 and task not in given]
         if missing:
-            raise ValueError(f"the {name} set has no target for {', '.join(missing)}; it has {', '.join(given)}")
+            raise ValueError(
+                f"the {name} set has no target for {', '.join(missing)}; it has {', '.join(given)}; "
+                f"pass the tasks to create_model"
+            )
 
 
 def check_data(

@@ -12,8 +12,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from edgeseg.data.streets.dataset import FRAMES, Streets
 from edgeseg.engine.evaluation import evaluate_tasks
-from edgeseg.machine.files import check_file, replacing
+from edgeseg.machine.files import check_file
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
+from edgeseg.predict.output import require_own, save_png
 from edgeseg.tasks import Metric, kind_of, to_map
 from edgeseg.tasks.pictures import picture_of
 from edgeseg.vision.visualize import beside, colorize_flow, stack
@@ -40,24 +41,25 @@ def run_demo(
 
     Raises:
         FileNotFoundError: the folder of `path` does not exist.
-        ValueError: `path` does not end in .png, or inputs or tasks that the streets do not have.
+        ValueError: `path` does not end in .png, or is a picture that edgeseg did not write; or inputs or tasks that the
+            streets do not have.
     """
     check_file(path)
     if Path(path).suffix.lower() != ".png":
         raise ValueError(f"the picture is written as a .png file, got {path}")
+    require_own(Path(path))
     streets = Streets(
         "test", seed=seed, length=FRAMES * sequences, inputs=tuple(model.inputs), targets=tuple(model.tasks)
     )
     metrics = evaluate_tasks(model, streets, progress=progress)
-    with replacing(path) as temporary:
-        draw_frame(model, streets, 1).save(temporary, format="png")
+    save_png(draw_frame(model, streets, 1), Path(path))
     return metrics
 
 
 def draw_frame(model: Pixel2Pixel, streets: Streets, index: int) -> Image.Image:
     """Draws a sample: the inputs in the first column, then per task a column of ground truth and prediction.
 
-    One input and one task make one row. The keys of the colours are below the pictures.
+    One input and one task make one row. The legends are below the pictures.
 
     Args:
         model: As in `run_demo`.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, default_collate
 
 from edgeseg.data.base import LabelledDataset, parts_of
 from edgeseg.data.photos import WithPhotos
@@ -62,7 +62,13 @@ def raising(loader: Iterable[Any]) -> Iterator[Any]:
 def training_samples(
     train_set: LabelledDataset, model: Pixel2Pixel, config: TrainConfig, soft: SoftLabels | None
 ) -> Augmented:
-    """The training set with the augmentation of the recipe."""
+    """The training set with the augmentation of the recipe.
+
+    Raises:
+        ValueError: photos without labels, and nobody to learn from.
+    """
+    if soft is None and isinstance(train_set, WithPhotos):
+        raise ValueError("nothing can be learned from photos without labels alone: pass soft_labels of a teacher")
     crop, size = config.rand_crop or config.img_resize, config.img_resize
     if math.prod(crop) > config.rand_scale[1] ** 2 * math.prod(size):
         warn(
@@ -76,6 +82,7 @@ def training_samples(
         config.rand_scale,
         keep_aspect=config.keep_aspect,
         rotation=config.transform_rotation,
+        mirror=config.mirror,
         jitter=config.jitter,
     )
     cache = _fits(train_set, model, config)
@@ -99,16 +106,17 @@ def training_loader(
 
 def _fits(dataset: LabelledDataset, model: Pixel2Pixel, config: TrainConfig) -> bool:
     """Whether the decoded training set is kept in memory: as the recipe says, or if it is small and never changes."""
-    if config.cache is not None or len(dataset) == 0 or not _is_fixed(dataset):
+    if config.cache is not None or len(dataset) == 0 or not is_fixed(dataset):
         return bool(config.cache)
     images, _ = checked_sample(dataset, 0, model.tasks, model.inputs)
     return sum(image.numel() for image in images) * 4 / 3 * len(dataset) < CACHE_LIMIT
 
 
-def _is_fixed(dataset: Any) -> bool:
+def is_fixed(dataset: Any) -> bool:
     """Whether a sample is known to be the same each time; datasets of users may have random augmentation."""
-    parts = [dataset.labelled] if isinstance(dataset, WithPhotos) else parts_of(dataset)
-    if parts:
-        return all(map(_is_fixed, parts))
-    reader = getattr(type(dataset).__getitem__, "__module__", None) or ""
-    return isinstance(dataset, list | tuple) or reader.startswith("edgeseg.")
+    reader = type(dataset).__getitem__
+    if reader in (Subset.__getitem__, ConcatDataset.__getitem__):  # a subclass may have one of its own
+        return all(map(is_fixed, parts_of(dataset)))
+    if reader is WithPhotos.__getitem__:
+        return is_fixed(dataset.labelled)
+    return reader in (list.__getitem__, tuple.__getitem__) or (reader.__module__ or "").startswith("edgeseg.")

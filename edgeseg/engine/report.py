@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -43,12 +44,11 @@ class Log(Callback):
         self.path = Path()
         self.said = time.monotonic()
 
-    def open(self, run: Run) -> None:
-        """Opens the files. Keeps the rows of epochs that are done; later ones are removed, since these run again."""
+    def open(self, run: Run, done: int) -> None:
+        """Opens the files. Keeps the rows of the `done` epochs; later ones are removed, since these run again."""
         self.path = run.output / "metrics.jsonl"
-        lines = self.path.read_text(encoding="utf-8").splitlines() if run.epoch and self.path.is_file() else []
-        # An epoch whose evaluation failed has no row.
-        kept = [line for line in lines if json.loads(line)["epoch"] <= run.epoch]
+        lines = self.path.read_text(encoding="utf-8").splitlines() if done and self.path.is_file() else []
+        kept = [line for line in lines if _epoch(line) <= done]
         with replacing(self.path) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         try:
@@ -84,6 +84,14 @@ class Log(Callback):
         """Closes the files of TensorBoard."""
         if self.tensorboard is not None:
             self.tensorboard.close()
+
+
+def _epoch(line: str) -> float:
+    """The epoch of a row; infinity for one that was cut off, such as by a power failure, so that it runs again."""
+    try:
+        return float(json.loads(line)["epoch"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 class Pictures(Callback):

@@ -67,8 +67,8 @@ def check(folder: Path, *, resume: bool, overwrite: bool) -> None:
     Raises:
         ValueError: both `resume` and `overwrite`.
         NotADirectoryError: the folder is a file.
-        FileExistsError: it holds a run and neither `resume` nor `overwrite` is given, or weights without the state that
-            a run is resumed from.
+        FileExistsError: it holds a run and neither `resume` nor `overwrite` is given, or files of a run without the
+            state that it is resumed from.
     """
     if resume and overwrite:
         raise ValueError("pass resume=True or overwrite=True, not both")
@@ -76,13 +76,10 @@ def check(folder: Path, *, resume: bool, overwrite: bool) -> None:
         raise NotADirectoryError(f"{folder} is a file; the output of training is a folder")
     if overwrite:
         return
+    if resume and not (folder / FILE).is_file() and (found := contents(folder)):
+        raise FileExistsError(f"cannot resume: {found}; pass overwrite=True, or another folder")
     if not resume and (found := contents(folder)):
         raise FileExistsError(f"{found}; pass resume=True, overwrite=True, or another folder")
-    weights = [name for name in WEIGHTS if (folder / name).exists()]
-    if weights and not (folder / FILE).is_file():
-        raise FileExistsError(
-            f"cannot resume: {folder} holds {', '.join(weights)} but no {FILE}; pass overwrite=True, or another folder"
-        )
 
 
 def clear(folder: Path) -> None:

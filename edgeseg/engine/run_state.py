@@ -36,7 +36,7 @@ FORM: dict[str, type | tuple[type, ...]] = {
 }
 OPTIONAL: dict[str, type | tuple[type, ...]] = {
     "samples": int, "steps": int, "best": (int, float), "score": str, "teacher": str, "record": str, "callbacks": dict,
-    "losses": dict,
+    "losses": dict, "unfinished": int,
 }  # fmt: skip
 
 
@@ -83,6 +83,7 @@ class RunState:
         best: Best headline figure of the first task so far, negated if lower is better.
         score: That figure for people, such as "miou 71.30 at epoch 30"; empty before the first evaluation.
         losses: Sums of the losses over the steps of the current epoch: "loss" for the total, and one per task.
+        unfinished: Whether the steps of the last epoch are done, and its evaluation or a callback failed.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class RunState:
         self.best = -math.inf
         self.score = ""
         self.losses: dict[str, float] = {}
+        self.unfinished = False
 
     def save(self, folder: Path) -> None:
         """Writes the file to the folder of the run, whole or not at all."""
@@ -119,6 +121,7 @@ class RunState:
             "teacher": self.teacher,
             "callbacks": self.callbacks.state_dict(),
             "losses": self.losses,
+            "unfinished": int(self.unfinished),
         }
         with replacing(folder / FILE, durable=True) as temporary:
             torch.save(content, temporary)
@@ -166,7 +169,7 @@ class RunState:
         for name, module in self.modules.items():
             module.load_state_dict(content["modules"][name])
         self.step, self.best, self.losses = content["step"], content.get("best", -math.inf), content.get("losses", {})
-        self.score = content.get("score", "")
+        self.score, self.unfinished = content.get("score", ""), bool(content.get("unfinished", 0))
         self.record = record
         return epochs
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,14 +40,30 @@ def check_losses(model: Pixel2Pixel, train_set: LabelledDataset, config: TrainCo
     if unknown := [name for name in config.depth_losses if name not in DEPTH_LOSSES]:
         raise ValueError(f"no depth loss named {', '.join(unknown)}; there are {', '.join(DEPTH_LOSSES)}")
     if config.task_factors and len(config.task_factors) != len(model.tasks):
-        raise ValueError(f"{len(config.task_factors)} task_factors for the tasks {', '.join(model.tasks)}")
+        given = len(config.task_factors)
+        raise ValueError(f"{given} task_factors for the tasks {', '.join(model.tasks)}; pass one per task")
     published = fact_of(train_set, "class_weights") if config.class_weights == "dataset" else None
     name, task = next(iter(model.tasks.items()))
-    if published is not None and len(published) != task.class_count:
+    if published is None:
+        return
+    weights = _class_weights(published)
+    if weights.shape != (task.class_count,):
         raise ValueError(
-            f"the dataset has {len(published)} class weights, and {name} has {task.class_count} classes; set "
+            f"the dataset has {weights.numel()} class weights, and {name} has {task.class_count} classes; set "
             "class_weights to log or none"
         )
+    if not bool((weights.isfinite() & (weights >= 0)).all()):
+        raise ValueError(f"the class weights of the dataset must be finite and not negative, got {weights.tolist()}")
+
+
+def _class_weights(published: Any) -> Tensor:
+    """The class weights of a dataset as float32 [C]; a ValueError if they are not numbers."""
+    try:
+        return torch.as_tensor(published, dtype=torch.float32).detach().clone()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"the class weights of the dataset are not a sequence of numbers, one per class: {published!r:.200}"
+        ) from error
 
 
 class TaskLosses:
@@ -78,7 +94,7 @@ class TaskLosses:
         published = fact_of(train_set, "class_weights")
         if config.class_weights == "dataset" and published is not None:
             name = next(iter(model.tasks))
-            self.class_weights[name] = torch.tensor(published, device=self.device)
+            self.class_weights[name] = _class_weights(published).to(self.device)
         elif config.class_weights == "log":
             counts = {name: torch.tensor(each.pixels, dtype=torch.float32) for name, each in report.classes.items()}
             counts |= soft_counts or {}

@@ -274,7 +274,9 @@ def _taught(tasks: Mapping[str, Task], task: str | None, whose: str) -> str:
         return task
     if len(known) != 1:
         has = ", ".join(f"{name} ({each.kind})" for name, each in tasks.items())
-        raise ValueError(f"a teacher teaches one segmentation task, and {whose} has {has}; pass task=NAME of one")
+        raise ValueError(
+            f"a teacher teaches one segmentation task, and {whose} has {has}; pass task=NAME of one (--teacher-task)"
+        )
     return known[0]
 
 

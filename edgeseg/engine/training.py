@@ -1,26 +1,25 @@
-"""The training loop: read `train` and `_Run` top to bottom."""
+"""The training loop: read `train` and `_Run` top to bottom, then `OptimizerStep`."""
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from edgeseg.arguments import require_network
 from edgeseg.data.base import LabelledDataset, name_of
 from edgeseg.engine import distributed
 from edgeseg.engine.balancing import BALANCERS
-from edgeseg.engine.bfloat16 import bfloat16
+from edgeseg.engine.bfloat16 import trains_in_bfloat16
 from edgeseg.engine.callbacks import Callback, Callbacks, Run
 from edgeseg.engine.data_check import check_batch_norms, check_data, check_tasks
 from edgeseg.engine.evaluation import evaluate_tasks
@@ -31,6 +30,7 @@ from edgeseg.engine.run_folder import claimed, clear, has_state
 from edgeseg.engine.run_state import RunState
 from edgeseg.engine.sampling import EpochSampler
 from edgeseg.engine.signals import stoppable
+from edgeseg.engine.step import Batch, OptimizerStep
 from edgeseg.engine.sync_batch_norm import unshare_batch_norms
 from edgeseg.engine.task_losses import TaskLosses, check_losses
 from edgeseg.engine.teacher import SoftLabels, check_soft_labels
@@ -39,19 +39,15 @@ from edgeseg.engine.trained_network import (
     check_model,
     float_copy,
     moving_average,
-    parallel,
     prepared,
 )
-from edgeseg.machine.processor import trains_faster_in_bf16
-from edgeseg.machine.terminal import progress_bar, say, warn
-from edgeseg.networks.modes import EXPORTING
+from edgeseg.machine.errors import is_out_of_memory
+from edgeseg.machine.terminal import progress_bar, say
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.networks.quantized import freeze_ranges
 from edgeseg.recipes import TrainConfig
 from edgeseg.storage.checkpoint import save_checkpoint
 from edgeseg.tasks import kind_of
-
-Batch = tuple[Sequence[Tensor], Mapping[str, Tensor], Tensor]  # images, targets by task, numbers of the samples
 
 
 def train(
@@ -95,10 +91,11 @@ def train(
         FileExistsError: `output` holds a run, and neither `resume` nor `overwrite` says what becomes of it.
         FloatingPointError: the loss is not finite; the message names the images of the batch.
         KeyboardInterrupt: on Ctrl-C and SIGTERM, after saving.
+        MemoryError: memory is short, or a process that loads photos was killed.
         NotADirectoryError: `output` is a file.
         OSError: a sample cannot be read, or a file of the run cannot be written; names the file.
         RuntimeError: a script without a `__main__` guard is run again by its own data-loading processes.
-        TypeError: `callbacks` is not a list of `Callback` objects.
+        TypeError: `config`, `soft_labels` or `callbacks` is of another type.
         ValueError: fewer images than an optimizer step uses, a sample that cannot be used, labels from which nothing
             can be learned, a model in another precision than float32, or a run to resume that had another model, recipe
             or number of training samples. The model predicts as before.
@@ -120,14 +117,7 @@ def train(
         ['semantic']
     """
     output = Path(output)
-    if getattr(multiprocessing.current_process(), "_inheriting", False):  # as multiprocessing itself finds out
-        raise RuntimeError(
-            "a process that decodes photos has run this script again; put what the script does below "
-            "`if __name__ == '__main__':`, or pass TrainConfig(workers=0)"
-        )
-    require_network("train", model)
-    if isinstance(callbacks, Callback):
-        raise TypeError(f"callbacks is a list, got a single {type(callbacks).__name__}")
+    _check_call(model, config, soft_labels, callbacks)
     log = Log()
     watching = Callbacks([log, *callbacks, Pictures(val_set)])
     device = next(model.parameters()).device
@@ -135,6 +125,7 @@ def train(
         torch.enable_grad(),
         claimed(output, resume=resume, overwrite=overwrite),
         torch.random.fork_rng([device] if device.type == "cuda" else []),  # the run has a seed of its own
+        _shortage_named(),
     ):
         resume = resume and has_state(output)
         with _unchanged_if_refused(model):
@@ -143,17 +134,52 @@ def train(
             with stoppable() as stopped, run.watched():
                 if not resume:
                     clear(output)  # an earlier run stays if a callback cannot start
-                if distributed.rank() == 0:
-                    log.open(run.seen)
-                if run.ended():
-                    run.say_finished()
-                else:
-                    run.save()  # from here on the folder holds a run that can be resumed
+                run.begin(log)
                 while not run.ended():
                     run.epoch(stopped)
         finally:
             run.thaw()
         return run.averaged.eval()
+
+
+def _check_call(model: Any, config: Any, soft_labels: Any, callbacks: Any) -> None:
+    """Checks how `train` is called.
+
+    Raises:
+        RuntimeError, TypeError: as in `train`.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # as multiprocessing itself finds out
+        raise RuntimeError(
+            "a process that decodes photos has run this script again; put what the script does below "
+            "`if __name__ == '__main__':`, or pass TrainConfig(workers=0)"
+        )
+    require_network("train", model)
+    if not isinstance(config, TrainConfig):
+        raise TypeError(f"config must be a TrainConfig, such as TrainConfig(epochs=40), got {type(config).__name__}")
+    if not isinstance(soft_labels, SoftLabels | None):
+        given = type(soft_labels).__name__
+        raise TypeError(f"soft_labels must be SoftLabels, such as SoftLabels(Teacher([network], tasks)), got {given}")
+    if isinstance(callbacks, Callback):
+        raise TypeError(f"callbacks is a list, got a single {type(callbacks).__name__}")
+
+
+@contextmanager
+def _shortage_named() -> Iterator[None]:
+    """Turns a lack of memory, and the end of a process that loads photos, into a MemoryError that says what to do."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if "DataLoader worker" in str(error):
+            raise MemoryError(
+                f"a process that loads photos has ended, as it does if memory is short: lower workers (--workers) or "
+                f"batch_size (--batch-size), or pass cache=False (--no-cache): {error}"
+            ) from error
+        if is_out_of_memory(error):
+            raise MemoryError(
+                f"training needs more memory than there is: lower batch_size (--batch-size), and make up for it by "
+                f"iter_size (--iter-size), or lower rand_crop (--rand-crop): {error}"
+            ) from error
+        raise
 
 
 @contextmanager
@@ -200,11 +226,13 @@ class _Run:
         taught = [soft_labels.task] if soft_labels is not None else []
         samples = training_samples(train_set, model, config, soft_labels)
         self.sampler = EpochSampler(samples, config)
+        self.steps = len(self.sampler)
+        self.seen = Run(model, config, output, self.steps, 0, val_set is not None, self._figures(model))
+        callbacks("check", self.seen)
         report = check_data(model, samples, val_set, config, output, unlabelled=taught)
         counts = {}
         if soft_labels is not None:
             counts[soft_labels.task] = soft_labels.prepare(train_set, model.tasks, model.inputs).float()
-        self.steps = len(self.sampler)
         self.loader = training_loader(samples, self.sampler, config, device)
         float_network = float_copy(model, config) if soft_labels is None else None
         self.model = prepared(model, samples, config, device)
@@ -224,11 +252,7 @@ class _Run:
         self.balancer = BALANCERS[config.balancing](self.model.tasks, factors).to(device)
         others = [self.model.decoders, self.network.auxiliary, self.balancer]
         self.optimizer = build_optimizer(self.model.encoder, others, config)
-        # bfloat16 would blur the rounding to 8 bits that is learned.
-        faster = trains_faster_in_bf16(device) and self.model.config.quantization is None
-        if device.type == "cpu" and config.compile:
-            faster = False  # compiled networks are not rid of the operators that `bfloat16` leaves out
-        self.bf16 = faster if config.bf16 is None else config.bf16
+        self.bf16 = trains_in_bfloat16(self.model, config, device)
         modules = {"model": self.model, "average": self.average}
         modules |= {"auxiliary": self.network.auxiliary, "balancer": self.balancer}
         self.state = RunState(
@@ -236,27 +260,25 @@ class _Run:
             soft_labels.digest if soft_labels is not None else "",
         )  # fmt: skip
         self.saved = time.monotonic()
-        self.seen = Run(self.averaged, config, output, self.steps, 0, val_set is not None, self._figures())
-        callbacks("check", self.seen)
+        self.seen.model = self.averaged
         if resume:
             self._say_schedule(self.state.load(output))
             for each in (self.model, self.averaged):
                 # Whatever weights the model had before it was resumed.
                 each.configure(preprocess=self.state.record.preprocess, notes=self.state.record.notes)
-        self.forward = parallel(self.network, config, device)
+        self.step = OptimizerStep(
+            self.network, self.losses, self.balancer, self.optimizer, config, device,
+            bf16=self.bf16, name_of=partial(name_of, train_set),
+        )  # fmt: skip
         self.call = callbacks
         self.seen.step = self.state.step
 
-    def _figures(self) -> tuple[str, ...]:
+    def _figures(self, model: Pixel2Pixel) -> tuple[str, ...]:
         """The names of the losses and scores in the log."""
-        tasks, protocol = self.model.tasks, self.config.protocol
+        tasks, protocol = model.tasks, self.config.protocol
         kinds = {name: kind_of(task).metric(task).headline(protocol)[0] for name, task in tasks.items()}
-        scores = [self._score_name(name, kind) for name, kind in kinds.items()] if self.val_set is not None else []
+        scores = [_score_name(name, kind, model) for name, kind in kinds.items()] if self.val_set is not None else []
         return ("loss", *(f"{name}_loss" for name in tasks if len(tasks) > 1), *scores)
-
-    def _score_name(self, task: str, kind: str) -> str:
-        """The name of a task's score in the log, such as "miou" if there is one task and "depth_ard" among several."""
-        return kind if len(self.model.tasks) == 1 else f"{task}_{kind}"
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -276,6 +298,19 @@ class _Run:
                 unshare_batch_norms(model)
             for name in self.frozen:
                 model.encoder.get_parameter(name).requires_grad_(True)
+
+    def begin(self, log: Log) -> None:
+        """Opens the log of a new or resumed run, and finishes an epoch whose evaluation failed."""
+        if not self.ended():
+            self.save()  # from here on the folder holds a run that can be resumed
+        if distributed.rank() == 0:
+            log.open(self.seen, done=self.seen.epoch - self.state.unfinished)
+        if self.state.unfinished:
+            self.finish_epoch()
+            self._save_epoch()
+            distributed.barrier()
+        if self.ended():
+            self.say_finished()
 
     def ended(self) -> bool:
         """Whether the last epoch is done, or a callback has stopped the run. All processes have to call it together."""
@@ -334,31 +369,45 @@ class _Run:
         for each in (self.model, self.averaged):
             distributed.share_buffers(each)
         if state.step % self.steps == 0:
+            self.balancer.end_epoch(self._means())
+            state.unfinished = True
             try:
-                row = self._row(number, first, time.perf_counter() - start)
-                state.losses = {}
-                self.call("on_epoch_end", self.seen, row)
+                self.finish_epoch(first, time.perf_counter() - start)
             except BaseException:
-                state.losses = {}
-                self._save_epoch()  # the epoch is done, whatever the evaluation or a callback makes of it
+                self._save_epoch()  # all steps are done, whatever the evaluation or a callback makes of them
                 raise
         self._save_epoch()
         distributed.barrier()
         if stopped() and not self.ended():
             raise KeyboardInterrupt(_stopped(state, self.output))
 
-    def _row(self, number: int, first: int, seconds: float) -> dict[str, float]:
-        """The row of the log for an epoch that is done, with scores if an evaluation is due."""
-        config = self.config
-        means = {name: value / self.steps for name, value in self.state.losses.items()}
-        self.balancer.end_epoch(means)
+    def finish_epoch(self, first: int = 0, seconds: float | None = None) -> None:
+        """Scores an epoch whose steps are done, if that is due, and passes its row to the log and the callbacks.
+
+        Args:
+            first: Number of its steps that were done before this process ran it.
+            seconds: Time that the others took; None in a resumed run that makes up for an evaluation that failed.
+        """
+        number = self.state.step // self.steps - 1
+        self.call("on_epoch_end", self.seen, self._row(number, first, seconds))
+        self.state.losses, self.state.unfinished = {}, False
+
+    def _means(self) -> dict[str, float]:
+        """The mean losses of the steps of the current epoch."""
+        return {name: value / self.steps for name, value in self.state.losses.items()}
+
+    def _row(self, number: int, first: int, seconds: float | None) -> dict[str, float]:
+        """The row of the log for an epoch whose steps are done, with scores if an evaluation is due."""
+        config, means = self.config, self._means()
         row = {"epoch": number + 1, "loss": means["loss"], "lr": self.optimizer.param_groups[0]["lr"]}
-        row["seconds"] = seconds
+        if seconds is not None:
+            row["seconds"] = seconds
         if len(self.model.tasks) > 1:
             row |= {f"{name}_loss": means[name] for name in self.model.tasks}
             weights = zip(self.model.tasks, self.balancer.weights, strict=True)
             row |= {f"{name}_weight": float(weight) for name, weight in weights}
-        row["images_per_second"] = (self.steps - first) * config.batch_size * config.iter_size / seconds
+        if seconds is not None:
+            row["images_per_second"] = (self.steps - first) * config.batch_size * config.iter_size / seconds
         if (number + 1) % config.evaluate_every == 0 or number + 1 == config.epochs:
             row |= self.score(number + 1)
         return row
@@ -373,7 +422,9 @@ class _Run:
                 if len(batches) < self.config.iter_size:
                     continue
                 lr = set_learning_rate(self.optimizer, self.config, self.state.step / self.steps)
-                means = self.step(batches)
+                means = self.step(batches, self.state.step)
+                if self.config.ema:
+                    self.average.update_parameters(self.model)
                 for name, value in means.items():
                     self.state.losses[name] = self.state.losses.get(name, 0.0) + value
                 batches = []
@@ -384,83 +435,6 @@ class _Run:
                 shown.set_postfix(facts, refresh=False)
                 shown.update()
                 yield
-
-    def step(self, batches: Sequence[Batch]) -> dict[str, float]:
-        """Makes one optimizer step on `iter_size` batches.
-
-        Gradients that are not finite in bfloat16 are computed again in float32.
-
-        Returns:
-            The mean losses of the batches over all processes: "loss" for the total, and one per task.
-
-        Raises:
-            FloatingPointError: the loss or a gradient is not finite; the weights are as they were.
-        """
-        config = self.config
-        buffers = [each.clone() for each in self.network.buffers()]  # statistics of batch norms
-        means, largest = self._gradients(batches, bf16=self.bf16)
-        if self.bf16 and not math.isfinite(largest):
-            warn(f"a gradient is {largest} in bfloat16 in step {self.state.step + 1}, which is repeated in float32")
-            self._restore(buffers)
-            means, largest = self._gradients(batches, bf16=False)
-        if not math.isfinite(largest):  # the step would make the weights so, and they would be saved
-            self._restore(buffers)
-            raise self._not_finite("the largest gradient", largest, batches)
-        if config.clip_grad:
-            nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_grad)
-        with EXPORTING:
-            self.optimizer.step()
-        if config.ema:
-            self.average.update_parameters(self.model)
-        values = distributed.mean(torch.tensor(list(means.values()), dtype=torch.float64)).tolist()
-        return dict(zip(means, values, strict=True))
-
-    def _restore(self, buffers: Sequence[Tensor]) -> None:
-        for each, before in zip(self.network.buffers(), buffers, strict=True):
-            each.data.copy_(before)
-
-    def _gradients(self, batches: Sequence[Batch], *, bf16: bool) -> tuple[dict[str, float], float]:
-        """Computes the gradients of the mean loss of the batches; returns the losses and the largest gradient."""
-        config = self.config
-        seed = config.seed * 1_000_003 + self.state.step * distributed.world_size() + distributed.rank()
-        torch.manual_seed(seed)
-        means: dict[str, float] = {}
-        with EXPORTING:
-            self.optimizer.zero_grad(set_to_none=True)
-        for batch in batches:
-            losses = self._losses(batch, bf16=bf16)
-            (losses["loss"] / len(batches)).backward()
-            for name, loss in losses.items():
-                means[name] = means.get(name, 0.0) + float(loss.detach()) / len(batches)
-        for parameter in self.balancer.parameters():  # outside of what DistributedDataParallel averages
-            if parameter.grad is not None:
-                parameter.grad = distributed.mean(parameter.grad)
-        gradients = [each.grad for each in self.network.parameters() if each.grad is not None]
-        return means, float(nn.utils.get_total_norm(gradients, norm_type=math.inf))
-
-    def _losses(self, batch: Batch, *, bf16: bool) -> dict[str, Tensor]:
-        """Computes the losses of a batch: "loss" for the total, and one per task.
-
-        Raises:
-            FloatingPointError: the total is not finite.
-        """
-        images, targets, _ = batch
-        inputs = [self.model.preprocess.normalize(image.to(self.device)) for image in images]
-        inputs = [image.contiguous(memory_format=torch.channels_last) for image in inputs]
-        with bfloat16(self.device, enabled=bf16):
-            outputs = self.forward(*inputs)
-        by_task = self.losses(inputs, outputs, {name: target.to(self.device) for name, target in targets.items()})
-        loss = self.balancer.total(by_task, outputs.features)
-        if not math.isfinite(value := float(loss.detach())):
-            raise self._not_finite("the loss", value, [batch])
-        return {"loss": loss, **by_task}
-
-    def _not_finite(self, what: str, value: float, batches: Sequence[Batch]) -> FloatingPointError:
-        names = ", ".join(name_of(self.train_set, int(index)) for *_, indices in batches for index in indices)
-        return FloatingPointError(
-            f"{what} is {value} in step {self.state.step + 1}; lower lr, which is {self.config.lr}, or look at the "
-            f"images of the batch: {names}"
-        )
 
     def score(self, epoch: int) -> dict[str, float]:
         """Scores all tasks on the validation set, and saves the weights if the first task is better than ever before.
@@ -491,7 +465,7 @@ class _Run:
             if distributed.rank() == 0:
                 facts: dict[str, Any] = {"recipe": asdict(config), "epoch": epoch, kind: first}
                 save_checkpoint(self.averaged, self.output / "best.safetensors", **facts)
-        row = {self._score_name(name, kind): value for name, (kind, value) in figures.items()}
+        row = {_score_name(name, kind, self.model): value for name, (kind, value) in figures.items()}
         self.seen.better |= {name: each.higher_is_better for name, each in zip(row, metrics.values(), strict=True)}
         self.call("on_evaluation", self.seen, metrics)
         return row
@@ -517,6 +491,11 @@ class _Run:
         if distributed.rank() == 0:
             self.state.save(self.output)
         self.saved = time.monotonic()
+
+
+def _score_name(task: str, kind: str, model: Pixel2Pixel) -> str:
+    """The name of a task's score in the log, such as "miou" if there is one task and "depth_ard" among several."""
+    return kind if len(model.tasks) == 1 else f"{task}_{kind}"
 
 
 def _stopped(state: RunState, output: Path) -> str:

@@ -11,6 +11,14 @@ class ExportError(RuntimeError):
     """A network cannot be written for a runtime: it cannot be converted, or the file differs from it."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is short; libraries raise `RuntimeError` for that."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in said for words in ("memory", "bad_alloc", "bad allocation"))
+    )
+
+
 @contextmanager
 def value_errors(path: str | os.PathLike[str], sentence: str) -> Iterator[None]:
     """Turns every error inside of it into a ValueError that names a file.

@@ -37,7 +37,7 @@ def check_folder(path: str | os.PathLike[str]) -> None:
 
 
 def check_file(path: str | os.PathLike[str]) -> None:
-    """Raises an OSError if a file cannot be written: it is no file, or its folder is missing or read-only."""
+    """Raises an OSError if a file cannot be written: it is not a file, or its folder is missing or read-only."""
     check_folder(path)
     if Path(path).is_dir():
         raise IsADirectoryError(f"cannot write {path}: it is a folder")

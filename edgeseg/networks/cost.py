@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import flop_registry
 
-from edgeseg.arguments import as_size
+from edgeseg.arguments import as_size, require_network
 from edgeseg.networks.modes import evaluating
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.networks.wiring import Op, Wiring, trace
@@ -75,7 +75,7 @@ def complexity(model: Pixel2Pixel, size: int | Sequence[int]) -> Complexity:
         The counts by several conventions, for one image per input.
 
     Raises:
-        ValueError: the size is not positive.
+        ValueError: the size is not positive, or `model` is not a network of edgeseg.
 
     Example:
         >>> import edgeseg
@@ -84,6 +84,7 @@ def complexity(model: Pixel2Pixel, size: int | Sequence[int]) -> Complexity:
         >>> f"{cost.gmacs:.2f} GMACs, {cost.params:,} parameters"
         '8.84 GMACs, 8,310,752 parameters'
     """
+    require_network("complexity", model)
     height, width = as_size("size", size)
     shapes = _on_meta(model)
     images = [torch.zeros(1, channels, height, width, device="meta") for channels in model.config.in_channels]

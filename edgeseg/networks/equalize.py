@@ -27,6 +27,8 @@ RELUS = ("aten.relu", "aten.relu_", "aten.hardtanh", "aten.hardtanh_")  # the la
 def equalize_channels(model: Pixel2Pixel, images: Iterable[Sequence[Tensor]]) -> int:
     """Equalizes channels in place, before batch norms are folded. The outputs for the images stay the same.
 
+    After Nagel et al., 2019, https://arxiv.org/abs/1906.04721.
+
     Args:
         model: A trained float network.
         images: Typical images, preprocessed, on which the ranges are measured. Each item is one run of the network: one

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeseg.config import ModelConfig
+from edgeseg.machine.terminal import warn
 from edgeseg.networks.layers import resize
 from edgeseg.networks.modes import SharedModule, evaluating, forget_after_loading
 from edgeseg.predict.predictor import Predictor
@@ -87,7 +88,9 @@ class Pixel2Pixel(SharedModule, Predictor):
         # `quantize_aware` replaces the layers, and then says so in the record.
         replaced = wrong == ["quantization"] and self.config.quantization is None and self._has_rounded_layers()
         if wrong and not replaced:
-            raise ValueError(f"{', '.join(wrong)} of a model that is built cannot be changed")
+            raise ValueError(
+                f"{', '.join(wrong)} cannot be changed after a model was built; build another one with create_model"
+            )
         for task in config.tasks.values():
             kind_of(task).check(task)
         self.config = config
@@ -110,10 +113,11 @@ class Pixel2Pixel(SharedModule, Predictor):
 
         Raises:
             ValueError: the number of inputs, channels or dimensions is wrong, or the inputs differ in size.
-            TypeError: a tensor is not floating point.
+            TypeError: an input is not a tensor, or is not floating point.
         """
+        outputs = self.decode(*images)
         size = images[0].shape[-2:] if images else ()
-        return {name: resize(logits, size) for name, logits in self.decode(*images).items()}
+        return {name: resize(logits, size) for name, logits in outputs.items()}
 
     def decode(self, *images: Tensor) -> dict[str, Tensor]:
         """Computes the logits like `forward`, but at the strides of the decoders.
@@ -181,6 +185,11 @@ class Pixel2Pixel(SharedModule, Predictor):
         self, frames: Sequence[Sequence[np.ndarray]], preprocess: Preprocess, tasks: Sequence[str]
     ) -> list[dict[str, np.ndarray]]:
         inputs = [torch.cat(images) for images in zip(*(self._to_inputs(f, preprocess) for f in frames), strict=True)]
+        if self._forward_hooks or self._forward_pre_hooks or self._compiled_call_impl is not None:
+            warn(
+                f"predict of {self.name} does not call the model itself, so that its own hooks and compile() have no "
+                "effect: put hooks on model.encoder or model.decoders, and compile by optimize(model, compile=True)"
+            )
         with evaluating(self):
             outputs = self.decode(*inputs)
         # From the decoder's stride straight to the photo's own size: one resize instead of two.
@@ -197,6 +206,11 @@ class Pixel2Pixel(SharedModule, Predictor):
     def _check(self, images: Sequence[Tensor]) -> None:
         self._check_count(images)
         for (name, entry), image in zip(self.inputs.items(), images, strict=True):
+            if isinstance(image, list | tuple | np.ndarray):
+                raise TypeError(
+                    f"{name} is a float tensor [N,{entry.channels},H,W], got {type(image).__name__}: pass one tensor "
+                    "per input, or use predict()"
+                )
             if image.ndim != 4 or image.shape[1] != entry.channels:
                 raise ValueError(f"{name} is [N,{entry.channels},H,W], got a tensor of shape {list(image.shape)}")
             if not image.is_floating_point():

@@ -26,7 +26,9 @@ MOST = 5000  # weights of an output channel that are rounded together, whose sec
 
 @torch.no_grad()
 def round_weights(model: Pixel2Pixel, images: Iterable[Sequence[Tensor]], levels: int) -> None:
-    """Rounds the weights of all convolutions but the last in place: with one scale per output channel.
+    """Rounds the weights of all convolutions but the last in place, with one scale per output channel.
+
+    After GPTQ (Frantar et al., 2023, https://arxiv.org/abs/2210.17323).
 
     The scale is the largest weight by `levels`, and the largest weight stays, so that whoever rounds again finds it.
     Convolutions with more than 5,000 weights per output channel stay as they are.

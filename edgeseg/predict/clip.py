@@ -20,7 +20,7 @@ USUAL_RATE = 25  # frames per second of files that do not say it
 MISSING = Fraction(1, 4), 2, Fraction(1, 1000)
 # Seconds that times may go back; those of some files do a little, and those of joined files start again.
 BACK = Fraction(1, 10)
-DECLARING = {"mov", "matroska", "avi", "flv", "asf"}  # formats whose files say how long they are
+DECLARING = {"mov", "matroska", "avi", "flv", "asf", "mxf"}  # formats whose files say how long they are
 # EXIF orientations by the signs of a display matrix: where it takes x and y, see FFmpeg's libavutil/display.h.
 ORIENTATIONS = {
     (1, 0, 0, 1): 1, (-1, 0, 0, 1): 2, (-1, 0, 0, -1): 3, (1, 0, 0, -1): 4,

@@ -18,7 +18,7 @@ UNITS = {"cpu": "CPU_ONLY", "gpu": "CPU_AND_GPU", "ane": "CPU_AND_NE", "all": "A
 
 
 class CoreMLSegmenter(FileSegmenter):
-    """A Core ML package that `edgeseg.export` wrote; `predict` and the others are as of a model. Runs on macOS only.
+    """A Core ML package that `edgeseg.export` wrote, with the `predict` of a model. Runs on macOS only.
 
     Its attributes are those of `edgeseg.predict.segmenter.FileSegmenter`, and those below.
 

@@ -29,7 +29,7 @@ _opened: weakref.WeakSet[ExecuTorchSegmenter] = weakref.WeakSet()
 
 
 class ExecuTorchSegmenter(FileSegmenter):
-    """A .pte file that `edgeseg.export` wrote, on the CPU; `predict` and `predict_tasks` as of a model.
+    """A .pte file that `edgeseg.export` wrote, on the CPU, with the `predict` and `predict_tasks` of a model.
 
     Files are run one after the other, also those of several segmenters in several threads, since ExecuTorch has one
     set of threads per process.

@@ -71,7 +71,7 @@ def litert_content(path: Path) -> tuple[bytes, Mapping[str, str]]:
     except (ValueError, KeyError, TypeError, RecursionError):  # no JSON, or JSON of another form
         whole = False
     if not whole:
-        raise ValueError(f"cannot read {path}: corrupt")
+        raise ValueError(f"cannot read {path}: corrupt; copy the file again, or export the network again")
     return content[:length], facts
 
 

@@ -17,7 +17,7 @@ from edgeseg.predict.segmenter import FileSegmenter
 
 
 class LiteRTSegmenter(FileSegmenter):
-    """A LiteRT file that `edgeseg.export` wrote; `predict` and `predict_tasks` as of a model.
+    """A LiteRT file that `edgeseg.export` wrote, with the `predict` of a model.
 
     Its attributes are those of `edgeseg.predict.segmenter.FileSegmenter`, and those below.
 
@@ -84,7 +84,7 @@ class LiteRTSegmenter(FileSegmenter):
             raise ValueError(f"LiteRT cannot load {self.path}: {error}") from error
         names = sorted(self.inputs), sorted(self.tasks)
         if names != (sorted(self._runner.get_input_details()), sorted(self._runner.get_output_details())):
-            raise ValueError(f"the tensors in {self.path} are not those of its model")
+            raise ValueError(f"the tensors in {self.path} are not those of its model; export the network again")
 
 
 def _channels_first(array: np.ndarray) -> np.ndarray:

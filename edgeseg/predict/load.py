@@ -17,7 +17,7 @@ RUNTIMES = {
     ".xml": ("edgeseg.predict.openvino", "OpenVINOSegmenter"),
     ".mlpackage": ("edgeseg.predict.coreml", "CoreMLSegmenter"),
 }
-WEIGHTS = (".safetensors", ".pth", ".pt", ".ckpt")  # how files of weights end, which are no exported files
+WEIGHTS = (".safetensors", ".pth", ".pt", ".ckpt")  # how files of weights end, which are not exported files
 
 
 def load_segmenter(
@@ -31,8 +31,8 @@ def load_segmenter(
         device: Device of the runtime, such as "GPU" for OpenVINO or "cuda" for onnxruntime; by default the CPU.
 
     Returns:
-        A predictor with `predict`, `predict_tasks`, `predict_frames` and `draw`, as of a model. It can be pickled, and
-        any number of threads may call it.
+        A predictor with `predict`, `predict_tasks`, `predict_frames` and `draw`, as a model has them. It can be
+        pickled, and any number of threads may call it.
 
     Raises:
         FileNotFoundError: the file does not exist.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ CPU = "CPUExecutionProvider"
 
 
 class OnnxSegmenter(FileSegmenter):
-    """An ONNX file that `edgeseg.export_onnx` or `edgeseg quantize` wrote; `predict` and `predict_tasks` as of a model.
+    """An ONNX file that `edgeseg.export_onnx` or `edgeseg quantize` wrote, with the `predict` of a model.
 
     Its attributes are those of `edgeseg.predict.segmenter.FileSegmenter`, and those below.
 
     Args:
         path: The file.
-        providers: Execution providers in order of preference, such as ["CUDAExecutionProvider"]; by default the CPU.
+        providers: Execution providers in order of preference, such as ["CUDAExecutionProvider"], each alone or with its
+            options as in onnxruntime; by default the CPU.
         threads: Number of threads on the CPU; None or 0 for as many as this process may use.
         device: "cuda", "coreml", ...: the providers of that device, then the CPU; replaces `providers`.
 
@@ -33,7 +35,8 @@ class OnnxSegmenter(FileSegmenter):
     Raises:
         ImportError: without onnxruntime: `pip install 'edgeseg[onnx]'`.
         FileNotFoundError: no such file.
-        ValueError: no ONNX file, one that edgeseg did not write, or a provider that this onnxruntime does not have.
+        ValueError: not an ONNX file, one that edgeseg did not write, a provider that this onnxruntime does not have, or
+            an argument of another type.
 
     Example:
         >>> import edgeseg
@@ -48,7 +51,7 @@ class OnnxSegmenter(FileSegmenter):
         self,
         path: str | os.PathLike[str],
         *,
-        providers: Sequence[str] | None = None,
+        providers: Sequence[str | tuple[str, Mapping[str, Any]]] | None = None,
         threads: int | None = None,
         device: str | None = None,
     ) -> None:
@@ -59,11 +62,12 @@ class OnnxSegmenter(FileSegmenter):
         if not Path(path).is_file():
             raise FileNotFoundError(f"no file {path}")
         available = onnxruntime.get_available_providers()
+        _check_options(providers, threads, device)
         wanted = list(providers or [CPU])
         if device is not None and device.lower() != "cpu":
             wanted = [name for name in available if name.lower().startswith(f"{device.lower()}exec")] or [device]
             wanted.append(CPU)
-        missing = [name for name in wanted if name not in available]
+        missing = [name for name in map(_provider, wanted) if name not in available]
         if missing:
             has = ", ".join(available)
             raise ValueError(
@@ -79,7 +83,7 @@ class OnnxSegmenter(FileSegmenter):
             outputs = {each.name for each in self.session.get_outputs()}
         super().__init__(path, facts, next(reversed(inputs.values()), []))
         if [*inputs] != [*self.inputs] or outputs != {*self.tasks}:
-            raise ValueError(f"the tensors in {path} are not those of its model")
+            raise ValueError(f"the tensors in {path} are not those of its model; export the network again")
         self._check_shape()
         self._last: tuple[int, ...] = ()
         self._fixed: tuple[tuple[int, ...], Any] = (), None
@@ -126,3 +130,22 @@ class OnnxSegmenter(FileSegmenter):
         for name, length in sizes.items():
             options.add_free_dimension_override_by_name(name, length)
         return onnxruntime.InferenceSession(self._content, options, providers=self.providers)
+
+
+def _provider(wanted: str | tuple[str, Mapping[str, Any]]) -> str:
+    """The name of a provider, which may come with options."""
+    return wanted if isinstance(wanted, str) else wanted[0]
+
+
+def _check_options(providers: Any, threads: Any, device: Any) -> None:
+    """Raises a ValueError for arguments of `OnnxSegmenter` of another type."""
+    named = isinstance(providers, list | tuple) and all(
+        isinstance(each, str) or (isinstance(each, tuple) and len(each) == 2 and isinstance(each[0], str))
+        for each in providers
+    )
+    if providers is not None and not named:
+        raise ValueError(f"providers is a list of names, or of (name, options) as in onnxruntime, got {providers!r}")
+    if threads is not None and (not isinstance(threads, Integral) or threads < 0):
+        raise ValueError(f"threads is a number of threads, got {threads!r}")
+    if device is not None and not isinstance(device, str):
+        raise ValueError(f"device is the name of a device, such as 'cuda', got {device!r}")

@@ -19,7 +19,7 @@ AXES = ("batch", "channels", "height", "width")
 
 
 class OpenVINOSegmenter(FileSegmenter):
-    """OpenVINO files (.xml and .bin) that `edgeseg.export` wrote; `predict` and the others are as of a model.
+    """OpenVINO files (.xml and .bin) that `edgeseg.export` wrote, with the `predict` of a model.
 
     On CPUs the network computes in float32, also where OpenVINO would use bfloat16 by itself; 8-bit files compute in 8
     bit. On other devices it computes in the precision that OpenVINO prefers there, for GPUs float16.
@@ -60,7 +60,7 @@ class OpenVINOSegmenter(FileSegmenter):
             found = [{name for port in ports for name in port.names} for ports in (model.inputs, model.outputs)]
         super().__init__(path, facts, shape)
         if not (set(self.inputs) <= found[0] and set(self.tasks) <= found[1]):
-            raise ValueError(f"the tensors in {path} are not those of its model")
+            raise ValueError(f"the tensors in {path} are not those of its model; export the network again")
         self._check_shape()
         self._compile(core, model)
 

@@ -60,6 +60,14 @@ def is_result(path: str | os.PathLike[str]) -> bool:
         return False
 
 
+def require_own(path: Path) -> None:
+    """Raises a ValueError if there is a file that `save_png` did not write, such as ground truth of the same name."""
+    if path.is_file() and not is_result(path):
+        raise ValueError(
+            f"{path} would be overwritten, which edgeseg did not write; choose another --output, or remove that file"
+        )
+
+
 def save_png(picture: Image.Image, path: Path, compression: int = 6) -> None:
     """Writes a PNG file that says that edgeseg wrote it, and creates its folder.
 

@@ -11,7 +11,7 @@ from typing import Any, overload
 import numpy as np
 from PIL import Image
 
-from edgeseg.arguments import require_size
+from edgeseg.arguments import require_pixels, require_size
 from edgeseg.config import ModelConfig, origin
 from edgeseg.machine.terminal import printable_lines
 from edgeseg.predict.pipeline import equal_runs
@@ -148,9 +148,7 @@ class Predictor(ABC):
             >>> labels.shape, str(labels.dtype)  # the photo has 90x60 pixels
             ((60, 90), 'uint8')
         """
-        task = task or next(iter(self.tasks))
-        if task not in self.tasks:
-            raise ValueError(f"no task named {task!r}; this model has {', '.join(self.tasks)}")
+        task = self._task(task)
         self._check_count(images)
         single = not isinstance(images[0], list | tuple)
         streams = [list(stream) if isinstance(stream, list | tuple) else [stream] for stream in images]
@@ -168,7 +166,7 @@ class Predictor(ABC):
         tile: Sequence[int] | None = None,
         max_pixels: int | None = None,
     ) -> Image.Image:
-        """Predicts one task of one photo and draws it: the photo in the colours of the classes, their key below it.
+        """Predicts one task of one photo and draws it: the photo in the colours of the classes, with a legend below.
 
         A notebook shows the picture as the result of a cell.
 
@@ -184,9 +182,10 @@ class Predictor(ABC):
         Raises:
             OSError, TypeError, ValueError: as in `predict`.
         """
+        task = self._task(task)
         pixels = self._load(images, max_pixels)
         values = self.predict(*pixels, task=task, tile=tile)
-        drawn = self.tasks[task or next(iter(self.tasks))]
+        drawn = self.tasks[task]
         return with_key(picture_of(values, drawn, as_picture(pixels[-1])), values, drawn)
 
     def predict_tasks(
@@ -243,6 +242,7 @@ class Predictor(ABC):
         if not isinstance(batch_size, Integral) or batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, and an integer, got {batch_size!r}")
         require_size("tile", tile)
+        require_pixels(max_pixels)
         loaded = (self._load(frame, max_pixels) for frame in frames)
         for batch in equal_runs(loaded, lambda pixels: pixels[-1].shape, batch_size):
             height, width = batch[0][-1].shape[:2]
@@ -253,6 +253,7 @@ class Predictor(ABC):
 
     def _load(self, images: Sequence[ImageLike], max_pixels: int | None = None) -> list[np.ndarray]:
         """The pixels of one frame, uint8 [H, W, C] per input."""
+        require_pixels(max_pixels)
         self._check_count(images)
         inputs = zip(images, self.inputs.values(), strict=True)
         pixels = [read_input(image, each, max_pixels=max_pixels) for image, each in inputs]
@@ -277,6 +278,14 @@ class Predictor(ABC):
                 part = result.setdefault(name, np.empty((height, width, *values.shape[2:]), values.dtype))
                 part[inner[0].start : inner[0].stop, inner[1].start : inner[1].stop] = values[y, x]
         return result
+
+    def _task(self, name: str | None) -> str:
+        """The name of the task that is meant; a ValueError if there is none of that name."""
+        if name is None:
+            return next(iter(self.tasks))
+        if name not in self.tasks:
+            raise ValueError(f"no task named {name!r}; this model has {', '.join(self.tasks)}")
+        return name
 
     def _check_count(self, images: Sequence[Any]) -> None:
         if not isinstance(images, list | tuple):

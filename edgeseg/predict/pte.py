@@ -19,10 +19,10 @@ def program_size(head: bytes, size: int, path: str | os.PathLike[str]) -> int:
         The size in bytes of the program with its weights. What edgeseg says of the file stands after it.
 
     Raises:
-        ValueError: no program, or a truncated one.
+        ValueError: not a program, or a truncated one.
     """
     if head[4:6] != b"ET" or not head[6:8].isdigit() or head[8:12] != b"eh00" or len(head) < HEADER:
-        raise ValueError(f"{path} is no ExecuTorch program, or it is corrupt or truncated")
+        raise ValueError(f"{path} is not an ExecuTorch program, or it is corrupt or truncated")
     length, program, weights_at, weights = (
         int.from_bytes(head[start:stop], "little") for start, stop in ((12, 16), (16, 24), (24, 32), (32, 40))
     )

@@ -41,7 +41,7 @@ class Written(Record):
 
 
 class FileSegmenter(Predictor):
-    """A network in a file. A subclass opens the file and runs it; `predict` and the others are as of a model.
+    """A network in a file. A subclass opens the file and runs it; `predict` and the others do what those of a model do.
 
     Args:
         path: The file.
@@ -100,6 +100,8 @@ class FileSegmenter(Predictor):
         self._check_count(images)
         dtype = "uint8" if self.normalizes else "float32"
         for (name, each), image in zip(self.inputs.items(), images, strict=True):
+            if not isinstance(image, np.ndarray):
+                raise ValueError(f"{name} must be a NumPy array, got {type(image).__name__}; predict() takes photos")
             shape = [self.shape[0], each.channels, *self.shape[2:]]
             fits = image.ndim == 4 and all(
                 isinstance(wanted, str) or wanted == given for wanted, given in zip(shape, image.shape, strict=True)

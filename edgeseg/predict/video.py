@@ -23,6 +23,7 @@ from edgeseg.vision.images import read_photo
 QUALITY = 4 * 118  # quantizer of MPEG-4, 2 (best) to 31, in units of FFmpeg's lambda
 LARGEST_BASE = 65535  # MPEG-4 counts time in fractions of a second, of this denominator at most
 FINE_BASE = 60000  # divides the durations of the frames of all usual rates
+USUAL_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}  # of channels of audio
 LOSSLESS = {"L": "gray", "I;16": "gray16le", "RGB": "bgr0"}  # Pillow's modes, and FFV1's formats
 
 
@@ -225,10 +226,13 @@ class _Track:
         self.audio = audio
         for stream in audio.streams:
             codec = stream.codec_context.name if stream.codec_context else "unknown"
-            if codec in self.writer.supported_codecs:
-                self.streams[stream.index] = _copy_of(stream, self.writer)
-            else:
+            if codec not in self.writer.supported_codecs:
                 yield f"audio in the format {codec} is left out, since MP4 files do not take it"
+            elif _lacks_order(stream) and stream.codec_context.layout.nb_channels not in USUAL_LAYOUTS:
+                count = stream.codec_context.layout.nb_channels
+                yield f"audio of {count} channels is left out, since the video does not say which is which"
+            else:
+                self.streams[stream.index] = _copy_of(stream, self.writer)
 
     def add(self, image: Image.Image, frame: Frame) -> None:
         """Encodes a picture."""
@@ -248,8 +252,13 @@ class _Track:
         """Writes what is left, and closes the file."""
         self._mux(self.encoder.encode())
         self._copy_audio(None)
-        with named_writing(self.path):
-            self.writer.close()
+        try:
+            with named_writing(self.path):
+                self.writer.close()
+        except OSError as error:
+            if isinstance(error, NotWritten):
+                raise
+            raise ValueError(f"cannot write {self.path}: {error.strerror}") from error
 
     def _copy_audio(self, time: Fraction | None) -> None:
         if self.audio is None:
@@ -270,5 +279,14 @@ class _Track:
 def _copy_of(stream: Any, writer: Any) -> Any:
     """A stream of the writer for packets of another file's stream; PyAV 14 has renamed the call."""
     if hasattr(writer, "add_stream_from_template"):
-        return writer.add_stream_from_template(stream)
-    return writer.add_stream(template=stream)
+        copied = writer.add_stream_from_template(stream)
+    else:
+        copied = writer.add_stream(template=stream)
+    if _lacks_order(stream):
+        copied.codec_context.layout = USUAL_LAYOUTS[stream.codec_context.layout.nb_channels]
+    return copied
+
+
+def _lacks_order(stream: Any) -> bool:
+    """Whether a file does not say which channel of its audio is which, as PCM in AVI and Matroska; MP4 has to."""
+    return bool(stream.codec_context.layout.name.endswith("channels"))

@@ -33,7 +33,7 @@ WRAPPERS = (
 PREFIXES = ("module.", "_orig_mod.", "net.", "model.", "ema.", "ema_model.")
 
 DEPTH = 8  # prefixes of one name
-PICKLES = 5  # before the tensors in a file that is no archive
+PICKLES = 5  # before the tensors in a file that is not an archive
 EXPANDED = 1 << 24  # bytes that a tensor may have whose values repeat in the file
 
 
@@ -99,10 +99,21 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def _content(path: Path) -> Any:
-    if path.suffix.lower() == ".safetensors":
+    if is_safetensors(path):
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     return load_pickled(path)
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file is one of safetensors: by its name or, as addresses may have no suffix, by its first bytes."""
+    if path.suffix.lower() in (".pth", ".pt", ".pyth", ".ckpt", ".onnx"):
+        return False
+    if path.suffix.lower() == ".safetensors":
+        return True
+    with path.open("rb") as file:
+        start = file.read(9)
+    return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
 
 
 def load_pickled(path: Path, *, mmap: bool = False) -> Any:
@@ -188,11 +199,16 @@ def read_checkpoint_config(path: str | os.PathLike[str]) -> ModelConfig | None:
         ValueError: the file is corrupt, or a newer edgeseg wrote it.
     """
     path = _existing(path)
-    if path.suffix.lower() != ".safetensors":
+    if not is_safetensors(path):
         return None
     with _opened(path) as file:
         metadata = (file.metadata() or {}).get("edgeseg")
     return None if metadata is None else read_config(metadata, str(path))
+
+
+def file_notes(path: str | os.PathLike[str], record: ModelConfig | None) -> dict[str, Any]:
+    """What a file of weights says of itself in `record`; the name of a file that says nothing."""
+    return {"source": Path(path).name} if record is None else dict(record.notes)
 
 
 @contextmanager
@@ -275,6 +291,8 @@ def is_onnx(path: str | os.PathLike[str]) -> bool:
 def _existing(path: str | os.PathLike[str]) -> Path:
     if not Path(path).is_file():
         if Path(path).is_dir():
-            raise IsADirectoryError(f"{path} is a folder; pass a file of weights in it, such as best.safetensors")
+            saved = (Path(path) / "config.json").is_file()
+            cure = f"its model is local-dir:{path}" if saved else "pass a file in it, such as best.safetensors"
+            raise IsADirectoryError(f"{path} is a folder, not a file of weights; {cure}")
         raise FileNotFoundError(f"no weights file at {path}")
     return Path(path)

@@ -54,7 +54,7 @@ def _check_length(path: Path) -> None:
 
 
 def _check_config(path: Path) -> None:
-    """Raises a ValueError if a file is no record, such as an error in JSON; a record may yet be of a newer edgeseg."""
+    """Raises a ValueError if a file is not a record, such as an error in JSON; it may be one of a newer edgeseg."""
     _check_length(path)
     content = json.loads(path.read_text(encoding="utf-8", errors="replace"))
     if not isinstance(content, dict) or "format" not in content:
@@ -74,11 +74,16 @@ def save_pretrained(
     """Writes `config.json`, `model.safetensors` and a model card; see `Pixel2Pixel.save_pretrained`.
 
     Raises:
+        OSError: a file cannot be written.
+        TypeError: `license`, `dataset` or `description` is not text.
         ValueError: metrics without the dataset that they were measured on, or a folder with a `config.json` that is
             none of edgeseg.
     """
     if metrics and dataset is None:
         raise ValueError("metrics need the dataset that they were measured on; pass dataset=NAME")
+    for name, text in {"license": license, "dataset": dataset, "description": description}.items():
+        if not isinstance(text, str | None):
+            raise TypeError(f"{name} must be text, got {text!r}")
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / CONFIG_FILE).exists():
@@ -90,10 +95,10 @@ def save_pretrained(
     before = model.config.notes
     if license and before.get("license") not in (None, license) and inherited(before).get("started_from"):
         notes["started_from_license"] = before["license"]  # the user may grant less than the parent's does
-    save_checkpoint(model, folder / WEIGHTS_FILE, **notes)
     record = replace(model.config, notes={**model.config.notes, **notes})
     config = json.dumps(record.to_json(), indent=2)
     card = _model_card(record, record.notes.get("license"), dataset, metrics, description, repo_id or "OWNER/REPO")
+    save_checkpoint(model, folder / WEIGHTS_FILE, **notes)
     _write(folder / CONFIG_FILE, config + "\n")
     if _is_edited(folder / CARD_FILE):
         say(f"{folder / CARD_FILE} was written by hand and stays as it is")

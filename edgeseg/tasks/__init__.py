@@ -27,7 +27,7 @@ def register_kind(name: str, kind: Kind) -> None:
         ValueError: the name is taken, or `kind` is not an instance of `Kind`.
     """
     if name in KINDS:
-        raise ValueError(f"a kind of tasks named {name!r} is registered already")
+        raise ValueError(f"a kind of tasks named {name!r} is registered already; choose another name")
     if not isinstance(kind, Kind):
         raise ValueError(f"a kind of tasks is an instance of a subclass of edgeseg.tasks.Kind, got {kind!r}")
     KINDS[name] = kind

@@ -40,9 +40,13 @@ def segmentation_loss(
             integers, or has ids that are not classes.
     """
     if logits.shape[1] > IGNORE:
-        raise ValueError(f"{logits.shape[1]} classes; label {IGNORE} stands for ignored pixels, so there are up to 255")
+        raise ValueError(
+            f"{logits.shape[1]} classes, but at most 255 are possible: label {IGNORE} means ignored pixels"
+        )
     if class_weights is not None and class_weights.numel() != logits.shape[1]:
-        raise ValueError(f"{class_weights.numel()} class weights, and the logits have {logits.shape[1]} classes")
+        raise ValueError(
+            f"{class_weights.numel()} class weights, and the logits have {logits.shape[1]} classes; pass one per class"
+        )
     target = _ids(target, logits)
     log_probabilities = F.log_softmax(logits.float(), dim=1)
     counted = target != IGNORE

@@ -36,7 +36,7 @@ class ConfusionMatrix:
 
     def __init__(self, classes: int, names: Sequence[str] = ()) -> None:
         if not 1 <= classes <= IGNORE:
-            raise ValueError(f"{classes} classes; label {IGNORE} stands for ignored pixels, so there are 1 to {IGNORE}")
+            raise ValueError(f"{classes} classes, but 1 to {IGNORE} are possible: label {IGNORE} means ignored pixels")
         self.classes, self.names = classes, tuple(names)
         self.counts = torch.zeros(classes, classes, dtype=torch.int64)
 

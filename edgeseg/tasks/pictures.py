@@ -22,7 +22,7 @@ def picture_of(values: np.ndarray, task: Task, photo: Image.Image | None = None)
 
 
 def with_key(picture: Image.Image, values: np.ndarray, task: Task) -> Image.Image:
-    """Adds the key of the colours below a picture, such as a legend of the classes that occur in the map.
+    """Adds the legend of the colours below a picture, such as one of the classes that occur in the map.
 
     Args:
         picture: Picture of the map.

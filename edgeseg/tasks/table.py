@@ -37,7 +37,8 @@ def require_one_shape(prediction: Tensor, target: Tensor) -> None:
     """Raises a ValueError if a prediction and its ground truth have different shapes."""
     if prediction.shape != target.shape:
         raise ValueError(
-            f"the prediction has the shape {list(prediction.shape)} and the ground truth {list(target.shape)}"
+            f"the prediction has the shape {list(prediction.shape)} and the ground truth {list(target.shape)}; both "
+            "must be the same"
         )
 
 

@@ -19,8 +19,10 @@ from typing import IO, TYPE_CHECKING, Any, Literal, Union
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from edgeseg.machine.terminal import warn
 from edgeseg.spec import Input
 from edgeseg.vision.bands import read_bands, size_of_bands
+from edgeseg.vision.listing import VIDEO_SUFFIXES
 from edgeseg.vision.orientation import TURNED, upright
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ ImageLike = Union[str, "os.PathLike[str]", Image.Image, np.ndarray, "Tensor"]
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's mode for a number of channels
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF files, and one of its values
 GRAY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "F")  # Pillow's modes
+ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")  # formats of animations; photos of phones have further pictures too (MPO)
 BITS = 258  # the tag of the bits per sample
 PREMULTIPLIED = {"RGBa": "RGBA", "La": "LA"}  # Pillow converts these modes to no others
 
@@ -78,10 +81,12 @@ def read_photo(image: ImageLike, channels: int = 3, *, max_pixels: int | None = 
 
     Raises:
         TypeError: `image` is of another type, or an array or tensor is not uint8.
-        ValueError: another number of dimensions or channels, or pixel values whose range cannot be known.
+        ValueError: another number of dimensions or channels, pixel values whose range cannot be known, or an address.
         OSError: a file that is missing, damaged, too large or not an image. Errors of files name the file.
     """
     if isinstance(image, str | os.PathLike):
+        if "://" in os.fspath(image):
+            raise ValueError(f"{image} is an address, and photos are read from files; download it first")
         path = Path(image)
         if path.suffix.lower() == ".npy":
             if max_pixels is not None:
@@ -128,8 +133,9 @@ def _require_flow(name: str, mode: str, stored: str = "") -> None:
     """Raises a ValueError for gray pictures and for 16-bit ones, of which Pillow keeps the upper 8 bits."""
     if mode in GRAY or "16" in stored:
         raise ValueError(
-            f"{name} is no picture of optical flow as `edgeseg flow` writes it, with 8 bits per channel and the motion "
-            "in x and y plus 128 in the first two; edgeseg.vision.flow.encode_flow makes one from motion in pixels"
+            f"{name} is not a picture of optical flow as `edgeseg flow` writes it, with 8 bits per channel and the "
+            "motion in x and y plus 128 in the first two; edgeseg.vision.flow.encode_flow makes one from motion in "
+            "pixels"
         )
 
 
@@ -146,9 +152,11 @@ def named_errors(name: str) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise OSError(f"cannot read {name}: {error} Larger photos need max_pixels (--max-pixels)") from error
     except UnidentifiedImageError as error:
-        raise OSError(
-            f"cannot read {name}: not an image, or of a format that Pillow does not know; convert it to JPEG or PNG"
-        ) from error
+        if Path(name).suffix.lower() in VIDEO_SUFFIXES:
+            cure = "a video, not an image: `edgeseg predict` takes videos, and `predict_frames` their frames"
+        else:
+            cure = "not an image, or of a format that Pillow does not know; convert it to JPEG or PNG"
+        raise OSError(f"cannot read {name}: {cure}") from error
     except Exception as error:
         raise OSError(f"cannot read {name}: {str(error) or type(error).__name__}") from error
 
@@ -162,6 +170,8 @@ def open_picture(path: Path, max_pixels: int | None = None) -> Picture:
     with _opened(path) as file:
         with named_errors(str(path)):
             image = Image.open(file) if max_pixels is None else _open_up_to(max_pixels, file)
+        if image.format in ANIMATED and getattr(image, "is_animated", False):
+            warn(f"{path} is an animation; only the first of its {getattr(image, 'n_frames', 2)} pictures is read")
         return loaded(image, str(path))
 
 

@@ -117,12 +117,16 @@ def output_names(
     Raises:
         ValueError: results would overwrite each other, or a folder is the output folder.
     """
-    places = []
+    places: list[tuple[Path, Path]] = []
     for argument in arguments:
         if argument.is_dir():
             places += [(path, path.relative_to(argument)) for path in list_files(argument, suffixes, without=without)]
         elif argument in explicit:
             places.append((argument, Path(argument.name)))
+    seen: dict[tuple[Path, Path], tuple[Path, Path]] = {}
+    for path, place in places:  # a file may be given twice
+        seen.setdefault((real(path), place), (path, place))
+    places = list(seen.values())
     stems = Counter(place.with_suffix("") for _, place in places)
     names = [
         (path, str(place if stems[place.with_suffix("")] > 1 else place.with_suffix(""))) for path, place in places

@@ -31,7 +31,7 @@ def read_mask(path: str | os.PathLike[str], colors: Mapping[Color, int] | None =
 
     Raises:
         OSError: the file is missing, damaged or not an image; names the file.
-        ValueError: a colour picture, colours that are no classes, a palette that has the colours of the classes at
+        ValueError: a colour picture, colours that are not classes, a palette that has the colours of the classes at
             other indices, shapes in the alpha channel alone, or floating-point values; names the file.
     """
     return to_ids(open_picture(Path(path)), colors)
@@ -105,7 +105,7 @@ def _from_colors(path: str, mode: str, pixels: np.ndarray, colors: Mapping[Color
     if wrong.size:
         some = ", ".join(str((code >> 16, code >> 8 & 255, code & 255)) for code in wrong[:4].tolist())
         raise ValueError(
-            f"{path} has {wrong.size} colours that are no class: {some}{', ...' if wrong.size > 4 else ''}; the "
+            f"{path} has {wrong.size} colours that belong to no class: {some}{', ...' if wrong.size > 4 else ''}; the "
             "colours of ignored pixels have the id 255 in a numbered list of classes, such as '255 void 0 0 0', and "
             "masks are not saved as JPEG, which changes colours"
         )

@@ -106,7 +106,7 @@ def depth_scale(width: int) -> Image.Image:
 
 
 def colorize_flow(flow: np.ndarray, limit: float = 16.0) -> Image.Image:
-    """Draws optical flow: the direction is the hue, and white is no motion.
+    """Draws optical flow: the direction is the hue, and white means no motion.
 
     Args:
         flow: uint8 [H, W, C] with two or more channels, as `edgeseg.vision.flow` encodes it.

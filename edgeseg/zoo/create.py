@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,7 @@ def create_model(
             task, one class of interest against the background.
         tasks: What to predict, with one decoder per task. By default what the weights were trained for, or 19 classes
             without weights. If the weights were trained for other tasks, what fits is loaded, and a warning says what
-            starts anew: the prediction layers for other classes, and the decoders of tasks that the weights lack.
+            does not: the prediction layers for other classes, and the decoders of tasks that the weights lack.
         in_channels: Channels of each input, a number for one input; by default those of the weights, or (3,) without
             weights. With several
             inputs the first stages of the encoder exist once per input and are fused; weights of a single input fill
@@ -83,6 +84,8 @@ def create_model(
         if checkpoint_path is None:
             raise ValueError("pass the name of a model, such as those of edgeseg.list_models(), or checkpoint_path")
         name = named_model(checkpoint_path)
+    if not isinstance(encoder_weights, str | os.PathLike | None):
+        raise TypeError(f"encoder_weights is 'imagenet', a file or a name of timm, got {encoder_weights!r}")
     source = _resolve(name, pretrained, encoder_weights, checkpoint_path, overrides)
     _check_size(source)
     config = _plan(source, num_classes, tasks, in_channels, overrides)
@@ -247,7 +250,7 @@ def _plan(
     tasks = _tasks(source.config, num_classes, tasks)
     inputs = known.inputs if in_channels is None else as_inputs(in_channels)
     if source.config is not None and (tasks, inputs) != (known.tasks, known.inputs):
-        notes = inherited(notes)  # some layers start anew: these are other weights
+        notes = inherited(notes)  # some layers are new: these are other weights
     preprocess = known.preprocess
     if inputs != known.inputs:
         preprocess = preprocess.for_channels([*inputs.values()][-1].channels)
@@ -290,14 +293,14 @@ def _called_otherwise(names: Iterable[str]) -> str:
 
 
 def _tasks(known: ModelConfig | None, num_classes: int | None, tasks: Mapping[str, Task] | None) -> Mapping[str, Task]:
-    """The tasks that are asked for, else those of the weights, else 19 classes."""
+    """The tasks that are asked for, those of the weights, or 19 classes, in this order."""
     if num_classes is not None and tasks is not None:
         raise ValueError("pass num_classes or tasks, not both")
     if tasks is not None:
         if not isinstance(tasks, Mapping) or not tasks or not all(isinstance(task, Task) for task in tasks.values()):
             raise ValueError(f"tasks has a Task for each name, such as {{'depth': Task('depth')}}, got {tasks!r}")
         return tasks
-    if num_classes is not None and (not isinstance(num_classes, int) or num_classes < 1):
+    if num_classes is not None and (not isinstance(num_classes, Integral) or num_classes < 1):
         raise ValueError(f"num_classes must be a number of classes, at least 1, got {num_classes!r}")
     if num_classes is None:
         return known.tasks if known else DEFAULT_TASKS
@@ -334,7 +337,7 @@ def _fill(
 ) -> Pixel2Pixel:
     """Loads the weights of the encoder or of the whole network, in which the fields `asked` may differ."""
     if encoder_weights is not None:
-        from edgeseg.weights.load import load_encoder
+        from edgeseg.weights.encoder import load_encoder
         from edgeseg.zoo.pretrained import encoder_file, encoder_normalization, encoder_note
 
         config = getattr(model, "config", None)

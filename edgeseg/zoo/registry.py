@@ -43,7 +43,7 @@ class ModelInfo:
 
     Args:
         name: Name of the model, aliases resolved.
-        spec: The model's row in the zoo; None for peers and registered builders.
+        spec: The model's row in the zoo; None for networks that the zoo is compared with, and for registered builders.
         weights: Its trained weights, by tag.
     """
 
@@ -150,7 +150,7 @@ def register_encoder(name: str) -> Callable[[Decorated], Decorated]:
 
     def decorate(builder: Decorated) -> Decorated:
         if name in ENCODERS:
-            raise ValueError(f"an encoder named {name!r} is registered already")
+            raise ValueError(f"an encoder named {name!r} is registered already; choose another name")
         encoders: dict[str, Callable[[int], nn.Module | Trunk]] = USER_ENCODERS
         return _register(encoders, name, builder, what="an encoder")
 
@@ -184,7 +184,7 @@ def register_kind(name: str, kind: Kind) -> None:
 
 def _register(table: dict[str, Any], name: str, entry: Decorated, what: str = "a model") -> Decorated:
     if name in table or (what == "a model" and (is_model(name) or name in FAMILIES)):
-        raise ValueError(f"{what} named {name!r} is registered already")
+        raise ValueError(f"{what} named {name!r} is registered already; choose another name")
     if not name or "." in name:
         raise ValueError(f"{name!r} cannot name {what}: what follows a dot in a name is a weights tag")
     table[name] = entry
@@ -238,7 +238,7 @@ def list_weights(pattern: str | Sequence[str] = "*") -> list[str]:
 
 
 def _matching(names: Iterable[str], pattern: str | Sequence[str]) -> list[str]:
-    patterns = [pattern] if isinstance(pattern, str) else list(pattern)
+    patterns = list(pattern) if isinstance(pattern, Iterable) and not isinstance(pattern, str) else [pattern]
     if not all(isinstance(text, str) for text in patterns):
         raise ValueError(f"a pattern is text such as 'fpn_*', or a list of patterns, got {pattern!r}")
     return sorted(name for name in names if any(fnmatch.fnmatchcase(name, text) for text in patterns))
@@ -258,6 +258,8 @@ def is_model(name: str) -> bool:
         >>> edgeseg.is_model("fpnsum_mobilenetv2"), edgeseg.is_model("fpnsum")
         (True, False)
     """
+    if not isinstance(name, str):
+        return False
     architecture, dot, tag = name.partition(".")
     known = architecture in ZOO or architecture in BUILDERS or architecture in ALIASES
     return known and (not dot or tag in _weights_of(ALIASES.get(architecture, architecture)))

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 import edgeseg
-from edgeseg.weights.load import count_classes, has_decoder, load_checkpoint, load_encoder
+from edgeseg.weights.encoder import load_encoder
+from edgeseg.weights.load import count_classes, has_decoder, load_checkpoint
 
 from .damage import DEEP, PLAIN, damaged_bytes, damaged_safetensors, either
 from .drill import NAME, Drill, all_hold, expect

@@ -54,10 +54,15 @@ class Streets(Dataset[Any]):
         size: Height and width.
         seed: Seed of the scenes; another seed gives another town.
         length: Number of samples; four in a row are one sequence.
-        inputs: One or both of "flow" (uint8, motion to the next frame in pixels + 128, 128 in the third channel) and
-            "image".
-        targets: Any of "semantic", "depth" (metres, 0 for the sky) and "motion".
+        inputs: One or both of "flow" (uint8 [3, H, W]: the motion of each pixel until the next frame in pixels + 128,
+            and 128 in the third channel; `edgeseg flow` computes the motion since the previous frame) and "image"
+            (uint8 [3, H, W], RGB).
+        targets: Any of "semantic" (uint8 [H, W]), "depth" (float32 [1, H, W] in metres, 0 for the sky) and "motion"
+            (uint8 [H, W], 1 for what moves).
         labels: "cityscapes" (19 train ids) or "camvid" (11 classes).
+
+    Raises:
+        ValueError: an unknown split, input, target or kind of labels, or a length below 1.
 
     Example:
         >>> from edgeseg.data import Streets

@@ -35,7 +35,7 @@ class _Plan:
 
     Args:
         options: For `timm.create_model`.
-        split: Split the network into blocks, else use it as a whole.
+        split: Split the network into blocks; otherwise use it as a whole.
         output_stride: Set the strides of the last block to 1 so that it ends at this stride; None leaves them.
         multiple, minimum: The padding that the network needs, see `Encoder`.
     """

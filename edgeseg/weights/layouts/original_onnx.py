@@ -66,7 +66,9 @@ def read_onnx(path: str | os.PathLike[str], model: Pixel2Pixel) -> dict[str, Ten
     ours, theirs = _of_model(model), _of_file(path)
     pairs, left = _match(ours, theirs)
     if left:
-        raise ValueError(f"{path} holds another network than this model: {left}")
+        raise ValueError(
+            f"{path} holds another network than this model: {left}; pass the file's own name and num_classes"
+        )
     modules = dict(model.named_modules())
     state: dict[str, Tensor] = {}
     for conv, source in pairs:
