@@ -234,9 +234,9 @@ def test_label_255_is_never_a_class() -> None:
     refused((IMAGE, MASK.long()), "256 classes", "up to 255", tasks={"segmentation": Task("segmentation", 256)})
     (_, targets) = checked_sample([(IMAGE, MASK)], 0, {"segmentation": Task("segmentation", 255)})
     assert torch.equal(targets["segmentation"], MASK)
-    with pytest.raises(ValueError, match="256 classes, but .* possible: label 255"):
+    with pytest.raises(ValueError, match=r"256 classes, but .* possible: label 255"):
         ConfusionMatrix(256)
-    with pytest.raises(ValueError, match="256 classes, but .* possible: label 255"):
+    with pytest.raises(ValueError, match=r"256 classes, but .* possible: label 255"):
         segmentation_loss(torch.zeros(1, 256, 2, 2), torch.zeros(1, 2, 2))
 
 
