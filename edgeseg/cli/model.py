@@ -176,7 +176,8 @@ def accelerated(model: Predictor, options: argparse.Namespace, count: int) -> Pr
         count: Number of photos that it will segment.
 
     Raises:
-        ValueError: --runtime with --exported, or another runtime than torch on another device than the CPU.
+        ValueError: --runtime with --exported, another runtime than torch on another device than the CPU, or a device
+            without values.
         ImportError: the runtime is not installed.
     """
     from edgeseg.deploy.fast import faster
@@ -188,6 +189,8 @@ def accelerated(model: Predictor, options: argparse.Namespace, count: int) -> Pr
         return model
     if options.runtime not in ("auto", "torch") and options.device != "cpu":
         raise ValueError(f"--runtime {options.runtime} runs on the CPU, not on --device {options.device}")
+    if options.device == "meta":
+        raise ValueError("--device meta has shapes only, and no values: choose cpu or cuda")
     return faster(model, options.runtime, count)
 
 
@@ -197,8 +200,6 @@ def on_device(model: Pixel2Pixel, device: torch.device) -> Pixel2Pixel:
     Raises:
         ValueError: the device cannot be used.
     """
-    if device.type == "meta":
-        raise ValueError("--device meta has only shapes, and no values: choose cpu or cuda")
     try:
         return model.to(device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:

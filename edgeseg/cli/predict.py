@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -70,20 +71,13 @@ def add(verbs: Any) -> None:
     verb.set_defaults(run=_predict)
 
 
-def _path(text: str) -> Path:
-    """A path of the command line, which is not an address."""
-    if "://" in text:
-        raise argparse.ArgumentTypeError(f"{text} is an address, and files are read: download it first")
-    return Path(text)
-
-
 def _add_files(verb: argparse.ArgumentParser) -> None:
     """Adds the options of what is read and what is written."""
     group = verb.add_argument_group("files to read")
     group.add_argument(
         "images",
         nargs="+",
-        type=_path,
+        type=Path,
         metavar="IMAGE|FOLDER|VIDEO",
         help="photos, videos, and folders with photos and videos at any depth",
     )
@@ -195,7 +189,9 @@ def _check_files(options: argparse.Namespace) -> list[str]:
     problems, suffixes = [], photo_suffixes(0) | VIDEO_SUFFIXES
     for path in options.images:
         if not path.exists():
-            problems.append(f"{path}: no such file or folder")
+            address = re.match(r"[a-z][a-z0-9+.-]+:/", str(path), re.IGNORECASE)  # of which Path leaves one slash
+            what = "an address, and files are read: download it first" if address else "no such file or folder"
+            problems.append(f"{path}: {what}")
         elif path.is_dir() and not list_files(path, suffixes, without=options.output):
             problems.append(f"no images in {path}, and no videos")
     if len(problems) == len(options.images):
