@@ -189,8 +189,7 @@ class TrainConfig(Record):
         )
         self._check_original_augmentation()
         self.require(len(self.depth_losses) > 0, "depth_losses", "must have at least one loss")
-        share = 0.5 if self.distillation is None else self.distillation
-        self.require(0 <= share <= 1, "distillation", "must be between 0 and 1")
+        self.require(0 <= self.teacher_share <= 1, "distillation", "must be between 0 and 1")
         for wrong, message in self._contradictions():
             if wrong:
                 raise ValueError(f"TrainConfig.{message}")

@@ -153,7 +153,7 @@ def test_what_is_refused(streets: Streets, tmp_path: Path) -> None:
     ("options", "message"),
     [
         ([], "--store-biases would overwrite the file of --checkpoint; name another file"),
-        (["--flip"], "--store-biases chooses as training scores, .* leave out --flip"),
+        (["--flip"], "--store-biases scores as training does, .* leave out --flip"),
         (["--scales", "0.5"], "leave out --scales"),
     ],
 )

@@ -171,7 +171,7 @@ def _check_files(options: argparse.Namespace) -> None:
             raise ValueError(f"{option} would overwrite the file of --checkpoint; name another file")
         if option == "--store-biases" and (views := _views(options)):
             raise ValueError(
-                f"{option} chooses as training scores, from one view at the size of training: leave out {views[0]}"
+                f"{option} scores as training does, from one view at the size of training: leave out {views[0]}"
             )
         if option == "--store-threshold" and options.runtime in ("onnxruntime", "openvino"):
             raise ValueError(f"{option} needs probabilities, which PyTorch computes: leave out --runtime")

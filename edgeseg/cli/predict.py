@@ -190,7 +190,7 @@ def _check_files(options: argparse.Namespace) -> list[str]:
     for path in options.images:
         if not path.exists():
             address = re.match(r"[a-z][a-z0-9+.-]+:/", str(path), re.IGNORECASE)  # of which Path leaves one slash
-            what = "an address, and files are read: download it first" if address else "no such file or folder"
+            what = "an address, not a file; download it first" if address else "no such file or folder"
             problems.append(f"{path}: {what}")
         elif path.is_dir() and not list_files(path, suffixes, without=options.output):
             problems.append(f"no images in {path}, and no videos")

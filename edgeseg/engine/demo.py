@@ -44,15 +44,16 @@ def run_demo(
         ValueError: `path` does not end in .png, or is a picture that edgeseg did not write; or inputs or tasks that the
             streets do not have.
     """
+    path = Path(path)
     check_file(path)
-    if Path(path).suffix.lower() != ".png":
+    if path.suffix.lower() != ".png":
         raise ValueError(f"the picture is written as a .png file, got {path}")
-    require_own(Path(path))
+    require_own(path)
     streets = Streets(
         "test", seed=seed, length=FRAMES * sequences, inputs=tuple(model.inputs), targets=tuple(model.tasks)
     )
     metrics = evaluate_tasks(model, streets, progress=progress)
-    save_png(draw_frame(model, streets, 1), Path(path))
+    save_png(draw_frame(model, streets, 1), path)
     return metrics
 
 

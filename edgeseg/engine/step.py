@@ -51,7 +51,6 @@ class OptimizerStep:
         self.network, self.losses, self.balancer, self.optimizer = network, losses, balancer, optimizer
         self.config, self.device, self.bf16, self.name_of = config, device, bf16, name_of
         self.forward = parallel(network, config, device)
-        self.stateful = (network, balancer)
 
     def __call__(self, batches: Sequence[Batch], number: int) -> dict[str, float]:
         """Changes the weights once, by the gradients of the mean loss of `iter_size` batches.
@@ -67,7 +66,8 @@ class OptimizerStep:
             FloatingPointError: a loss or a gradient is not finite, in all processes; the weights, and the statistics of
                 batch norms, are as they were.
         """
-        before = [(part, {name: each.clone() for name, each in part.named_buffers()}) for part in self.stateful]
+        parts = (self.network, self.balancer)
+        before = [(part, {name: each.clone() for name, each in part.named_buffers()}) for part in parts]
         means, wrong = self._gradients(batches, number, bf16=self.bf16)
         if wrong and self.bf16:
             warn(f"{wrong} in bfloat16 in step {number + 1}, which is repeated in float32")

@@ -183,6 +183,7 @@ class Predictor(ABC):
             OSError, TypeError, ValueError: as in `predict`.
         """
         task = self._task(task)
+        require_pixels(max_pixels)
         pixels = self._load(images, max_pixels)
         values = self.predict(*pixels, task=task, tile=tile)
         drawn = self.tasks[task]
@@ -253,7 +254,6 @@ class Predictor(ABC):
 
     def _load(self, images: Sequence[ImageLike], max_pixels: int | None = None) -> list[np.ndarray]:
         """The pixels of one frame, uint8 [H, W, C] per input."""
-        require_pixels(max_pixels)
         self._check_count(images)
         inputs = zip(images, self.inputs.values(), strict=True)
         pixels = [read_input(image, each, max_pixels=max_pixels) for image, each in inputs]
