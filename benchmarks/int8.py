@@ -22,6 +22,8 @@ from edgeseg.data.camvid import CamVid
 from edgeseg.deploy.quantize import quantize_onnx
 from edgeseg.deploy.timing import alternating
 from edgeseg.engine import evaluate
+from edgeseg.machine.download import file_sha256
+from edgeseg.machine.files import replacing
 from edgeseg.machine.processor import saturates_in_8_bit
 
 SIZES = ((360, 480), (384, 768))
@@ -35,10 +37,12 @@ TITLES = {"float32": "float32", "after training": "PTQ", "in training": "QAT"}
 def score(folder: Path, camvid: Path) -> dict[str, dict[str, float]]:
     """Writes the other two files next to int8.onnx. Returns the test mIoU and the megabytes of all three files.
 
-    The scores are kept in the folder and computed only once.
+    The scores are kept in the folder, and computed again if the weights or int8.onnx have changed.
     """
     result = folder / "scores.json"
-    if not result.is_file():
+    of = [edgeseg.weights_info(f"{folder.name}.camvid").sha256, file_sha256(folder / FILES["in training"])]
+    kept = json.loads(result.read_text()) if result.is_file() else {}
+    if kept.get("of") != of:
         model, train = edgeseg.create_model(f"{folder.name}.camvid", pretrained=True).eval(), CamVid(camvid)
         chosen = range(0, len(train), len(train) // CALIBRATION_IMAGES)
         edgeseg.export_onnx(model, folder / FILES["float32"], output="small_logits", preprocess=True)
@@ -50,8 +54,10 @@ def score(folder: Path, camvid: Path) -> dict[str, dict[str, float]]:
         for form, file in FILES.items():
             miou = evaluate(edgeseg.OnnxSegmenter(folder / file), CamVid(camvid, "test"), workers=1).miou
             found[form] = {"megabytes": (folder / file).stat().st_size / 1e6, "miou": 100 * miou}
-        result.write_text(json.dumps(found, indent=2))
-    scores: dict[str, dict[str, float]] = json.loads(result.read_text())
+        kept = {"of": of, "scores": found}
+        with replacing(result) as temporary:
+            temporary.write_text(json.dumps(kept, indent=2))
+    scores: dict[str, dict[str, float]] = kept["scores"]
     return scores
 
 

@@ -170,7 +170,11 @@ def _size(text: str) -> tuple[int, int]:
 
 def write(rows: Sequence[Row], device: str) -> None:
     """Writes results/speed.csv, the picture, and the table in docs/benchmarks.md."""
-    rows = merge(FILE, rows)
+    if not rows:
+        raise SystemExit("nothing was measured; see --ways")
+    document = (ROOT / "docs/benchmarks.md").read_text()
+    if machine(device) in document.partition("<!-- speed -->")[2].partition("<!-- end -->")[0]:
+        rows = merge(FILE, rows)  # otherwise the other rows are those of another machine
     with FILE.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(asdict(rows[0])))
         writer.writeheader()

@@ -30,7 +30,7 @@ STARTS = {
 
 def start(code: str) -> None:
     """Runs code in a new Python process."""
-    subprocess.run([sys.executable, "-c", code], check=False, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
 def main() -> None:

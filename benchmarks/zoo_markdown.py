@@ -24,8 +24,8 @@ The networks that have trained weights or a published mIoU, sorted by speed:
 - **mIoU** is in percent on Cityscapes' validation images, as published, at 768x384 (width x height) unless the table
   names a larger size. **GMACs** and **ms** are always for 768x384, so a larger size costs more than its row says.
 - **GMACs** count convolutions. **ms** are milliseconds in onnxruntime, float32, on {machine}.
-  Each network was timed in turns with `{reference}`, and its ms are the ratio of both times
-  the {pace:.1f} ms of that network.
+  Each network was timed in turns with `{reference}`, and its ms are {pace:.1f} ms, the time of
+  that network, multiplied by the ratio of the two times.
 - **Weights** are loaded by `edgeseg.create_model("NAME.TAG")`. Their scores are [below](#trained-weights).
 
 [Which model?](docs/choosing.md) chooses by need and by device.

@@ -37,6 +37,10 @@ def figures(options: argparse.Namespace) -> Figures:
     all_networks = networks()
     if options.measure is not None:
         names = options.measure or [name for name, row in all_networks.items() if "parameters" in row]
+        if unknown := [name for name in names if name not in all_networks]:
+            raise SystemExit(f"no networks named {', '.join(unknown)}")
+        if measured and measured_on != machine() and options.measure:
+            raise SystemExit(f"the other networks were measured on {measured_on}; --measure without names measures all")
         measured, measured_on = measured | measure(names), machine()
     return {
         "rows": published_rows(),

@@ -134,11 +134,17 @@ def test_safetensors_without_a_suffix(hub: HubServer, tiny: edgeseg.Pixel2Pixel,
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in tiny.state_dict().items())
 
 
-def test_encoder_from_a_network_by_address(hub: HubServer, tiny: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
-    """The licence that the file states goes along."""
-    url = serve_model(hub, "/tiny.safetensors", tiny, tmp_path, license="MIT", source="elsewhere")
+@pytest.mark.parametrize("name", ["tiny.safetensors", "download", "tiny.bin"])
+def test_encoder_from_a_network_by_address(
+    name: str, hub: HubServer, tiny: edgeseg.Pixel2Pixel, tmp_path: Path
+) -> None:
+    """The licence and the normalization that the file states go along, whatever the file is called."""
+    tiny.configure(preprocess=replace(tiny.preprocess, mean=(10.0, 20.0, 30.0), std=(40.0, 50.0, 60.0)))
+    url = serve_model(hub, f"/{name}", tiny, tmp_path, license="MIT", source="elsewhere")
     model = edgeseg.create_model("unet", encoder=TINY, encoder_weights=url)
-    assert same(model.encoder, tiny.encoder.state_dict())
+    expected = edgeseg.create_model("unet", encoder=TINY, encoder_weights=tmp_path / "served.safetensors")
+    assert same(model.encoder, expected.encoder.state_dict())
+    assert not same(model.encoder, tiny.encoder.state_dict())  # another normalization was folded in
     assert model.config.notes == {"encoder": {"weights": url, "license": "MIT"}}
 
 

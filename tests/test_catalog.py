@@ -253,6 +253,32 @@ def test_verify_all_of_the_cache(
     assert hub.requests == []
 
 
+def test_verify_all_reads_files_without_a_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They may be anything, and one that cannot be read does not end the check of the others."""
+    cache = tmp_path / "hf-home/edgeseg/addresses"
+    cache.mkdir(parents=True)
+    for name in ("a.onnx", "b.safetensors", "c.pth"):
+        (cache / name).write_bytes(b"broken")
+    (cache / "c.pth.sha256").write_bytes(b"\0garbage")
+    torch.save({"a": torch.ones(9)}, cache / "d.pth")
+    assert main(["weights", "verify", "--all"]) == 1
+    rows = {line.split()[0]: line.split()[1] for line in capsys.readouterr().out.splitlines()}
+    states = {name.removeprefix("addresses/"): state for name, state in rows.items() if name.startswith("addresses")}
+    assert states == {"a.onnx": "broken", "b.safetensors": "broken", "c.pth": "broken", "d.pth": "intact"}
+
+
+def test_one_failing_download_does_not_end_the_others(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = replace(WEIGHTS[ADE20K32], addresses=(f"{hub.url}/nothing.onnx",))
+    monkeypatch.setitem(WEIGHTS, ADE20K32, entry)
+    packaged = "unet_aspp_mobilenetv2_tv_edgeailite.camvid"
+    assert main(["weights", "download", ADE20K32, packaged]) == 1
+    out, err = capsys.readouterr()
+    assert f"{packaged}: " in out
+    assert f"edgeseg weights download: {ADE20K32}: " in err
+
+
 # ImageNet weights of encoders
 
 
@@ -364,7 +390,16 @@ def test_commands(
     assert config.tasks["segmentation"].channels == 32
     assert main(command) == 2
     assert "pass --num-classes 32" in capsys.readouterr().err
+    assert not target.with_name("none.safetensors").exists()
+    assert main([*command[:3], str(target.with_name("none.safetensors")), *command[4:], "--num-classes", "7"]) == 2
+    assert "net.onnx has 32 classes, and --num-classes says 7" in capsys.readouterr().err
+    before = target.read_bytes()
+    assert main(["weights", "convert", str(target), str(target), *command[4:], "--num-classes", "32"]) == 2
+    assert "SRC and DST are the same file" in capsys.readouterr().err
+    assert target.read_bytes() == before
     assert main(["weights", "verify", "nothing.x"]) == 2
+    assert main(["weights", "verify", "nothing.*"]) == 2
+    assert "no weights match 'nothing.*'" in capsys.readouterr().err
 
     (tmp_path / "hf-home/edgeseg" / name / "net.onnx").write_bytes(b"tampered")
     capsys.readouterr()

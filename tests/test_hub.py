@@ -6,17 +6,20 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from huggingface_hub import ModelCard, constants
+from huggingface_hub import ModelCard, constants, hf_hub_download
 
 import edgeseg
 from edgeseg import ModelConfig, Preprocess, Task
 from edgeseg.cli import main
+from edgeseg.machine.download import fetch
+from edgeseg.machine.transfer import http_error
 
 from .conftest import TINY
 from .hub_server import COMMIT, HubServer
@@ -267,6 +270,47 @@ def test_an_answer_that_is_no_configuration(answer: bytes, hub: HubServer, model
     assert not list(Path(constants.HF_HUB_CACHE).rglob("config.json"))
     hub.repos["me/lakes"]["config.json"] = content
     assert same(model, edgeseg.create_model("hf-hub:me/lakes"))
+
+
+def test_the_file_of_another_library_stays(hub: HubServer) -> None:
+    """It is intact, and its library can use it."""
+    hub.repos["me/bert"] = {"config.json": b'{"architectures": ["bert"]}', "model.safetensors": b""}
+    path = Path(hf_hub_download("me/bert", "config.json"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match=r"is not the configuration of an edgeseg model$"):
+            edgeseg.create_model("hf-hub:me/bert")
+    assert path.read_bytes() == hub.repos["me/bert"]["config.json"]
+
+
+def test_another_model_of_the_hub_is_kept(hub: HubServer, model: edgeseg.Pixel2Pixel) -> None:
+    before = hub.repos["me/lakes"] = {"config.json": b'{"architectures": ["bert"]}', "model.safetensors": b"theirs"}
+    with pytest.raises(ValueError, match=r"config\.json of me/lakes would be replaced, choose another repository"):
+        push(model)
+    assert hub.repos["me/lakes"] == before
+
+
+def test_a_cut_hub_does_not_hide_a_mirror(hub: HubServer, tiny: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
+    """An error of the HTTP client, which is of its own kind, is one of the reasons to ask the next address."""
+    edgeseg.save_checkpoint(tiny, tmp_path / "net.safetensors")
+    content = hub.files["/net.safetensors"] = (tmp_path / "net.safetensors").read_bytes()
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise http_error()("the server disconnected")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("huggingface_hub.hf_hub_download", refused)
+        path = fetch(["hf-hub:me/lakes/model.safetensors", f"{hub.url}/net.safetensors"], "x")
+        assert path.read_bytes() == content
+        with pytest.raises(ConnectionError, match=r"hf-hub:me/lakes/config\.json: the server disconnected"):
+            edgeseg.create_model("hf-hub:me/lakes")
+
+
+@pytest.mark.parametrize("metrics", [{"miou": float("nan")}, [1], "abc", {"miou": "high"}])
+def test_metrics_that_are_no_numbers(metrics: Any, model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"metrics (is a dictionary of numbers by name|must be finite numbers)"):
+        model.save_pretrained(tmp_path / "new", dataset="Lakes", metrics=metrics)
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_hub_without_https(monkeypatch: pytest.MonkeyPatch) -> None:

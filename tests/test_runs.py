@@ -46,6 +46,24 @@ def test_a_compiled_network_is_refused(camvid: Path, tmp_path: Path) -> None:
         train(torch.compile(make()), CamVid(camvid), None, SMALL, tmp_path)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", run_folder.REPORTS)
+def test_a_foreign_file_is_not_taken_for_a_report(name: str, camvid: Path, tmp_path: Path) -> None:
+    (tmp_path / name).write_text('{"mine": 1}')
+    with pytest.raises(FileExistsError, match=rf"{name} would be overwritten, which edgeseg did not write"):
+        train(make(), CamVid(camvid), None, SMALL, tmp_path, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir() if path.name not in ("CamVid", "hf-home")] == [name]
+    assert (tmp_path / name).read_text() == '{"mine": 1}'
+
+
+def test_processes_without_a_group_are_refused(camvid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would train alone, and all into one folder."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(RuntimeError, match=r"torchrun has started several processes, .* process_group"):
+        train(make(), CamVid(camvid), None, SMALL, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_second_run_is_refused(camvid: Path, tmp_path: Path) -> None:
     """Neither Python nor the command line touches a folder that holds a run; a str is a path."""
     run = tmp_path / "run"

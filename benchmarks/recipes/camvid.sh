@@ -9,7 +9,7 @@ fpn=fpn_aspp_mobilenetv2_tv_edgeailite deeplab=deeplabv3plus_mobilenetv2_tv_edge
 # The input size was chosen on val, from short runs on train.
 for size in "600 800" "720 960"; do
     edgeseg train "${data[@]}" --model $fpn --encoder-weights "$imagenet" --epochs 10 --img-resize $size \
-        --rand-crop 384 512 -o "runs/camvid_choice_${size/ /x}"
+        --rand-crop 384 512 --resume auto -o "runs/camvid_choice_${size/ /x}"
 done
 
 # First at 640x480, which is cheap: one network, whose encoder the others start from.

@@ -7,7 +7,7 @@ recipes=$(dirname "$0") model=fpnsum_mobilenetv2 out=runs/fpnsum_mobilenetv2.str
 trainval=(--dataset camvid --data-path "$camvid" --train-split trainval --val-split none --model $model --resume auto)
 
 # First at 480x360 on CamVid and photos of streets without labels, which two trained networks teach.
-edgeseg train "${trainval[@]}" --encoder-weights "$imagenet" --photos "$idd_lite" "$labelmefacade" \
+edgeseg train "${trainval[@]}" --encoder-weights "$imagenet" --photos "$idd_lite/leftImg8bit" "$labelmefacade/images" \
     --teacher espnetv2_s2p0.cityscapes runs/fpn_aspp_mobilenetv2_tv_edgeailite/last.safetensors \
     --epochs 6 --decoder-lr 10 --img-resize 360 480 --rand-crop 192 256 -o runs/${model}_first
 

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Trains fpnsum for CamVid on MobileNetV2 and on EfficientNet-Lite2, within a time on a GPU, and tests both:
 #   bash FILE PACKED OUT [SECONDS]
-# PACKED is what benchmarks/recipes/pack.py wrote; SECONDS are 480 by default, and the last minute of nine is for tests.
+# PACKED is what benchmarks/recipes/pack.py wrote. SECONDS are 480 by default, which leaves one of nine minutes for the
+# tests.
 set -euo pipefail
 packed=$(realpath "$1") out=$(realpath -m "$2") seconds=${3:-480}
 end=$(($(date +%s) + seconds)) runs=$(mktemp -d)
+trap 'rm -rf "$runs"' EXIT
 mkdir -p "$out"
 export HF_HOME=$packed/home HF_HUB_OFFLINE=1
 data=(--dataset camvid --data-path "$packed/camvid")

@@ -95,12 +95,15 @@ def main() -> None:
     for name in ("out", *SOURCES):
         parser.add_argument(name, type=Path)
     options = parser.parse_args()
+    found = {source: list(SOURCES[source][0](getattr(options, source))) for source in SOURCES}
+    if empty := [source for source, items in found.items() if not items]:
+        parser.error(f"no labelled photos in {', '.join(str(getattr(options, source)) for source in empty)}")
     network = edgeseg.create_model(TEACHER)
     teacher = Teacher([network], network.tasks, mirror=False)
     pixels = torch.zeros(256, dtype=torch.int64)
-    for source, (items, classes, like, sure) in SOURCES.items():
+    for source, (_, classes, like, sure) in SOURCES.items():
         possible = allowed(classes, like)
-        for split, photo, labels in progress_bar(list(items(getattr(options, source))), source, "photo"):
+        for split, photo, labels in progress_bar(found[source], source, "photo"):
             name = f"{source}_{labels.parent.name}_{labels.stem}"
             known = torch.from_numpy(np.asarray(Image.open(labels)).copy())
             result = chosen(

@@ -14,7 +14,7 @@ import edgeseg
 from edgeseg.cli.export import check_file
 from edgeseg.cli.messages import add_json, add_quiet, print_json
 from edgeseg.cli.model import add_encoder, network
-from edgeseg.machine.terminal import say, show
+from edgeseg.machine.terminal import printable, say, show
 
 if TYPE_CHECKING:
     from edgeseg.zoo.weights import Weights
@@ -188,15 +188,28 @@ def as_json(entry: Weights) -> dict[str, Any]:
 def _download(options: argparse.Namespace) -> int:
     from edgeseg.zoo.pretrained import weights_file
 
-    for name in _names(options.names):
-        show(f"{name}: {weights_file(name)}")
-    return 0
+    names, failed = _names(options.names), False
+    for name in names:
+        try:
+            show(f"{name}: {weights_file(name)}")
+        except (ValueError, OSError) as error:
+            if len(names) == 1:
+                raise
+            show(f"edgeseg weights download: {name}: {printable(error)}", file=sys.stderr)
+            failed = True
+    return 1 if failed else 0
 
 
 def _convert(options: argparse.Namespace) -> int:
+    from edgeseg.weights.load import count_classes
+
     if options.target.suffix != ".safetensors":
         raise ValueError(f"DST is a .safetensors file, got {options.target}")
     check_file("DST", options.target)
+    if options.target.exists() and options.source.exists() and options.target.samefile(options.source):
+        raise ValueError(f"SRC and DST are the same file, {options.source}; choose another name for DST")
+    if options.num_classes is not None and (found := count_classes(options.source)) != options.num_classes:
+        raise ValueError(f"{options.source} has {found} classes, and --num-classes says {options.num_classes}")
     model = edgeseg.create_model(
         options.model, num_classes=options.num_classes, checkpoint_path=options.source, **network(options)
     )
@@ -228,15 +241,25 @@ def _verify(options: argparse.Namespace) -> int:
 def _checks_of_all() -> dict[str, Callable[[], str]]:
     """What checks the files on this machine, by the name of the weights, or the path of files of no known weights."""
     from edgeseg.machine.download import cache_folder
-    from edgeseg.zoo.pretrained import checked_sha256, files_here, other_files
+    from edgeseg.zoo.pretrained import files_here, other_files
     from edgeseg.zoo.weights import ENCODER_WEIGHTS, WEIGHTS
 
     known = {name: partial(_verified_here, name) for name in (*WEIGHTS, *ENCODER_WEIGHTS) if files_here(name)}
     others = {
-        str(path.relative_to(cache_folder())): partial(checked_sha256, path, expected)
+        str(path.relative_to(cache_folder())): partial(_verified_other, path, expected)
         for path, expected in other_files().items()
     }
     return {**known, **others}
+
+
+def _verified_other(path: Path, expected: str) -> str:
+    """The hash of a file that is not of the catalog; without a recorded one, all tensors are read."""
+    from edgeseg.zoo.pretrained import check_weights, checked_sha256
+
+    digest = checked_sha256(path, expected)
+    if not expected:
+        check_weights(path)
+    return digest
 
 
 def _verified_here(name: str) -> str:
@@ -283,6 +306,8 @@ def _names(patterns: Sequence[str]) -> list[str]:
     matches: list[str] = []
     for pattern in patterns:
         names = edgeseg.list_weights(pattern)
+        if not names and set(pattern) & set("*?["):
+            raise ValueError(f"no weights match {pattern!r}; see edgeseg weights list")
         matches += names or [name for name, entry in WEIGHTS.items() if entry is edgeseg.weights_info(pattern)]
     return list(dict.fromkeys(matches))
 

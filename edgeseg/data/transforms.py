@@ -16,6 +16,7 @@ from torchvision.transforms import v2
 
 from edgeseg.data.samples import checked_sample, require_samples
 from edgeseg.labels import IGNORE
+from edgeseg.machine.random_state import kept_random_state
 from edgeseg.spec import Input, Preprocess, Task
 from edgeseg.tasks import kind_of
 from edgeseg.vision.tensors import Depth, Flow, Probabilities, Values
@@ -163,16 +164,11 @@ def _rotation(degrees: float) -> list[v2.Transform]:
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Within this context the random numbers of torch, NumPy and Python depend on the seed alone; restores them."""
-    before = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
+    with kept_random_state():
         torch.default_generator.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed % 2**32)
-        try:
-            yield
-        finally:
-            random.setstate(before[0])
-            np.random.set_state(before[1])
+        yield
 
 
 class SoftTargets(Protocol):

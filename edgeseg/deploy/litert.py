@@ -24,6 +24,7 @@ from edgeseg.deploy.verify import TOLERANCE_16_BIT, Exported, run_of, verify, ve
 from edgeseg.machine.errors import ExportError
 from edgeseg.machine.files import check_file, replacing
 from edgeseg.machine.quiet import captured_stderr, quiet_python
+from edgeseg.machine.random_state import kept_random_state
 from edgeseg.networks.fold import fold_batch_norms
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.predict.facts import append_facts, content_fact
@@ -127,7 +128,8 @@ class _Named(nn.Module):
 
 def _converted(graph: Graph, *, eight_bit: bool = False) -> bytes:
     """The LiteRT model of a graph; `eight_bit` for one that has roundings, which become 8-bit operators."""
-    import litert_torch
+    with kept_random_state():  # which the import changes
+        import litert_torch
 
     options: dict[str, Any] = {}
     if eight_bit:

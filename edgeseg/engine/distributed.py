@@ -41,6 +41,15 @@ def process_group(device: str) -> Iterator[torch.device]:
         distributed.destroy_process_group()
 
 
+def require_group(name: str) -> None:
+    """Raises a RuntimeError if torchrun started several processes that have not joined a process group."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "LOCAL_RANK" in os.environ and not distributed.is_initialized():
+        raise RuntimeError(
+            f"torchrun has started several processes, and {name} would run in each of them alone; call it within `with "
+            'edgeseg.engine.distributed.process_group("cpu") as device:` (or "cuda"), with the model on that device'
+        )
+
+
 def rank() -> int:
     """The number of this process, counted from 0; process 0 is the one that writes files."""
     return distributed.get_rank() if distributed.is_initialized() else 0
@@ -64,6 +73,14 @@ def total(value: Tensor) -> Tensor:
 def mean(value: Tensor) -> Tensor:
     """The mean of a tensor over all processes, as `total`."""
     return total(value) / world_size()
+
+
+def require_same(value: int, name: str) -> None:
+    """Raises a ValueError in every process if a number is not the same in all of them."""
+    found = torch.zeros(world_size(), dtype=torch.int64)
+    found[rank()] = value
+    if len(set(counts := total(found).tolist())) > 1:
+        raise ValueError(f"the {name} differs between processes: {', '.join(map(str, counts))}")
 
 
 def share_buffers(module: nn.Module) -> None:

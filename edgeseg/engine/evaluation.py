@@ -82,7 +82,8 @@ def evaluate_tasks(
 ) -> dict[str, Metric]:
     """Scores tasks of a model in one pass over a dataset. Images are preprocessed as the weights need.
 
-    Under torchrun each process scores its share, and all processes get the metrics of the whole dataset.
+    Under torchrun, and within `edgeseg.engine.distributed.process_group`, each process scores its share, and all
+    processes get the metrics of the whole dataset.
 
     Args:
         model: A network, which is in evaluation mode during the pass; or a segmenter of `edgeseg.load_segmenter`, which
@@ -183,7 +184,8 @@ def _check_views(
     require_size("output_size", output_size)
     if output_size is not None and protocol != "original":
         raise ValueError("output_size belongs to the original protocol; the native one scores at the targets' own size")
-    if not isinstance(scales, Sequence) or not scales or not all(0 < scale < math.inf for scale in scales):
+    factors = () if isinstance(scales, str) or not isinstance(scales, Sequence) else scales
+    if not factors or not all(0 < factor < math.inf for factor in factors):
         raise ValueError(f"scales are positive factors, got {scales!r}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ LOCK = ".run.lock"
 EIGHT_BIT = tuple(f"int8{suffix}" for suffix in (".onnx", ".tflite", ".pte", ".xml", ".bin"))
 WEIGHTS = ("best.safetensors", "last.safetensors", *EIGHT_BIT)
 FILES = (*WEIGHTS, FILE, "metrics.jsonl", "samples.png", "curves.png", "tensorboard")  # what `clear` removes
+REPORTS = ("data_training.json", "data_validation.json")  # what is in the datasets, written anew by each run
 # Seconds to wait for the lock: the workers of a killed run hold it until they notice, which takes them up to 5.
 PATIENCE = 8.0
 
@@ -67,19 +69,34 @@ def check(folder: Path, *, resume: bool, overwrite: bool) -> None:
     Raises:
         ValueError: both `resume` and `overwrite`.
         NotADirectoryError: the folder is a file.
-        FileExistsError: it holds a run and neither `resume` nor `overwrite` is given, or files of a run without the
-            state that it is resumed from.
+        FileExistsError: it holds a run and neither `resume` nor `overwrite` is given, files of a run without the
+            state that it is resumed from, or a foreign file with the name of a report.
     """
     if resume and overwrite:
         raise ValueError("pass resume=True or overwrite=True, not both")
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file; the output of training is a folder")
+    for name in REPORTS:
+        _require_report(folder / name)
     if overwrite:
         return
     if resume and not (folder / FILE).is_file() and (found := contents(folder)):
         raise FileExistsError(f"cannot resume: {found}; pass overwrite=True, or another folder")
     if not resume and (found := contents(folder)):
         raise FileExistsError(f"{found}; pass resume=True, overwrite=True, or another folder")
+
+
+def _require_report(path: Path) -> None:
+    """Raises a FileExistsError if a file that is not the report of a dataset has the name of one."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if set(content) == {"key", "report"}:
+            return
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, TypeError):
+        pass
+    raise FileExistsError(f"{path} would be overwritten, which edgeseg did not write; pass another folder")
 
 
 def clear(folder: Path) -> None:

@@ -64,7 +64,8 @@ def train(
 ) -> Pixel2Pixel:
     """Trains the tasks of `model` in place (for quantization-aware training, a copy of it).
 
-    Started by torchrun, each process trains on its share of every batch. On Linux CPUs training is faster if the
+    Under torchrun, and within `edgeseg.engine.distributed.process_group`, each process trains on its share of every
+    batch. On Linux CPUs training is faster if the
     process calls `edgeseg.machine.memory.keep_freed_memory()` first, as `edgeseg train` does.
 
     Args:
@@ -94,7 +95,8 @@ def train(
         MemoryError: memory is short, or a process that loads photos was killed.
         NotADirectoryError: `output` is a file.
         OSError: a sample cannot be read, or a file of the run cannot be written; names the file.
-        RuntimeError: a script without a `__main__` guard is run again by its own data-loading processes.
+        RuntimeError: a script without a `__main__` guard is run again by its own data-loading processes, or torchrun
+            has started processes that are in no process group.
         TypeError: `config`, `soft_labels` or `callbacks` is of another type.
         ValueError: fewer images than an optimizer step uses, a sample that cannot be used, labels from which nothing
             can be learned, a model in another precision than float32, or a run to resume that had another model, recipe
@@ -153,6 +155,7 @@ def _check_call(model: Any, config: Any, soft_labels: Any, callbacks: Any) -> No
             "a process that decodes photos has run this script again; put what the script does below "
             "`if __name__ == '__main__':`, or pass TrainConfig(workers=0)"
         )
+    distributed.require_group("train")
     require_network("train", model)
     if not isinstance(config, TrainConfig):
         raise TypeError(f"config must be a TrainConfig, such as TrainConfig(epochs=40), got {type(config).__name__}")
@@ -225,6 +228,7 @@ class _Run:
         check_soft_labels(soft_labels, model, config)
         taught = [soft_labels.task] if soft_labels is not None else []
         samples = training_samples(train_set, model, config, soft_labels)
+        distributed.require_same(len(samples), "number of training samples")
         self.sampler = EpochSampler(samples, config)
         self.steps = len(self.sampler)
         self.seen = Run(model, config, output, self.steps, 0, val_set is not None, self._figures(model))

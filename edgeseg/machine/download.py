@@ -16,7 +16,7 @@ from urllib.parse import urlunsplit
 
 from edgeseg.machine.files import NotWritten, full_disk_named, replacing
 from edgeseg.machine.terminal import warn
-from edgeseg.machine.transfer import check_scheme, pause_after, reason, retrying, split_address, transfer
+from edgeseg.machine.transfer import check_scheme, http_error, pause_after, reason, retrying, split_address, transfer
 
 Check = Callable[[Path], object]  # reads a file, and raises a ValueError if it is not what it should be
 
@@ -138,12 +138,14 @@ def hub_file(address: str, *, sha256: str | None = None, check: Check | None = N
     repo, file, revision = _hub_parts(address)
     earlier = local_copy(f"{HUB}{address}", "")
     path = _hub_download(repo, file, revision)
-    problem = _hub_problem(path, sha256, check)
-    if problem and path == earlier:
+    if path == earlier and _is_intact(path) is False:
         warn(f"{path} has changed since it was downloaded, and is downloaded again")
         _remove_from_hub_cache(path)
-        path = _hub_download(repo, file, revision)
-        problem = _hub_problem(path, sha256, check)
+        path, earlier = _hub_download(repo, file, revision), None
+    intact = _is_intact(path)
+    problem = "its hash is not the one that the hub states" if intact is False else _problem(path, sha256, check)
+    if problem and path == earlier and intact:  # of another library, which can use it
+        raise ValueError(f"{HUB}{address} is not the file it should be: {problem}")
     if problem:
         _remove_from_hub_cache(path)
         raise ValueError(f"{HUB}{address} is not the file it should be: {problem}; it was removed")
@@ -196,13 +198,19 @@ def _hub_download(repo: str, file: str, revision: str | None) -> Path:
         raise FileNotFoundError(f"the hub's {repo} has no file {file}") from error
     except HfHubHTTPError as error:
         raise OSError(f"{address}: {reason(error)}") from error
+    except http_error() as error:
+        raise ConnectionError(f"{address}: {error}") from error
 
 
-def _hub_problem(path: Path, expected: str | None, check: Check | None) -> str:
-    """As `_problem`, of a file of huggingface_hub's cache, which is called by its hash: that of git, if it is small."""
+def _is_intact(path: Path) -> bool | None:
+    """Whether a file of huggingface_hub's cache has the hash by which it is called: that of git, if it is small.
+
+    None if its name is not a hash.
+    """
     name = path.resolve().name
-    digest = file_sha256(path) if SHA256.fullmatch(name) else _git_sha1(path) if GIT_SHA1.fullmatch(name) else name
-    return "its hash is not the one that the hub states" if digest != name else _problem(path, expected, check)
+    if SHA256.fullmatch(name):
+        return file_sha256(path) == name
+    return _git_sha1(path) == name if GIT_SHA1.fullmatch(name) else None
 
 
 def _git_sha1(path: Path) -> str:

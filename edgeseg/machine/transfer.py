@@ -54,11 +54,11 @@ def transfer(url: str, partial: Path) -> None:
         OSError: the address cannot be reached, or the file cannot be written.
         ValueError: the address, or one that it redirects to, is not https.
     """
-    http_error = _http_error()
+    client_error = http_error()
 
     def pause(error: Exception, tries: int) -> float | None:
         # A RuntimeError is an answer that ends too early, or another thread has closed the client that all share.
-        cut = isinstance(error, (http_error, RuntimeError)) and getattr(error, "response", None) is None
+        cut = isinstance(error, (client_error, RuntimeError)) and getattr(error, "response", None) is None
         return 1.0 if cut else pause_after(error, tries)
 
     try:
@@ -66,7 +66,7 @@ def transfer(url: str, partial: Path) -> None:
             if retrying(lambda: _request(url, partial), pause, lambda: _size(partial)):
                 return
         raise OSError("the server has another file at each request")
-    except (http_error, RuntimeError) as error:
+    except (client_error, RuntimeError) as error:
         raise OSError(reason(error)) from error
 
 
@@ -181,7 +181,10 @@ def _answer(url: str, headers: dict[str, str]) -> Iterator[Any]:
     """The answer to a request, whose content has not been read, after redirects that are allowed."""
     from huggingface_hub import constants, get_session
 
-    session = copy(get_session())
+    try:
+        session = copy(get_session())
+    except Exception as error:  # of the client's own kinds
+        raise ValueError(f"{error}; check the proxy in HTTPS_PROXY, HTTP_PROXY and ALL_PROXY") from error
     session.cookies = session.cookies  # copies them, so that servers set none in what huggingface_hub shares
     try:
         request = session.build_request("GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
@@ -213,7 +216,7 @@ def _asked_pause(text: str) -> float | None:
     return None
 
 
-def _http_error() -> type[Exception]:
+def http_error() -> type[Exception]:
     """The base of all errors of the HTTP client that huggingface_hub uses."""
     from huggingface_hub.errors import HfHubHTTPError
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -84,12 +85,12 @@ def save_pretrained(
     for name, text in {"license": license, "dataset": dataset, "description": description}.items():
         if not isinstance(text, str | None):
             raise TypeError(f"{name} must be text, got {text!r}")
+    metrics = _checked_metrics(metrics)
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / CONFIG_FILE).exists():
         with value_errors(folder / CONFIG_FILE, f"{folder / CONFIG_FILE} would be replaced, choose another folder"):
             _check_config(folder / CONFIG_FILE)
-    metrics = {name: float(value) for name, value in (metrics or {}).items()}
     facts: dict[str, Any] = {"license": license, "dataset": dataset, "metrics": metrics}
     notes = {key: value for key, value in facts.items() if value}
     before = model.config.notes
@@ -104,6 +105,16 @@ def save_pretrained(
         say(f"{folder / CARD_FILE} was written by hand and stays as it is")
     else:
         _write(folder / CARD_FILE, card + "\n" + _signature(card + "\n"))
+
+
+def _checked_metrics(metrics: Mapping[str, float] | None) -> dict[str, float]:
+    try:
+        found = {str(name): float(value) for name, value in (metrics or {}).items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"metrics is a dictionary of numbers by name, got {metrics!r}") from error
+    if wrong := [name for name, value in found.items() if not math.isfinite(value)]:
+        raise ValueError(f"metrics must be finite numbers; {', '.join(wrong)} is {found[wrong[0]]}")
+    return found
 
 
 def _write(path: Path, text: str) -> None:
@@ -145,11 +156,16 @@ def push_to_hub(
             api.create_branch(created, branch=revision, exist_ok=True)
         if created != repo_id:
             save_pretrained(model, folder, repo_id=created, **card)  # the card names it with its owner
+        kept = Path(folder) / "known"
+        if api.file_exists(created, CONFIG_FILE, revision=revision):
+            known = Path(api.hf_hub_download(created, CONFIG_FILE, revision=revision, local_dir=kept))
+            with value_errors(known, f"{CONFIG_FILE} of {created} would be replaced, choose another repository"):
+                _check_config(known)
         if api.file_exists(created, CARD_FILE, revision=revision):
-            known = Path(api.hf_hub_download(created, CARD_FILE, revision=revision, local_dir=Path(folder) / "known"))
+            known = Path(api.hf_hub_download(created, CARD_FILE, revision=revision, local_dir=kept))
             if _is_edited(known):
                 shutil.copy(known, Path(folder) / CARD_FILE)
-            shutil.rmtree(Path(folder) / "known")
+        shutil.rmtree(kept, ignore_errors=True)
         commit = api.upload_folder(
             repo_id=created, folder_path=folder, revision=revision, commit_message=commit_message
         )

@@ -60,7 +60,7 @@ class BinaryScores(ConfusionMatrix):
         logits = prediction if prediction.is_floating_point() else None
         if logits is not None:
             warn_unless_finite(float(logits.sum(dtype=torch.float64)))
-            prediction = (logits > self.limit.to(logits.device)).to(torch.uint8)
+            prediction = (logits.float() > self.limit.to(logits.device)).to(torch.uint8)
         super().update(prediction, target)  # raises an error before anything is counted
         counted = target != IGNORE
         self.ignored += (~counted).sum().cpu()
@@ -91,17 +91,17 @@ class BinaryScores(ConfusionMatrix):
     @property
     def f1(self) -> float:
         """F1 score of the foreground, which is its Dice coefficient, 0 to 1; NaN as `foreground_iou`."""
-        return float(2 * self.counts[1, 1] / (self.counts[1].sum() + self.counts[:, 1].sum()))
+        return float(2 * self.counts[1, 1].double() / (self.counts[1].sum() + self.counts[:, 1].sum()))
 
     @property
     def precision(self) -> float:
         """Share of the predicted foreground that is foreground, 0 to 1; NaN if none is predicted."""
-        return float(self.counts[1, 1] / self.counts[:, 1].sum())
+        return float(self.counts[1, 1].double() / self.counts[:, 1].sum())
 
     @property
     def recall(self) -> float:
         """Share of the foreground that is predicted, 0 to 1; NaN if there is none."""
-        return float(self.counts[1, 1] / self.counts[1].sum())
+        return float(self.counts[1, 1].double() / self.counts[1].sum())
 
     @property
     def iou_by_threshold(self) -> dict[float, float]:
@@ -110,7 +110,7 @@ class BinaryScores(ConfusionMatrix):
             return {}
         above = self.histogram.flip(1).cumsum(1).flip(1)[:, 1:]  # number of pixels above each threshold
         union = above[0] + self.histogram[1].sum()
-        return dict(zip(THRESHOLDS, (above[1] / union).tolist(), strict=True))
+        return dict(zip(THRESHOLDS, (above[1].double() / union).tolist(), strict=True))
 
     @property
     def best_threshold(self) -> float | None:

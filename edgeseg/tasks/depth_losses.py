@@ -76,7 +76,7 @@ def depth_loss(prediction: Tensor, target: Tensor, factors: Mapping[str, float])
         raise ValueError(f"no depth loss named {', '.join(unknown)}; there are {', '.join(LOSSES)}")
     known = target > 0
     if not bool(known.any()):
-        return prediction.sum() * 0
+        return prediction.float().sum() * 0
     # The known pixels are selected, not masked, so that means and medians are those of known pixels.
     predicted, expected = prediction.float()[known], target.float()[known]
     return torch.stack([factor * LOSSES[name](predicted, expected) for name, factor in factors.items()]).sum()

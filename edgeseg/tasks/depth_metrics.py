@@ -43,11 +43,12 @@ class DepthErrors:
         Raises:
             ValueError: tensors of other shapes.
         """
-        prediction, target = as_numbers(prediction), as_numbers(target)
+        prediction, target = as_numbers(prediction).detach(), as_numbers(target)
         require_one_shape(prediction, target)
         warn_unless_finite(float(prediction.sum(dtype=torch.float64)))
         known = target > 0
-        predicted, true = prediction[known].double().clamp(min=1e-3), target[known].double()
+        predicted, true = prediction[known].double(), target[known].double()
+        positive = predicted.clamp(min=1e-3)  # for the ratio alone
         limited, limited_true = predicted.clamp(max=FARTHEST), true.clamp(max=FARTHEST)
         ranged = torch.where(true <= NEAREST, 0, (limited - limited_true).abs() / limited_true)
         low, high = self.limits or (0.0, float("inf"))
@@ -57,7 +58,7 @@ class DepthErrors:
                 ((predicted - true).abs() / true).sum(),
                 ranged.sum(),
                 ((predicted - true) ** 2).sum(),
-                (torch.maximum(predicted / true, true / predicted) < 1.25).double().sum(),
+                (torch.maximum(positive / true, true / positive) < 1.25).double().sum(),
                 ((true < low) | (true > high)).double().sum(),
             ]
         ).cpu()

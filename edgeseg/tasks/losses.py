@@ -232,8 +232,10 @@ def log_class_weights(pixels: Tensor, smoothing: float = 1.1) -> Tensor:
         float32 [C] with a mean of 1.
 
     Raises:
-        ValueError: no class has a pixel.
+        ValueError: no class has a pixel, or `smoothing` is not above 1.
     """
+    if not smoothing > 1:
+        raise ValueError(f"smoothing must be above 1, got {smoothing}")
     if not float(pixels.sum()) > 0:
         raise ValueError("no class has a pixel, so classes have no frequencies to compute weights from")
     weights = 1 / torch.log(smoothing + pixels / pixels.sum())

@@ -103,7 +103,7 @@ class ConfusionMatrix:
     @property
     def pixel_accuracy(self) -> float:
         """Share of the counted pixels whose class is predicted correctly, 0 to 1."""
-        return float(self.counts.diag().sum() / self.counts.sum())
+        return float(self.counts.diag().sum().double() / self.counts.sum())
 
     @property
     def frequency_weighted_iou(self) -> float:
@@ -124,7 +124,7 @@ class ConfusionMatrix:
         return {
             "protocol": protocol,
             "iou": dict(zip(class_names(task), ious, strict=True)),
-            "miou": round(self.headline(protocol)[1], 4),
+            "miou": figure(self.headline(protocol)[1]),
             "miou_classes": self.classes if protocol == "original" else sum(iou is not None for iou in ious),
             "pixel_accuracy": figure(100 * self.pixel_accuracy),
             "frequency_weighted_iou": figure(100 * self.frequency_weighted_iou),

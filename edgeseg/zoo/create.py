@@ -105,10 +105,11 @@ def named_model(file: File, advice: str = "pass the name of its model") -> str:
     from edgeseg.storage.checkpoint import read_checkpoint_config
     from edgeseg.zoo.pretrained import local_file
 
-    config = read_checkpoint_config(local_file(file))
+    here = local_file(file)
+    config = read_checkpoint_config(here)
     if config is not None:
         return config.name
-    if Path(file).suffix.lower() == ".onnx" and "edgeseg" in read_facts(file):
+    if here.suffix.lower() == ".onnx" and "edgeseg" in read_facts(here):
         raise ValueError(f"{file} is an exported file and not one of weights; open it with load_segmenter (--exported)")
     raise ValueError(f"{file} does not name its model; {advice}")
 

@@ -25,12 +25,14 @@ from edgeseg.machine.download import (
     recorded_sha256,
     recorded_source,
 )
+from edgeseg.machine.errors import value_errors
 from edgeseg.machine.files import replacing
 from edgeseg.networks.build import build
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.spec import ModelSpec, Preprocess, Task
 from edgeseg.storage.checkpoint import (
     is_onnx,
+    is_safetensors,
     read_checkpoint_config,
     read_tensors,
     read_weights,
@@ -39,6 +41,8 @@ from edgeseg.storage.checkpoint import (
 from edgeseg.weights.load import count_classes, has_decoder, load_checkpoint
 from edgeseg.zoo.networks import ALIASES, FAMILIES, ZOO
 from edgeseg.zoo.weights import ENCODER_WEIGHTS, WEIGHTS
+
+SUFFIXES = (".safetensors", ".pth", ".pyth", ".pt", ".ckpt", ".onnx")  # of files of weights in the cache
 
 
 def weights_file(name: str) -> Path:
@@ -141,7 +145,8 @@ def check_weights(path: Path) -> None:
         return
     import onnx
 
-    file = onnx.load(path, load_external_data=False)
+    with value_errors(path, f"cannot read {path}: corrupt, truncated or not an ONNX file"):
+        file = onnx.load(path, load_external_data=False)
     if not file.graph.node or not file.opset_import:
         raise ValueError(f"{path} is truncated: it has no network")
 
@@ -193,11 +198,15 @@ def files_here(name: str) -> dict[Path, str]:
 
 
 def other_files() -> dict[Path, str]:
-    """The files of the cache that are not of the catalog, such as those of addresses, and the hash of each."""
+    """The files of the cache that are not of the catalog, such as those of addresses, and the hash of each.
+
+    Files of weights without a recorded hash, for which it is "", are among them.
+    """
     listed = {path for name in (*WEIGHTS, *ENCODER_WEIGHTS) for path in files_here(name)}
-    records = sorted(cache_folder().rglob("*.sha256"))
-    files = [path for record in records if (path := record.with_suffix("")).is_file() and path not in listed]
-    return {path: recorded_sha256(path) for path in files}
+    found = sorted(path for path in cache_folder().rglob("*") if path.is_file() and not path.name.startswith("."))
+    recorded = {path.with_suffix("") for path in found if path.suffix == ".sha256"}
+    files = [path for path in found if path in recorded or path.suffix.lower() in SUFFIXES]
+    return {path: recorded_sha256(path) for path in files if path not in listed}
 
 
 def known_sha256(name: str) -> str:
@@ -267,14 +276,15 @@ def encoder_file(source: str | os.PathLike[str], spec: ModelSpec | None) -> Path
 
 def _as_safetensors(source_file: Path) -> Path:
     """The tensors of a downloaded file as safetensors, which is written once."""
-    if source_file.suffix in (".safetensors", ".onnx"):
-        return source_file
+    if is_onnx(source_file) or is_safetensors(source_file):
+        return source_file  # with its record
 
     def write(path: Path) -> Path:
         from safetensors.torch import save_file
 
         with replacing(path) as temporary:
-            save_file({key: value.contiguous() for key, value in read_weights(source_file).items()}, temporary)
+            # Copies, since safetensors refuses tensors that share memory.
+            save_file({key: value.clone().contiguous() for key, value in read_weights(source_file).items()}, temporary)
         return source_file
 
     return _converted_once(source_file.with_suffix(".safetensors"), [source_file], write)

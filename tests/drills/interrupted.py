@@ -194,6 +194,6 @@ def cut_and_fetch(work: Path) -> None:
 
 DRILLS = (
     Drill("kills", train_once, plan_kills, kill_and_resume, 50, sample=1, commands=3),
-    Drill("stops", files_of_commands, plan_stop, stop, 50, sample=2),
+    Drill("stops", files_of_commands, plan_stop, stop, 50, sample=1),
     Drill("cuts", no_files, plan_cuts, cut_and_fetch, 50),
 )

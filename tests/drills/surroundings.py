@@ -153,4 +153,4 @@ def run(work: Path) -> None:
         expect(Path(paths["out"], "last.safetensors").is_file(), f"{name} writes no weights")
 
 
-DRILLS = (Drill("surroundings", make, plan, run, 100, sample=2),)
+DRILLS = (Drill("surroundings", make, plan, run, 100, sample=1),)

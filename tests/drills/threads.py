@@ -216,4 +216,4 @@ def call(work: Path) -> None:
     expect(torch.is_grad_enabled(), "gradients are off")
 
 
-DRILLS = (Drill("threads", no_files, plan, call, 200, "onnxscript", sample=6),)
+DRILLS = (Drill("threads", no_files, plan, call, 200, "onnxscript", sample=3),)
