@@ -10,7 +10,8 @@ import torch
 from torchvision.models import get_model
 
 import edgeseg
-from edgeseg.spec import Task
+from edgeseg.networks.quantized import quantize_aware
+from edgeseg.spec import Quantization, Task
 from edgeseg.zoo.networks import PEERS
 
 
@@ -61,6 +62,17 @@ def test_as_large_as_published(
     cost = edgeseg.complexity(edgeseg.create_model(name, num_classes=classes), size)
     assert cost.params == pytest.approx(params, rel=0.03)
     assert cost.gmacs == pytest.approx(gmacs, rel=tolerance)
+
+
+def test_quantization_aware_files_load(tmp_path: Path) -> None:
+    """They round in training like the networks that have a spec, so their files have to be read like those."""
+    model = edgeseg.create_model("erfnet", num_classes=3).eval()
+    quantized = quantize_aware(model, Quantization(), [[torch.rand(1, 3, 64, 64)]]).eval()
+    edgeseg.save_checkpoint(quantized, tmp_path / "int8.safetensors")
+    found = edgeseg.create_model(checkpoint_path=tmp_path / "int8.safetensors").eval()
+    image = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(found(image)["segmentation"], quantized(image)["segmentation"])
 
 
 def test_to_a_folder_and_back(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 import edgeseg
 from edgeseg import ModelConfig, Task
-from edgeseg.networks.encoders import ENCODERS
+from edgeseg.networks.encoders import ENCODERS, Block, Trunk
 from edgeseg.spec import ModelSpec
 from edgeseg.zoo.networks import ALIASES, PEERS, ZOO
 from edgeseg.zoo.weights import WEIGHTS
@@ -167,3 +167,53 @@ def test_paths_for_names(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=problem):
             edgeseg.create_model(str(name))
+
+
+def test_decorators_need_a_name() -> None:
+    """Without parentheses they would replace the class by a function and register nothing."""
+    for decorator in (edgeseg.register_decoder, edgeseg.register_encoder):
+        with pytest.raises(TypeError, match=r"takes a name: @edgeseg\.register_"):
+            decorator(nn.Identity)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="'mine' stands for a class or a function, got 3"):
+            decorator("mine")(3)  # type: ignore[type-var]
+    for default in ({"foo": 3}, {"decoder": "fpn"}, {"encoder": "resnet18"}):
+        with pytest.raises(ValueError, match=r"no default (foo|decoder|encoder); the defaults are channels"):
+            edgeseg.register_decoder("mine", **default)
+    with pytest.raises(ValueError, match="an encoder named 'espnetv2_s0p5' is registered already"):
+        edgeseg.register_encoder("espnetv2_s0p5")(nn.Identity)
+    with pytest.raises(ValueError, match="'fpn' is a decoder; leave out decoder, or pass 'unet' as the name"):
+        edgeseg.create_model("fpn", decoder="unet", encoder=TINY)
+
+
+def test_options_of_a_builder_that_leave_no_trace_in_weights(tmp_path: Path) -> None:
+    @edgeseg.register_model("mine")
+    def build(config: ModelConfig, *, dilation: int = 1, mode: str = "a") -> edgeseg.Pixel2Pixel:
+        model = edgeseg.create_model("fpn", encoder=TINY, channels=8, tasks=config.tasks)
+        return edgeseg.Pixel2Pixel(model.encoder, dict(model.decoders.items()), config)
+
+    path = tmp_path / "mine.safetensors"
+    edgeseg.save_checkpoint(edgeseg.create_model("mine", dilation=4), path)
+    found = edgeseg.create_model("mine", checkpoint_path=path, mode="b")
+    assert found.config.options == {"dilation": 4, "mode": "b"}
+    with pytest.raises(ValueError, match="mine, whose dilation is 4 in the file and None here"):
+        edgeseg.load_checkpoint(edgeseg.create_model("mine"), path)
+
+
+@pytest.mark.parametrize(
+    ("names", "stem", "message"),
+    [
+        (("a", "a"), 1, "need names of their own"),
+        (("a", "b.c"), 1, "need names of their own"),
+        (("a", "keys"), 1, "need names of their own"),
+        (("a", "b"), 0, "cannot have 0 first blocks"),
+        (("a", "b"), 3, "cannot have 3 first blocks"),
+        ((), 0, "cannot have 0 first blocks"),
+    ],
+)
+def test_blocks_of_a_trunk(names: tuple[str, ...], stem: int, message: str) -> None:
+    @edgeseg.register_encoder("mine")
+    def build(in_channels: int) -> Trunk:
+        return Trunk([Block(name, nn.Conv2d(in_channels, 3, 3, 2, 1), 3, 2) for name in names], stem)
+
+    with pytest.raises(ValueError, match=message):
+        edgeseg.create_model("fpn", encoder="mine", in_channels=(3, 3), prediction_stride=2)

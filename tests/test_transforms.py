@@ -154,6 +154,14 @@ def test_random_numbers_of_a_dataset_follow_from_the_key() -> None:
     assert (str(np.random.get_state()), random.getstate()) == before[1:]
 
 
+def test_random_numbers_of_a_dataset_in_memory_follow_from_the_seed() -> None:
+    torch.manual_seed(1)
+    first = Augmented(Drawing(), v2.Identity(), {"segmentation": Task("segmentation", 2)}, seed=3, cache=True)
+    torch.manual_seed(2)
+    second = Augmented(Drawing(), v2.Identity(), {"segmentation": Task("segmentation", 2)}, seed=3, cache=True)
+    assert torch.equal(first[0][0][0], second[0][0][0])
+
+
 class Mixed(Dataset[Any]):
     """A user's dataset that mixes samples of others."""
 

@@ -29,6 +29,9 @@ class Handler(BaseHTTPRequestHandler):
             return self.send_error(413, f"send a Content-Length of up to {BYTES}")
         try:
             photo = Image.open(io.BytesIO(self.rfile.read(int(length))))
+        except Exception as error:  # of many types for damaged photos
+            return self.send_error(400, "no photo", str(error))
+        try:
             labels = segmenter.predict(photo, max_pixels=PIXELS)
         except (OSError, ValueError, Image.DecompressionBombError) as error:
             return self.send_error(400, "no photo", str(error))

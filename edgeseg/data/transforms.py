@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -219,10 +219,17 @@ class Augmented(Dataset[tuple[tuple[Tensor, ...], dict[str, Tensor], int]]):
         require_samples(dataset)
         self.dataset, self.transform, self.tasks, self.seed = dataset, transform, dict(tasks), seed
         self.inputs, self.soft = inputs, soft
-        self.decoded = [self.sample(index) for index in range(len(dataset))] if cache else None
+        self.decoded = [self._decoded(index) for index in range(len(dataset))] if cache else None
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    def _decoded(self, index: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        with self._seeded(index):
+            return self.sample(index)
+
+    def _seeded(self, key: int) -> AbstractContextManager[None]:
+        return seeded(self.seed * 1_000_003 + key)  # a dataset may draw random numbers too
 
     def sample(self, index: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Returns images and ground truth as the dataset has them, typed for torchvision."""
@@ -239,7 +246,7 @@ class Augmented(Dataset[tuple[tuple[Tensor, ...], dict[str, Tensor], int]]):
 
     def __getitem__(self, key: int) -> tuple[tuple[Tensor, ...], dict[str, Tensor], int]:
         index = key % len(self)
-        with seeded(self.seed * 1_000_003 + key):  # a dataset may draw random numbers too
+        with self._seeded(key):
             images, targets = self.read(index)
             if self.soft is not None:
                 targets = {**targets, soft_name(self.soft.task): self.soft[images[-1]]}

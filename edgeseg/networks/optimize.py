@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from edgeseg.arguments import require_network
 from edgeseg.machine.processor import computes_bf16
 from edgeseg.machine.terminal import warn
 from edgeseg.networks.fold import fold_batch_norms
@@ -37,6 +38,7 @@ def optimize(model: Pixel2Pixel, *, dtype: torch.dtype | None = None, compile: b
     Raises:
         ValueError: the model is in training mode, has hooks or is quantization-aware, or the dtype is not supported.
     """
+    require_network("optimize", model)
     if model.training:
         raise ValueError(f"{model.name or 'the model'} is in training mode; call eval() before optimize()")
     if model.config.quantization is not None:
@@ -88,7 +90,7 @@ class _Encoder(nn.Module):
         if self.seen is not None and sizes not in self.seen:
             self.seen.add(sizes)
             logger.warning("compiling for images of %s", " and ".join(str(list(size)) for size in sizes))
-        dtype = next(self.encoder.parameters()).dtype
+        dtype = next(self.encoder.parameters(), images[0]).dtype
         return self.encoder([image.to(dtype).contiguous(memory_format=torch.channels_last) for image in images])
 
 

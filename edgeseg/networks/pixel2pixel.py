@@ -206,7 +206,7 @@ class Pixel2Pixel(SharedModule, Predictor):
     def _check(self, images: Sequence[Tensor]) -> None:
         self._check_count(images)
         for (name, entry), image in zip(self.inputs.items(), images, strict=True):
-            if isinstance(image, list | tuple | np.ndarray):
+            if not isinstance(image, Tensor):
                 raise TypeError(
                     f"{name} is a float tensor [N,{entry.channels},H,W], got {type(image).__name__}: pass one tensor "
                     "per input, or use predict()"

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import fields, replace
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -86,13 +87,21 @@ def other_inputs(model: Pixel2Pixel, record: ModelConfig | None) -> list[str]:
 
 def other_network(model: nn.Module, record: ModelConfig | None, asked: Collection[str]) -> str:
     """What differs between a model and the network of a file beside their tensors; "" if nothing does."""
-    ours = model.config.spec if isinstance(model, Pixel2Pixel) else None
-    theirs = record.spec if record is not None else None
-    if record is None or ours is None or theirs is None:
+    if record is None or not isinstance(model, Pixel2Pixel):
+        return ""
+    ours, theirs = model.config.spec, record.spec
+    if ours is None and theirs is None and record.name == model.config.name:
+        options = {**record.options, **model.config.options}
+        return _differing(record.name, record.options, model.config.options, [n for n in options if n not in asked])
+    if ours is None or theirs is None:
         return ""
     if theirs.output_stride in (None, USUAL_STRIDE) and ours.output_stride in (None, USUAL_STRIDE):
         theirs = replace(theirs, output_stride=ours.output_stride)
-    names = [each.name for each in fields(ours) if each.name not in asked]
-    differing = [name for name in names if getattr(ours, name) != getattr(theirs, name)]
-    values = (f"{name} is {getattr(theirs, name)!r} in the file and {getattr(ours, name)!r} here" for name in differing)
-    return f"{record.name}, whose {', '.join(values)}" if differing else ""
+    return _differing(record.name, vars(theirs), vars(ours), [e.name for e in fields(ours) if e.name not in asked])
+
+
+def _differing(network: str, theirs: Mapping[str, Any], ours: Mapping[str, Any], names: Collection[str]) -> str:
+    """What differs in the values of these names; None stands for what is not given."""
+    differing = [name for name in names if theirs.get(name) != ours.get(name)]
+    values = (f"{name} is {theirs.get(name)!r} in the file and {ours.get(name)!r} here" for name in differing)
+    return f"{network}, whose {', '.join(values)}" if differing else ""

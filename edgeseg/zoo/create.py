@@ -270,7 +270,7 @@ def _network(source: _Source, overrides: Mapping[str, Any]) -> tuple[ModelSpec |
             raise ValueError(f"{source.where} has a network with the decoder {decoder!r}, not a {name!r}")
         return known.spec, {}
     if name in BUILDERS:
-        return None, overrides or (known.options if known else {})
+        return None, {**(known.options if known else {}), **overrides}
     if name not in ZOO and name not in FAMILIES:
         split(name)  # raises: a published model may name one that is not registered here
     unknown = [key for key in overrides if key not in {field.name for field in fields(ModelSpec)}]
@@ -278,6 +278,8 @@ def _network(source: _Source, overrides: Mapping[str, Any]) -> tuple[ModelSpec |
         options = ", ".join(field.name for field in fields(ModelSpec))
         given = ", ".join(unknown)
         raise ValueError(f"no option {given}{_called_otherwise(unknown)}; the options are {options}")
+    if name in FAMILIES and "decoder" in overrides and overrides["decoder"] != FAMILIES[name](encoder="any").decoder:
+        raise ValueError(f"{name!r} is a decoder; leave out decoder, or pass {overrides['decoder']!r} as the name")
     trained = known.spec if known and known.name == name else None
     if trained is not None and overrides.get("encoder", trained.encoder) == trained.encoder:
         return replace(trained, **overrides), {}  # what is not asked for is as in the training of the weights
@@ -316,16 +318,19 @@ def _build(config: ModelConfig) -> Pixel2Pixel:
 
     for task in config.tasks.values():
         kind_of(task).check(task)
+    plain = replace(config, quantization=None)
+    model: Pixel2Pixel
     if config.name in BUILDERS and config.spec is None:
         try:
-            return BUILDERS[config.name](config, **config.options)
+            model = BUILDERS[config.name](plain, **config.options)
         except TypeError as error:
             if not config.options:
                 raise
             raise ValueError(f"{config.name} cannot be built with the options {config.options}: {error}") from error
-    from edgeseg.networks.build import build
+    else:
+        from edgeseg.networks.build import build
 
-    model = build(replace(config, quantization=None))
+        model = build(plain)
     if config.quantization is None:
         return model
     from edgeseg.networks.quantized import quantize_aware

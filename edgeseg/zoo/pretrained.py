@@ -268,8 +268,7 @@ def encoder_file(source: str | os.PathLike[str], spec: ModelSpec | None) -> Path
         )
     if spec is None:
         raise ValueError(
-            "the encoder of a registered builder is not known; pass encoder_weights='timm/NAME.TAG', a file, or its "
-            "address"
+            "the encoder of this network is not known; pass encoder_weights='timm/NAME.TAG', a file, or its address"
         )
     return _as_safetensors(fetch(_imagenet_addresses(spec.encoder), "encoders", check=check_weights))
 

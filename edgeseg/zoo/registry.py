@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -107,7 +107,13 @@ def register_decoder(name: str, **defaults: Any) -> Callable[[Decorated], Decora
     """
     from edgeseg.networks.decoders import DECODERS
 
+    _require_name("register_decoder", name)
+    known = [field.name for field in fields(ModelSpec) if field.name not in ("decoder", "encoder")]
+    if unknown := [key for key in defaults if key not in known]:
+        raise ValueError(f"no default {', '.join(unknown)}; the defaults are {', '.join(known)}")
+
     def decorate(decoder: Decorated) -> Decorated:
+        _require_callable(name, decoder)
         family = partial(ModelSpec, decoder=name, **defaults)
         family(encoder="any")  # the defaults check themselves
         _register(FAMILIES, name, family)
@@ -146,10 +152,12 @@ def register_encoder(name: str) -> Callable[[Decorated], Decorated]:
         ...         return [half, self.pool(half)]
         >>> model = edgeseg.create_model("fpn", encoder="two_poolings", num_classes=5, prediction_stride=2)
     """
-    from edgeseg.networks.encoders import ENCODERS, USER_ENCODERS
+    from edgeseg.networks.encoders import ENCODERS, USER_ENCODERS, WHOLE_ENCODERS
+
+    _require_name("register_encoder", name)
 
     def decorate(builder: Decorated) -> Decorated:
-        if name in ENCODERS:
+        if name in ENCODERS or name in WHOLE_ENCODERS:
             raise ValueError(f"an encoder named {name!r} is registered already; choose another name")
         encoders: dict[str, Callable[[int], nn.Module | Trunk]] = USER_ENCODERS
         return _register(encoders, name, builder, what="an encoder")
@@ -182,7 +190,19 @@ def register_kind(name: str, kind: Kind) -> None:
     register_kind(name, kind)
 
 
+def _require_name(function: str, name: Any) -> None:
+    """Raises a TypeError if a decorator that takes a name is used without one."""
+    if not isinstance(name, str):
+        raise TypeError(f"{function} takes a name: @edgeseg.{function}('mine'), got {name!r}")
+
+
+def _require_callable(name: str, entry: Any) -> None:
+    if not callable(entry):
+        raise TypeError(f"{name!r} stands for a class or a function, got {entry!r}")
+
+
 def _register(table: dict[str, Any], name: str, entry: Decorated, what: str = "a model") -> Decorated:
+    _require_callable(name, entry)
     if name in table or (what == "a model" and (is_model(name) or name in FAMILIES)):
         raise ValueError(f"{what} named {name!r} is registered already; choose another name")
     if not name or "." in name:
@@ -355,7 +375,5 @@ def find_weights(architecture: str, tag: str) -> str:
         if entry.default:
             return f"{architecture}.{default_tag}"
     near = difflib.get_close_matches(architecture, WEIGHTS, n=3, cutoff=0.0)
-    raise ValueError(
-        f"{architecture} has no trained weights; similar models with weights: {', '.join(near)}. "
-        f"Its encoder can start from ImageNet: encoder_weights='imagenet'"
-    )
+    start = ". Its encoder can start from ImageNet: encoder_weights='imagenet'" if architecture in ZOO else ""
+    raise ValueError(f"{architecture} has no trained weights; similar models with weights: {', '.join(near)}{start}")

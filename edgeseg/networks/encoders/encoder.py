@@ -87,6 +87,7 @@ class Encoder(_Features):
     def __init__(self, trunks: Sequence[Trunk]) -> None:
         super().__init__()
         blocks, stem = trunks[0]
+        _check_blocks([block.name for block in blocks], stem, several=len(trunks) > 1)
         self.stem = [block.name for block in blocks[:stem]]
         self.streams = nn.ModuleList(
             nn.ModuleDict({block.name: block.module for block in trunk.blocks[:stem]}) for trunk in trunks
@@ -163,6 +164,15 @@ class SingleInputEncoder(_Features):
         (image,) = images
         features = self.network(image)
         return [f.permute(0, 3, 1, 2) for f in features] if self.channels_last else list(features)
+
+
+def _check_blocks(names: Sequence[str], stem: int, *, several: bool) -> None:
+    """Raises a ValueError if blocks cannot be told apart by their names, or the first ones are not among them."""
+    wrong = [name for name in names if not name or "." in name or hasattr(nn.ModuleDict, name)]
+    if wrong or len(set(names)) < len(names):
+        raise ValueError(f"the blocks of a Trunk need names of their own, without dots; got {', '.join(names)}")
+    if not int(several) <= stem <= len(names) or not names:
+        raise ValueError(f"a Trunk of {len(names)} blocks cannot have {stem} first blocks per input")
 
 
 def _last_at_each_stride(blocks: Sequence[Block]) -> list[Block]:
