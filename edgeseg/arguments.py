@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from numbers import Integral
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
+
+if TYPE_CHECKING:
+    import torch
 
 
 def require_choice(name: str, value: object, choices: Any) -> None:
@@ -19,6 +22,16 @@ def require_network(function: str, model: Any) -> None:
     inside = getattr(model, "module", None)
     cure = "; pass its .module" if hasattr(inside, "tasks") else ""
     raise ValueError(f"{function} takes an edgeseg model, got a {type(model).__name__}{cure}")
+
+
+def device_of(name: str) -> torch.device:
+    """The device of PyTorch with a name, such as "cpu" or "cuda"; a ValueError if there is none."""
+    import torch
+
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"cannot use device {name}: {error}") from error
 
 
 def require_size(name: str, size: Any) -> None:

@@ -241,12 +241,40 @@ def test_what_ti_cannot_take(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"Greater.*--file-output small_logits"):
         edgeseg.export_tidl(model, tmp_path / "ti", size=(64, 96))
     edgeseg.export_tidl(model, tmp_path / "binary", size=(64, 96), output="small_logits")
+    config = yaml.safe_load((tmp_path / "binary/model_config.yaml").read_text())
+    assert not config["postprocess"]["with_argmax"]  # of a single channel it would be 0 everywhere
     with pytest.raises(ValueError, match="multiples of 32 as the size, such as 64x128"):
         edgeseg.export_tidl(model, tmp_path / "ti", size=(60, 100), output="small_logits")
     model = edgeseg.create_model("fpn", encoder=TINY, channels=8, in_channels=(3, 3), tasks=THREE)
     with pytest.raises(ValueError, match="one image and one task, and this network has 2 inputs and 3 tasks"):
         edgeseg.export_tidl(model, tmp_path / "ti")
     assert [path.name for path in tmp_path.iterdir()] == ["binary"]
+
+
+def test_a_file_of_its_own_is_not_taken_for_an_earlier_folder(model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
+    before = edgeseg.export(model, tmp_path / "model.onnx", size=(64, 96)).path.read_bytes()
+    with pytest.raises(FileExistsError, match="not an earlier export"):
+        edgeseg.export_tidl(model, tmp_path, size=(64, 96))
+    assert (tmp_path / "model.onnx").read_bytes() == before
+
+
+@pytest.mark.parametrize("option", [{"opset": "17"}, {"ir_version": "8"}, {"opset": 17.5}])
+def test_versions_are_whole_numbers(option: Any, model: edgeseg.Pixel2Pixel, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="is a whole number, got"):
+        edgeseg.export(model, tmp_path / "net.onnx", **option)
+    with pytest.raises(TypeError, match="is a whole number, got"):
+        edgeseg.export_tidl(model, tmp_path / "ti", **option)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_export_takes(model: edgeseg.Pixel2Pixel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = edgeseg.export(model, tmp_path / "net.onnx", size=(64, 96)).path
+    with pytest.raises(ValueError, match="an exported file cannot be exported again, got a OnnxSegmenter"):
+        edgeseg.export(edgeseg.load_segmenter(path), tmp_path / "again.onnx")  # type: ignore[arg-type]
+    edgeseg.save_checkpoint(model, tmp_path / "net.safetensors")
+    command = ["export", "--checkpoint", str(tmp_path / "net.safetensors"), "-o", str(tmp_path / "b.onnx")]
+    assert main([*command, "--device", "nonsense"]) == 2
+    assert "cannot use device nonsense" in capsys.readouterr().err
 
 
 def test_folders_that_exist(model: edgeseg.Pixel2Pixel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,10 @@ def _photos(options: argparse.Namespace, model: Predictor) -> list[Path]:
     from edgeseg.vision.listing import list_files, photo_suffixes
 
     channels = model.in_channels[-1]
+    if len(model.in_channels) > 1:
+        raise ValueError(
+            "--calibration-images has photos for networks of a single input; pass --dataset, or tuples in Python"
+        )
     if not options.calibration_images.is_dir():
         raise ValueError(f"--calibration-images {options.calibration_images} is not a folder")
     files = list_files(options.calibration_images, photo_suffixes(channels))

@@ -98,6 +98,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     from edgeseg.engine import distributed, evaluate_tasks
 
     _check_files(options)
+    if options.exported is not None and (given := _views(options)):
+        raise ValueError(f"an exported file is scored as it predicts for users; leave out {', '.join(given)}")
     if options.workers < 0:
         raise ValueError(f"--workers must be at least 0, got {options.workers}")
     with distributed.process_group(options.device) as device:

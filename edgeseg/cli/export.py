@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeseg.arguments import device_of
 from edgeseg.cli.calibration import add_calibration, calibration_frames, check_calibration
 from edgeseg.cli.dataset import load_split
 from edgeseg.cli.messages import add_json, add_quiet, print_json
@@ -166,8 +167,6 @@ def _export(options: argparse.Namespace) -> int:
         raise ValueError("--bundle is for pages: add --target web")
     if options.target:
         return TARGETS[options.target](options)
-    import torch
-
     from edgeseg.deploy.formats import export, format_of
 
     options.file_output = options.file_output or "logits"
@@ -182,7 +181,7 @@ def _export(options: argparse.Namespace) -> int:
             f"({_list(FACTS)}); rename it, or pass --split none"
         )
     _check_calibration(options)
-    model = load_model(options, torch.device(options.device))
+    model = load_model(options, device_of(options.device))
     frames = _frames(options, model)
     exported = export(
         model, options.output, format=options.format, precision=precision, images=frames, **choices
@@ -193,8 +192,6 @@ def _export(options: argparse.Namespace) -> int:
 
 def _export_tidl(options: argparse.Namespace) -> int:
     """Writes a folder for TI's tools."""
-    import torch
-
     from edgeseg.deploy.tidl import IR_VERSION, OPSET, export_tidl
 
     given = {
@@ -211,7 +208,7 @@ def _export_tidl(options: argparse.Namespace) -> int:
     options.file_output = options.file_output or "small_labels"
     choices = file_options(options)
     exported = export_tidl(
-        load_model(options, torch.device(options.device)), options.output, size=choices["size"],
+        load_model(options, device_of(options.device)), options.output, size=choices["size"],
         output=choices["output"], opset=choices["opset"] or OPSET, ir_version=choices["ir_version"] or IR_VERSION,
     )  # fmt: skip
     _report(options, exported, options.file_output, dict)
@@ -220,8 +217,6 @@ def _export_tidl(options: argparse.Namespace) -> int:
 
 def _export_web(options: argparse.Namespace) -> int:
     """Writes a page for browsers."""
-    import torch
-
     from edgeseg.deploy.web import MODEL, export_web
 
     given = {
@@ -234,7 +229,7 @@ def _export_web(options: argparse.Namespace) -> int:
     check_file("--output", options.output)
     _check_calibration(options)
     size = file_options(options)["size"]
-    model = load_model(options, torch.device(options.device))
+    model = load_model(options, device_of(options.device))
     exported = export_web(
         model, options.output, size=size, precision="int8" if options.int8 else "float32",
         images=_frames(options, model), bundle=options.bundle,

@@ -20,6 +20,7 @@ from edgeseg.deploy.verify import TOLERANCE_16_BIT, Exported, run_of, verify
 from edgeseg.machine.errors import ExportError
 from edgeseg.machine.files import check_folder, replacing_folder
 from edgeseg.machine.quiet import quiet_python
+from edgeseg.machine.random_state import kept_random_state
 from edgeseg.networks.fold import fold_batch_norms
 from edgeseg.networks.modes import evaluating
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
@@ -98,7 +99,7 @@ class _FloatPixels(nn.Module):
 def _check(model: Pixel2Pixel, path: str | os.PathLike[str], *, preprocess: bool) -> None:
     """Raises the errors that are known before work starts."""
     try:
-        with quiet_python():
+        with kept_random_state(), quiet_python():
             import coremltools  # noqa: F401
     except ImportError as error:
         raise ImportError("Core ML packages need coremltools: pip install 'edgeseg[coreml]'") from error

@@ -20,6 +20,7 @@ from edgeseg.deploy.program_scales import trace_with_scales
 from edgeseg.deploy.verify import Exported, run_of, verify, verify_8_bit
 from edgeseg.machine.files import check_file, replacing
 from edgeseg.machine.quiet import quiet_python
+from edgeseg.machine.random_state import kept_random_state
 from edgeseg.machine.terminal import progress_bar
 from edgeseg.networks.fold import fold_batch_norms
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
@@ -67,7 +68,7 @@ def write(
     check_file(path)
     check_fit(fit, ())
     graph = Graph(copy.deepcopy(model).cpu().eval(), Ends.of(model, size, (), output, preprocess))
-    with quiet_python():
+    with kept_random_state(), quiet_python():
         _import_tools()
         inputs = calibration_inputs(graph, images, size=size, fit=fit) if len(images) else []
         program = _lowered(_traced(graph, inputs), model.name)

@@ -59,7 +59,9 @@ def check_free(folder: Path, model: str, others: Collection[str]) -> None:
         raise FileExistsError(f"{folder} exists and is not a folder; choose another name")
     content = {path.name for path in folder.iterdir()}
     try:
-        ours = not content or (content <= {model, *others} and "edgeseg" in read_facts(folder / model))
+        # An earlier export has more than its model, which alone may be a file of `edgeseg.export`.
+        known = bool(content - {model}) and content <= {model, *others}
+        ours = not content or (known and "edgeseg" in read_facts(folder / model))
     except (OSError, ValueError):
         ours = False
     if not ours:

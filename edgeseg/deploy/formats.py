@@ -120,6 +120,8 @@ def export(
         ('model.onnx', True)
     """
     require_network("export", model)
+    if not isinstance(model, Pixel2Pixel):
+        raise ValueError(f"an exported file cannot be exported again, got a {type(model).__name__}; export its network")
     chosen = format_of(path, format)
     chosen.check_precision(precision)
     unknown = [name for name in options if name not in chosen.options]

@@ -8,6 +8,7 @@ networks use, and an error for the others.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,12 @@ OLDEST_IR = 4
 
 
 def check_versions(opset: int | None, ir_version: int | None) -> None:
-    """Raises a ValueError unless files of this opset and this IR version can be written."""
+    """Raises a ValueError, or a TypeError, unless files of this opset and this IR version can be written."""
     import onnx
 
+    for name, value in {"opset": opset, "ir_version": ir_version}.items():
+        if not isinstance(value, Integral | None):
+            raise TypeError(f"{name} is a whole number, got {value!r}")
     newest = onnx.defs.onnx_opset_version()
     if opset is not None and not OLDEST <= opset <= newest:
         raise ValueError(f"opset is {OLDEST} to {newest}, got {opset}")

@@ -18,10 +18,12 @@ from torch import Tensor
 from edgeseg.deploy.facts import check_free
 from edgeseg.deploy.graph import Ends, Graph, Output
 from edgeseg.deploy.onnx import export_onnx
+from edgeseg.deploy.opset import ONNX_TOOLS, check_versions
 from edgeseg.deploy.tidl_operators import NEWEST_IR, NEWEST_OPSET, check_operators, ends, keep_channel_of_labels
 from edgeseg.deploy.verify import Exported, verify
 from edgeseg.labels import class_names, palette_of
 from edgeseg.machine.files import check_folder, replacing_folder
+from edgeseg.machine.versions import require_modules
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.tasks import kind_of
 
@@ -81,6 +83,8 @@ def export_tidl(
     check_folder(folder)
     check_free(folder, MODEL, FILES)
     _check_model(model)
+    require_modules("ONNX files need", ONNX_TOOLS, "onnx")
+    check_versions(opset, ir_version)
     if opset > NEWEST_OPSET or ir_version > NEWEST_IR:
         raise ValueError(
             f"TI's tools read ONNX up to opset {NEWEST_OPSET} and IR version {NEWEST_IR}, got {opset} and {ir_version}"
@@ -148,7 +152,8 @@ def _config(graph: Graph, path: Path) -> dict[str, Any]:
     mean, std = (values * channels if len(values) == 1 else values for values in (mean, std))
     images: dict[str, Any] = {"type": reader, "name": "edgeseg", "path": "images", "split": "images/list.txt"}
     images |= {"num_classes": task.class_count} if kind_of(task).has_classes else {}
-    with_argmax = {"with_argmax": graph.ends.output.endswith("logits")} if task_type == "segmentation" else {}
+    several = graph.ends.output.endswith("logits") and task.channels > 1  # a single logit is compared with a threshold
+    with_argmax = {"with_argmax": several} if task_type == "segmentation" else {}
     return {
         "task_type": task_type,
         "calibration_dataset": images,

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, distributed, nn
 
+from edgeseg.arguments import device_of
+
 
 @contextmanager
 def process_group(device: str) -> Iterator[torch.device]:
@@ -24,10 +26,7 @@ def process_group(device: str) -> Iterator[torch.device]:
     Raises:
         ValueError: PyTorch does not have such a device.
     """
-    try:
-        own = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"cannot use device {device}: {error}") from error
+    own = device_of(device)
     if "LOCAL_RANK" not in os.environ:
         yield own
         return

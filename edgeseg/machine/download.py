@@ -138,11 +138,12 @@ def hub_file(address: str, *, sha256: str | None = None, check: Check | None = N
     repo, file, revision = _hub_parts(address)
     earlier = local_copy(f"{HUB}{address}", "")
     path = _hub_download(repo, file, revision)
-    if path == earlier and _is_intact(path) is False:
+    intact = _is_intact(path)
+    if path == earlier and intact is False:
         warn(f"{path} has changed since it was downloaded, and is downloaded again")
         _remove_from_hub_cache(path)
         path, earlier = _hub_download(repo, file, revision), None
-    intact = _is_intact(path)
+        intact = _is_intact(path)
     problem = "its hash is not the one that the hub states" if intact is False else _problem(path, sha256, check)
     if problem and path == earlier and intact:  # of another library, which can use it
         raise ValueError(f"{HUB}{address} is not the file it should be: {problem}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Collection, Mapping
@@ -91,8 +92,10 @@ def other_network(model: nn.Module, record: ModelConfig | None, asked: Collectio
         return ""
     ours, theirs = model.config.spec, record.spec
     if ours is None and theirs is None and record.name == model.config.name:
-        options = {**record.options, **model.config.options}
-        return _differing(record.name, record.options, model.config.options, [n for n in options if n not in asked])
+        written, own = (
+            json.loads(json.dumps(dict(each), default=str)) for each in (record.options, model.config.options)
+        )
+        return _differing(record.name, written, own, [name for name in {**written, **own} if name not in asked])
     if ours is None or theirs is None:
         return ""
     if theirs.output_stride in (None, USUAL_STRIDE) and ours.output_stride in (None, USUAL_STRIDE):
