@@ -355,6 +355,14 @@ def _cached(path: Path, key: str) -> DataReport | None:
         return None  # a damaged file is written anew
 
 
+def is_report(path: Path) -> bool:
+    """Whether a file is one in which `check_dataset` keeps a report."""
+    try:
+        return set(json.loads(path.read_text(encoding="utf-8"))) == {"key", "report"}
+    except (OSError, ValueError, TypeError):
+        return False
+
+
 def _store(path: Path, key: str, report: DataReport) -> None:
     # Without a place to keep it, the dataset is read again the next time.
     with suppress(OSError):

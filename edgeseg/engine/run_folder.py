@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from edgeseg.data.check import is_report
 from edgeseg.engine import distributed
 from edgeseg.engine.run_state import FILE, read_state
 
@@ -76,27 +76,15 @@ def check(folder: Path, *, resume: bool, overwrite: bool) -> None:
         raise ValueError("pass resume=True or overwrite=True, not both")
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file; the output of training is a folder")
-    for name in REPORTS:
-        _require_report(folder / name)
+    for path in (folder / name for name in REPORTS):
+        if path.exists() and not is_report(path):
+            raise FileExistsError(f"{path} would be overwritten, which edgeseg did not write; pass another folder")
     if overwrite:
         return
     if resume and not (folder / FILE).is_file() and (found := contents(folder)):
         raise FileExistsError(f"cannot resume: {found}; pass overwrite=True, or another folder")
     if not resume and (found := contents(folder)):
         raise FileExistsError(f"{found}; pass resume=True, overwrite=True, or another folder")
-
-
-def _require_report(path: Path) -> None:
-    """Raises a FileExistsError if a file that is not the report of a dataset has the name of one."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if set(content) == {"key", "report"}:
-            return
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError, TypeError):
-        pass
-    raise FileExistsError(f"{path} would be overwritten, which edgeseg did not write; pass another folder")
 
 
 def clear(folder: Path) -> None:

@@ -31,6 +31,7 @@ WRAPPERS = (
 # Beginnings of the names of tensors in checkpoints of networks inside of others: DataParallel (module), Lightning (net,
 # model), torch.compile (_orig_mod), averaged weights (ema, ema_model).
 PREFIXES = ("module.", "_orig_mod.", "net.", "model.", "ema.", "ema_model.")
+PICKLED = (".pth", ".pt", ".pyth", ".ckpt")  # how the names of files end that torch.save wrote
 
 DEPTH = 8  # prefixes of one name
 PICKLES = 5  # before the tensors in a file that is not an archive
@@ -107,7 +108,7 @@ def _content(path: Path) -> Any:
 
 def is_safetensors(path: Path) -> bool:
     """Whether a file is one of safetensors: by its name or, as addresses may have no suffix, by its first bytes."""
-    if path.suffix.lower() in (".pth", ".pt", ".pyth", ".ckpt", ".onnx"):
+    if path.suffix.lower() in (*PICKLED, ".onnx"):
         return False
     if path.suffix.lower() == ".safetensors":
         return True

@@ -31,6 +31,7 @@ from edgeseg.networks.build import build
 from edgeseg.networks.pixel2pixel import Pixel2Pixel
 from edgeseg.spec import ModelSpec, Preprocess, Task
 from edgeseg.storage.checkpoint import (
+    PICKLED,
     is_onnx,
     is_safetensors,
     read_checkpoint_config,
@@ -41,8 +42,6 @@ from edgeseg.storage.checkpoint import (
 from edgeseg.weights.load import count_classes, has_decoder, load_checkpoint
 from edgeseg.zoo.networks import ALIASES, FAMILIES, ZOO
 from edgeseg.zoo.weights import ENCODER_WEIGHTS, WEIGHTS
-
-SUFFIXES = (".safetensors", ".pth", ".pyth", ".pt", ".ckpt", ".onnx")  # of files of weights in the cache
 
 
 def weights_file(name: str) -> Path:
@@ -205,7 +204,7 @@ def other_files() -> dict[Path, str]:
     listed = {path for name in (*WEIGHTS, *ENCODER_WEIGHTS) for path in files_here(name)}
     found = sorted(path for path in cache_folder().rglob("*") if path.is_file() and not path.name.startswith("."))
     recorded = {path.with_suffix("") for path in found if path.suffix == ".sha256"}
-    files = [path for path in found if path in recorded or path.suffix.lower() in SUFFIXES]
+    files = [path for path in found if path in recorded or path.suffix.lower() in (".safetensors", *PICKLED, ".onnx")]
     return {path: recorded_sha256(path) for path in files if path not in listed}
 
 
@@ -279,11 +278,13 @@ def _as_safetensors(source_file: Path) -> Path:
         return source_file  # with its record
 
     def write(path: Path) -> Path:
+        import torch
         from safetensors.torch import save_file
 
+        # Copies, since safetensors refuses tensors that share memory.
+        copies = {k: v.clone(memory_format=torch.contiguous_format) for k, v in read_weights(source_file).items()}
         with replacing(path) as temporary:
-            # Copies, since safetensors refuses tensors that share memory.
-            save_file({key: value.clone().contiguous() for key, value in read_weights(source_file).items()}, temporary)
+            save_file(copies, temporary)
         return source_file
 
     return _converted_once(source_file.with_suffix(".safetensors"), [source_file], write)
